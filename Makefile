@@ -1,0 +1,39 @@
+# Every target sets up what it needs; the environment is .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python
+
+.PHONY: demo test lint types imports pytest bench setup clean
+.DEFAULT_GOAL := test
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lumyn needs Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/lumyn demo
+
+test: lint types imports pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+
+types: setup
+	@$(BIN)/mypy
+
+imports: setup
+	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
+
+pytest: setup
+	@$(RUN) -m pytest
+
+bench: setup
+	@$(RUN) benchmarks/run.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-out

@@ -1,0 +1,99 @@
+"""`lumyn decide`: one decision, or one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from lumyn.cli.output import out, out_bytes, out_json, progress, say
+
+
+def decide(
+    request: str = typer.Argument(..., metavar="REQUEST.json", help="A request, JSON lines, or `-` for stdin."),
+    policy: Path | None = typer.Option(None, "--policy", help="The policy file that decides."),
+    human: bool = typer.Option(False, "--human", help="Print a short text instead of the record."),
+    no_wait: bool = typer.Option(False, "--no-wait", help="Append the requests; something else decides them."),
+    json_: bool = typer.Option(False, "--json", help="Print the record as one canonical line."),
+) -> int:
+    """Decide one request (or one a line) and print its record as JSON.
+
+    Example: lumyn decide request.json --policy policy.yml
+    """
+    from lumyn.config import LumynConfig
+    from lumyn.wiring import open_home
+    from schemas.errors import LumynError
+    from schemas.request import Request, parse_request
+
+    name = "stdin" if request == "-" else request
+    bodies = _read(request)
+    home = open_home(LumynConfig(policy_path=policy))
+    parsed: list[Request | LumynError] = []
+    for number, body in enumerate(bodies, start=1):
+        where = name if len(bodies) == 1 else f"{name}:{number}"
+        try:
+            parsed.append(parse_request(body, tenant=home.settings.tenant, where=where))
+        except LumynError as error:
+            parsed.append(error)
+    good = [p for p in parsed if isinstance(p, Request)]
+    if no_wait:
+        for message in home.agent.submit(good):
+            out(f"{home.log.prefix}.{message.topic} {message.partition}:{message.offset}")
+        return _errors([p for p in parsed if isinstance(p, LumynError)])
+    answers = []
+    with progress("deciding", len(good)) as tick:
+        for start in range(0, len(good), 256):
+            answers += home.agent.decide(good[start : start + 256], home.given_policy)
+            tick(len(good[start : start + 256]))
+    errors = [p for p in parsed if isinstance(p, LumynError)]
+    for answer in answers:
+        if isinstance(answer, LumynError):
+            errors.append(answer)
+            continue
+        from schemas.canonical import decode_trusted
+
+        record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
+        if answer.outcome == "duplicate":
+            say(f"duplicate: request_id `{record['request_id']}` was decided before; this is the first record")
+        if human:
+            from lumyn.cli.show import summary
+
+            out(summary(record))
+        elif json_ or len(bodies) > 1:
+            out_bytes(answer.canonical)
+        else:
+            out_json(record)
+    return _errors(errors)
+
+
+def _errors(errors: Sequence[Exception]) -> int:
+    if len(errors) == 1:
+        raise errors[0]
+    for error in errors:
+        say(f"lumyn: {error}")
+    return max((getattr(error, "exit_code", 2) for error in errors), default=0)
+
+
+def _read(request: str) -> list[bytes]:
+    """One body, or several: one JSON value is one request, else each line is one."""
+    import sys
+
+    from schemas.errors import NotFound, UsageError
+
+    if request == "-":
+        data = sys.stdin.buffer.read()
+    else:
+        try:
+            data = Path(request).read_bytes()
+        except FileNotFoundError:
+            raise NotFound("no such request file", where=request) from None
+        except IsADirectoryError:
+            raise UsageError("this is a folder, not a request", where=request) from None
+    lines = [line for line in data.splitlines() if line.strip()]
+    if not lines:
+        raise UsageError("there is no request in it", where="stdin" if request == "-" else request)
+    if len(lines) > 1 and request.endswith((".jsonl", ".ndjson")):
+        return lines
+    starts_new = len(lines) > 1 and all(line.lstrip().startswith(b"{") for line in lines)
+    return lines if starts_new and all(line.rstrip().endswith(b"}") for line in lines) else [data]

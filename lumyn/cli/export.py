@@ -1,0 +1,107 @@
+"""`lumyn export`: packs and data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from lumyn.cli.output import out, out_json, progress, say
+
+
+def export(
+    decision: str | None = typer.Argument(None, metavar="[ID]", help="A decision id or a unique prefix."),
+    pack: bool = typer.Option(False, "--pack", help="Write a signed ZIP pack."),
+    to: Path | None = typer.Option(None, "--out", help="The file to write; a record a line when it ends in .jsonl."),
+    query: str | None = typer.Option(None, "--query", "-q", help="Every decision that fits."),
+    limit: int | None = typer.Option(None, "--limit", "-n", min=1, help="The latest N."),
+    with_memory: bool = typer.Option(False, "--with-memory", help="Put the memory as it then was in the pack."),
+    json_: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
+) -> None:
+    """Export decisions: a pack each, or a record a line.
+
+    Examples: lumyn export 01JBQX8P2M... --pack --out incident.zip
+              lumyn export --query "verdict=DENY AND action_type=refund"
+              lumyn export --limit 100 --out decisions.jsonl
+    """
+    from lumyn.wiring import existing_home
+    from schemas.errors import UsageError
+
+    home = existing_home()
+    if decision is not None and (query or limit):
+        raise UsageError("give an id, or `--query` and `--limit`, not both")
+    if decision is None and not query and limit is None:
+        raise UsageError("what to export? give an id, `--query` or `--limit`")
+    if decision is not None:
+        written = [_one(home, decision, to, pack, with_memory)]
+    elif to is not None:
+        written = [_dataset(home, query, limit, to)]
+    else:
+        written = _packs(home, query, limit, with_memory)
+    if json_:
+        out_json([str(path) for path in written])
+    else:
+        for path in written:
+            out(str(path))
+
+
+def _one(home: object, decision: str, to: Path | None, pack: bool, with_memory: bool) -> Path:
+    from lumyn.exporting import export_pack, write_whole
+    from lumyn.lookup import find_record
+    from lumyn.wiring import Home
+    from schemas.errors import UsageError
+
+    assert isinstance(home, Home)
+    raw, record = find_record(home, decision)
+    path = to or Path(f"decision_{record['decision_id']}.zip")
+    if not pack and path.suffix != ".zip" and path.suffix not in (".json", ".jsonl"):
+        raise UsageError("`--out` must end in .zip for a pack, or .json for the record", where=str(path))
+    if path.suffix in (".json", ".jsonl") and not pack:
+        write_whole(path, raw + b"\n")
+    else:
+        write_whole(path, export_pack(home, raw, record, with_memory=with_memory))
+    return path
+
+
+def _packs(home: object, query: str | None, limit: int | None, with_memory: bool) -> list[Path]:
+    from lumyn.exporting import export_pack, write_whole
+    from lumyn.lookup import find_record
+    from lumyn.searching import search
+    from lumyn.wiring import Home
+
+    assert isinstance(home, Home)
+    rows = search(home, query, limit=limit, newest_first=True, say=say)
+    written = []
+    with progress("exporting", len(rows)) as tick:
+        for row in rows:
+            raw, record = find_record(home, row.decision_id)
+            path = Path(f"decision_{row.decision_id}.zip")
+            write_whole(path, export_pack(home, raw, record, with_memory=with_memory))
+            written.append(path)
+            tick()
+    say(f"exported {len(written)} decision pack{'' if len(written) == 1 else 's'}")
+    return written
+
+
+def _dataset(home: object, query: str | None, limit: int | None, to: Path) -> Path:
+    """Records, oldest first, one a line: what `lumyn diff` reads."""
+    from lumyn.exporting import write_whole
+    from lumyn.searching import search
+    from lumyn.wiring import Home
+    from schemas.errors import UsageError
+    from streams.topics import RECORDS
+
+    assert isinstance(home, Home)
+    if to.suffix not in (".jsonl", ".ndjson", ".json"):
+        raise UsageError("`--out` must end in .jsonl: a record a line", where=str(to))
+    rows = search(home, query, limit=limit, newest_first=True, say=say)
+    lines = []
+    with progress("exporting", len(rows)) as tick:
+        for row in reversed(rows):
+            message = home.log.latest(RECORDS, row.decision_id.encode())
+            if message is not None:
+                lines.append(message.value)
+            tick()
+    write_whole(to, b"".join(line + b"\n" for line in lines))
+    say(f"exported {len(lines)} decision{'' if len(lines) == 1 else 's'}")
+    return to

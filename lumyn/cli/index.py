@@ -1,0 +1,31 @@
+"""`lumyn index`: the record index that lists and queries use."""
+
+from __future__ import annotations
+
+import typer
+
+from lumyn.cli.output import out, progress
+
+app = typer.Typer(help="The record index that lists and queries use.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("rebuild")
+def rebuild() -> None:
+    """Make the record index again from the log; nothing else is touched.
+
+    Example: lumyn index rebuild
+    """
+    from lumyn.wiring import INDEX_FILE, existing_home
+    from memory_service.sqlite_record_index import SqliteRecordIndex, remove_index_file
+    from streams.index_sync import catch_up
+    from streams.topics import RECORDS
+
+    home = existing_home()
+    path = home.path / INDEX_FILE
+    remove_index_file(path)
+    index = SqliteRecordIndex(path, home.log.epoch)
+    total = sum(home.log.end(RECORDS, partition) for partition in range(home.log.partitions(RECORDS)))
+    with progress("indexing", total) as tick:
+        result = catch_up(home.log, index, tick)
+    index.close()
+    out(f"index rebuilt: {result.records} decisions, {result.labels} labels, {len(result.refused)} refused")

@@ -1,0 +1,104 @@
+"""`lumyn memory`: look into the memory, and make it again from the labels."""
+
+from __future__ import annotations
+
+import typer
+
+from lumyn.cli.output import out, out_json, progress, say
+
+app = typer.Typer(
+    help="Look into the memory, and make it again from the labels.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command("stats")
+def stats(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
+    """Say what the memory holds.
+
+    Example: lumyn memory stats
+    """
+    from collections import Counter
+
+    from lumyn.wiring import existing_home
+
+    home = existing_home()
+    store = home.memory.store()
+    mark = store.watermark()
+    points = list(store.points(home.settings.tenant))
+    meanings = Counter(p.meaning for p in points)
+    contested = [p.memory_id for p in points if p.contested]
+    value = {
+        "version": mark.version,
+        "epoch": mark.epoch,
+        "points": len(points),
+        "vectoriser_id": mark.vectoriser_id,
+        "harmful": meanings["harmful"],
+        "fine": meanings["fine"],
+        "neutral": meanings["neutral"],
+        "contested": contested,
+    }
+    if json_:
+        out_json(value)
+    else:
+        out("\n".join(f"{name}: {', '.join(v) if isinstance(v, list) else v}" for name, v in value.items()))
+
+
+@app.command("rebuild")
+def rebuild() -> None:
+    """Make the memory again from the labels in the log; nothing else is touched.
+
+    Example: lumyn memory rebuild
+    """
+    from lumyn.wiring import MEMORY_FILE, existing_home
+    from memory_service.sqlite_store import rebuild_file
+    from streams.memory_sync import catch_up
+    from streams.topics import LABELS
+
+    home = existing_home()
+    home.memory.close()
+    rebuild_file(home.path / MEMORY_FILE)
+    store, _ = home.open_memory()
+    with progress("rebuilding", home.log.end(LABELS, 0)) as tick:
+        version = catch_up(home.log, store, tick)
+    mark = store.watermark()
+    store.close()
+    out(f"memory rebuilt: version {version}, {mark.count} points")
+
+
+@app.command("search")
+def search(
+    request: str = typer.Argument(..., metavar="REQUEST.json", help="A request, or `-` for stdin."),
+    limit: int = typer.Option(10, "--limit", "-n", min=1, max=50, help="How many of each."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Show the remembered decisions nearest to a request.
+
+    Example: lumyn memory search request.json
+    """
+    from dataclasses import replace
+
+    from lumyn.cli.decide import _read
+    from lumyn.wiring import existing_home
+    from memory_service.recall import Asked
+    from schemas.policy import MemorySettings
+    from schemas.request import parse_request
+    from streams.topics import LABELS
+
+    home = existing_home()
+    parsed = parse_request(_read(request)[0], tenant=home.settings.tenant, where=request)
+    if parsed.tenant != home.settings.tenant:
+        say(f"note: the request's tenant `{parsed.tenant}` is not this home's `{home.settings.tenant}`")
+    settings = replace(MemorySettings(), top_k=limit)
+    recall = home.memory.recaller().recall([Asked(parsed.value, settings, home.log.end(LABELS, 0))])[0]
+    if json_:
+        out_json({"risk_signals": recall.signals, "memory": recall.as_record()})
+        return
+    hits = sorted(
+        (h for s in ("failure_similarity", "success_similarity") for h in recall.signals[s]["top_k"]),
+        key=lambda h: -h["score"],
+    )
+    for hit in hits:
+        blocks = " ".join(f"{name}={score:.2f}" for name, score in hit["score_by_block"].items())
+        out(f"{hit['score']:.3f} {hit['memory_id']} {hit['label']} of {hit['verdict']} ({blocks}) {hit['summary']}")
+    if not hits:
+        say("memory knows nothing of this action type")

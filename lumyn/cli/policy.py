@@ -1,0 +1,271 @@
+"""`lumyn policy` and `lumyn kill-switch`: what is published, what is active, what is stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from lumyn.cli.output import out, out_json, say, table
+
+app = typer.Typer(help="Check, publish, activate and roll back policies.", no_args_is_help=True, rich_markup_mode=None)
+switch_app = typer.Typer(help="Stop actions at once, by scope.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("check")
+def check(
+    file: Path = typer.Argument(..., metavar="FILE", help="The policy file."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> int:
+    """Check a policy file: all errors at once, with line and column, and warnings.
+
+    Example: lumyn policy check policy.yml
+    """
+    from lumyn.config import read_policy_file
+    from streams.policy import check_policy
+
+    report = check_policy(read_policy_file(file), name=str(file))
+    if json_:
+        out_json({"valid": report.policy is not None, "errors": list(report.errors), "warnings": list(report.warnings)})
+        return 0 if report.policy is not None else 2
+    for line in report.errors:
+        out(line)
+    for line in report.warnings:
+        out(f"{line} (warning)")
+    if report.policy is None:
+        count = len(report.errors)
+        say(f"{count} error{'' if count == 1 else 's'}")
+        return 2
+    policy = report.policy
+    say(
+        f"{policy.name}@{policy.version}: {len(policy.rules)} rules, valid\npolicy_hash: {policy.policy_hash}\n"
+        f"ir_hash: {policy.ir_hash}"
+    )
+    return 0
+
+
+@app.command("show")
+def show(
+    name: str = typer.Argument(..., metavar="FILE | NAME[@VERSION]", help="A file, or a published policy."),
+    compiled: bool = typer.Option(False, "--compiled", help="Print the Python that it is compiled to."),
+    json_: bool = typer.Option(False, "--json", help="Print hashes and rules as JSON."),
+) -> None:
+    """Show a policy: its source, or what it is compiled to.
+
+    Example: lumyn policy show policy.yml --compiled
+    """
+    from lumyn.wiring import existing_home, load_policy_file
+
+    if Path(name).is_file():
+        policy = load_policy_file(Path(name))
+    else:
+        bare, _, version = name.partition("@")
+        control = existing_home().agent.control()
+        policy = control.compiled(control.find(bare, version or None).hash)
+    if json_:
+        out_json(
+            {
+                "name": policy.name,
+                "version": policy.version,
+                "policy_hash": policy.policy_hash,
+                "ir_hash": policy.ir_hash,
+                "rules": [r.id for r in policy.rules],
+            }
+        )
+    elif compiled:
+        out(policy.python_source.rstrip())
+    else:
+        out(policy.source.decode("utf-8").rstrip())
+
+
+@app.command("publish")
+def publish(file: Path = typer.Argument(..., metavar="FILE", help="The policy file.")) -> None:
+    """Publish a policy document, so that it can be activated. The same name@version never changes content.
+
+    Example: lumyn policy publish policy.yml
+    """
+    from lumyn.wiring import load_policy_file, open_home
+    from streams.control import check_publishable, publish_event
+
+    policy = load_policy_file(file)
+    home = open_home()
+    control = home.agent.control()
+    check_publishable(control, policy)
+    known = control.policies.get(policy.policy_hash)
+    if known is None or known.origin != "publish":
+        home.log.append([publish_event(policy, home.settings.actor, "publish")])
+    out(f"published {policy.name}@{policy.version} {policy.policy_hash}")
+
+
+@app.command("activate")
+def activate(
+    name: str = typer.Argument(..., metavar="NAME[@VERSION]", help="A published policy; default: its latest version."),
+    why: str = typer.Option("", "--why", help="The reason, for the audit trail."),
+) -> None:
+    """Make a published policy the one that decides.
+
+    Example: lumyn policy activate refunds@4.1.0 --why "limit raised"
+    """
+    from lumyn.wiring import existing_home
+
+    home = existing_home()
+    bare, _, version = name.partition("@")
+    chosen = home.agent.control().find(bare, version or None)
+    _activate(home, chosen, why)
+    out(f"active: {chosen.name}@{chosen.version} {chosen.hash}")
+
+
+@app.command("rollback")
+def rollback(
+    name: str = typer.Argument(..., metavar="NAME", help="The policy."),
+    why: str = typer.Option("", "--why", help="The reason, for the audit trail."),
+) -> None:
+    """Go back to the policy that was active before.
+
+    Example: lumyn policy rollback refunds --why "blocks too much"
+    """
+    from lumyn.wiring import existing_home
+    from streams.control import previous_policy
+
+    home = existing_home()
+    chosen = previous_policy(home.agent.control(), name)
+    _activate(home, chosen, why or "rollback")
+    out(f"active: {chosen.name}@{chosen.version} {chosen.hash}")
+
+
+def _activate(home: Any, chosen: Any, why: str) -> None:
+    from streams.control import control_append
+
+    home.log.append(
+        [
+            control_append(
+                {
+                    "type": "policy_activated",
+                    "actor": home.settings.actor,
+                    "why": why,
+                    "name": chosen.name,
+                    "policy_version": chosen.version,
+                    "hash": chosen.hash,
+                }
+            )
+        ]
+    )
+
+
+@app.command("list")
+def list_(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
+    """List published policies; a star marks the active ones.
+
+    Example: lumyn policy list
+    """
+    from lumyn.wiring import existing_home
+
+    control = existing_home().agent.control()
+    rows = [(p, control.active.get(p.name) == p.hash) for p in control.policies.values()]
+    if json_:
+        out_json(
+            [
+                {"name": p.name, "version": p.version, "hash": p.hash, "origin": p.origin, "at": p.at, "active": active}
+                for p, active in rows
+            ]
+        )
+        return
+    out(
+        table(
+            ("", "policy", "hash", "published", "origin"),
+            [
+                ("*" if active else "", f"{p.name}@{p.version}", p.hash[:23], p.at[:19] + "Z", p.origin)
+                for p, active in rows
+            ],
+        )
+    )
+
+
+@switch_app.command("on")
+def switch_on(
+    why: str = typer.Option(..., "--why", help="The reason; it goes into every record that is denied."),
+    action_type: str | None = typer.Option(None, "--action-type", help="Only this action type."),
+    tenant: str | None = typer.Option(None, "--tenant", help="Only this tenant."),
+    policy: str | None = typer.Option(None, "--policy", help="Only requests that this policy decides."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Deny everything in a scope from now on, before any rule or memory.
+
+    Example: lumyn kill-switch on --action-type refund --why "double refunds"
+    """
+    import uuid
+
+    from lumyn.wiring import open_home
+    from streams.control import control_append
+
+    home = open_home()
+    given = {"action_type": action_type, "tenant": tenant, "policy": policy}
+    scope = {name: value for name, value in given.items() if value}
+    switch_id = uuid.uuid4().hex[:12]
+    home.log.append(
+        [
+            control_append(
+                {
+                    "type": "kill_switch_on",
+                    "actor": home.settings.actor,
+                    "why": why,
+                    "switch_id": switch_id,
+                    "scope": scope,
+                }
+            )
+        ]
+    )
+    if json_:
+        out_json({"switch_id": switch_id, "scope": scope})
+    else:
+        out(f"on: {switch_id} ({_scope(scope)})")
+
+
+@switch_app.command("off")
+def switch_off(
+    switch_id: str = typer.Argument(..., metavar="SWITCH_ID", help="As `kill-switch status` shows it."),
+    why: str = typer.Option("", "--why", help="The reason."),
+) -> None:
+    """Take a kill switch off.
+
+    Example: lumyn kill-switch off 3f2a --why "fixed"
+    """
+    from lumyn.wiring import existing_home
+    from schemas.errors import NotFound
+    from streams.control import control_append
+
+    home = existing_home()
+    found = [s for s in home.agent.control().switches if s.switch_id.startswith(switch_id)]
+    if len(found) != 1:
+        raise NotFound(f"no one switch `{switch_id}` is on", help="`lumyn kill-switch status` shows those that are")
+    home.log.append(
+        [
+            control_append(
+                {"type": "kill_switch_off", "actor": home.settings.actor, "why": why, "switch_id": found[0].switch_id}
+            )
+        ]
+    )
+    out(f"off: {found[0].switch_id}")
+
+
+@switch_app.command("status")
+def switch_status(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
+    """Show the kill switches that are on.
+
+    Example: lumyn kill-switch status
+    """
+    from lumyn.wiring import existing_home
+
+    switches = existing_home().agent.control().switches
+    if json_:
+        out_json([s.as_record() for s in switches])
+        return
+    for s in switches:
+        out(f"{s.switch_id} {_scope(s.scope)} since {s.at} by {s.actor}: {s.why}")
+    if not switches:
+        say("no kill switch is on")
+
+
+def _scope(scope: Any) -> str:
+    return ", ".join(f"{name}={value}" for name, value in scope.items()) or "everything"

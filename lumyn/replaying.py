@@ -1,0 +1,185 @@
+"""Replaying packs in a home: whose signature counts, and which memory answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from lumyn.config import LumynConfig, resolve
+from lumyn.wiring import KEY_FILE, LOG_FILE, TRUSTED_FOLDER, Home, open_home
+from memory_service.recall import Asked, Recall
+from schemas.errors import LumynError, UsageError
+from streams.integrity import (
+    Check,
+    check_policy,
+    check_record,
+    check_reproduction,
+    recorded_policy,
+    require,
+)
+from streams.packs import Pack, read_pack
+from streams.policy import CompiledPolicy
+from streams.replay import MemoryMode, Replay, replay
+from streams.topics import LABELS
+
+MODES = ("current", "recorded", "as-of")
+
+
+@dataclass(frozen=True, slots=True)
+class PackReplay:
+    """A replay of a pack, with what should be said about it."""
+
+    pack: Pack
+    result: Replay
+    active: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def check_pack(pack: Pack, *, trust_signer: bool = False, settings_home: Path | None = None) -> list[Check]:
+    """Every check of a pack: signature, digests, policy, and that deciding again gives the same record."""
+    checks = [_signed(pack, trust_signer, settings_home), Check("request", *_same_request(pack))]
+    checks += check_record(pack.record)
+    checks += check_policy(pack.record, pack.policy_source)
+    if all(check.ok for check in checks):
+        checks.append(check_reproduction(pack.record, recorded_policy(pack.record, pack.policy_source)))
+    return checks
+
+
+def _same_request(pack: Pack) -> tuple[bool, str]:
+    same = pack.request == pack.record["request"]
+    return same, "" if same else "request.json is not the record's request"
+
+
+def _signed(pack: Pack, trust_signer: bool, home: Path | None) -> Check:
+    """A home with keys believes its own and the trusted ones; where there is no home, any valid signature is told."""
+    if pack.signer is None:
+        return Check("signature", False, "the pack is not signed")
+    known = trusted_keys(home) if home is not None else None
+    if known is None or trust_signer or pack.signer.key_id in known:
+        return Check("signature", True, f"by key {pack.signer.key_id}")
+    return Check(
+        "signature",
+        False,
+        f"by key {pack.signer.key_id}, which this home does not trust; "
+        "`lumyn keys trust PACK` if you know that it is right",
+    )
+
+
+def trusted_keys(home: Path) -> dict[str, str] | None:
+    """Key ids that this home believes, with what they are; None where there is no home."""
+    known: dict[str, str] = {}
+    if (home / KEY_FILE).exists():
+        from streams.signing import SigningKey
+
+        known[SigningKey.load_or_create(home / KEY_FILE).public.key_id] = "own"
+    folder = home / TRUSTED_FOLDER
+    if folder.is_dir():
+        known |= {path.stem: "trusted" for path in folder.glob("*.pub")}
+    return known or None
+
+
+def replay_pack(
+    path: Path,
+    *,
+    config: LumynConfig | None = None,
+    candidate: CompiledPolicy | None = None,
+    memory: str | None = None,
+    trust_signer: bool = False,
+) -> PackReplay:
+    """Check a pack, then replay it. Raises `BadPack`, `IntegrityError`, `UsageError`."""
+    if memory is not None and memory not in MODES:
+        raise UsageError(f"unknown memory `{memory}`", help=f"one of {', '.join(MODES)}")
+    settings = resolve(config)
+    pack = read_pack(path)
+    require(check_pack(pack, trust_signer=trust_signer, settings_home=settings.home), where=str(path))
+    policy = recorded_policy(pack.record, pack.policy_source)
+    home = open_home(config) if (settings.home / LOG_FILE).exists() else None
+    notes: list[str] = []
+    if pack.signer is not None and trusted_keys(settings.home) is None:
+        notes.append(f"signed by key {pack.signer.key_id}; there is no home here to say whose that is")
+    mode, recalls, version = _memory(home, pack, policy, candidate, memory, notes)
+    result = replay(pack.record, policy, candidate=candidate, memory=mode, recalls=recalls, version=version)
+    return PackReplay(pack, result, _active(home, pack, mode, recalls, version), tuple(notes))
+
+
+def _memory(
+    home: Home | None,
+    pack: Pack,
+    policy: CompiledPolicy,
+    candidate: CompiledPolicy | None,
+    asked: str | None,
+    notes: list[str],
+) -> tuple[MemoryMode, Callable[[Asked], Recall] | None, int]:
+    """Which memory answers: the current one where there is a store, else what the record holds."""
+    if (candidate or policy).memory is None and policy.memory is None:
+        return cast(MemoryMode, asked or "recorded"), None, 0
+    if asked == "recorded":
+        return "recorded", None, 0
+    if home is None:
+        if asked is not None:
+            raise UsageError(
+                f"`--memory {asked}` needs a memory, and there is no home here",
+                help="set LUMYN_HOME, or use `--memory recorded`",
+            )
+        notes.append("there is no memory here: the memory recorded in the pack is used")
+        return "recorded", None, 0
+    if asked == "as-of" and pack.record["memory"]["epoch"] not in (None, home.log.epoch):
+        raise UsageError(
+            "the record's memory is another home's, so this home can't answer as of its version",
+            help="use `--memory recorded` or `--memory current`",
+        )
+    version = home.log.end(LABELS, 0)
+    try:
+        recaller = home.memory.recaller()
+    except LumynError as error:
+        raise UsageError(f"the current memory can't be asked: {error}", help="or use `--memory recorded`") from None
+    if asked != "as-of" and home.memory.store().is_remembered(pack.record["decision_id"]):
+        notes.append("this decision's own label is in the current memory, and counts")
+    return cast(MemoryMode, asked or "current"), lambda one: recaller.recall([one])[0], version
+
+
+def _active(
+    home: Home | None, pack: Pack, mode: MemoryMode, recalls: Callable[[Asked], Recall] | None, version: int
+) -> dict[str, Any] | None:
+    """What the policy that is active now would say, when it is another one than the record's."""
+    published = home.agent.control().active_policy(pack.record["request"].get("policy")) if home is not None else None
+    if published is None or home is None or published.hash == pack.record["policy"]["hash"]:
+        return None
+    active = home.agent.control().compiled(published.hash)
+    if active.memory is not None and recalls is None:
+        recaller = home.memory.recaller()
+        recalls, version, mode = (lambda one: recaller.recall([one])[0]), home.log.end(LABELS, 0), "current"
+    try:
+        now = replay(
+            pack.record,
+            recorded_policy(pack.record, pack.policy_source),
+            candidate=active,
+            memory=mode,
+            recalls=recalls,
+            version=version,
+        ).record
+    except UsageError:
+        return None
+    return {"policy": f"{active.name}@{active.version}", "verdict": now["verdict"], "reason_codes": now["reason_codes"]}
+
+
+def as_dict(replayed: PackReplay) -> dict[str, Any]:
+    """The JSON form of a replay."""
+    result = replayed.result
+    return {
+        "decision_id": result.original["decision_id"],
+        "matches": result.matches,
+        "verdict": result.record["verdict"],
+        "reason_codes": result.record["reason_codes"],
+        "original": {"verdict": result.original["verdict"], "reason_codes": result.original["reason_codes"]},
+        "matched_rules": result.record["matched_rules"],
+        "risk_signals": result.record["risk_signals"],
+        "memory": result.memory,
+        "differences": [{"field": d.field, "old": d.old, "new": d.new} for d in result.differences],
+        "causes": list(result.causes),
+        "engine_changed": result.engine_changed,
+        "active_policy": replayed.active,
+        "notes": list(replayed.notes),
+    }

@@ -1,0 +1,172 @@
+"""The SDK: decide, label, show, export, replay, each one call."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from lumyn.config import LumynConfig
+from lumyn.lookup import find_record
+from lumyn.wiring import Home, existing_home, load_policy_file, open_home
+from schemas.canonical import decode_trusted
+from schemas.errors import LumynError
+from schemas.label import LabelEvent, LabelRequest
+from schemas.record import DecisionRecord
+from schemas.request import Request, parse_request
+from streams.decide_agent import Answer
+
+RequestLike = Mapping[str, Any] | bytes | str
+
+
+def decide(request: RequestLike, config: LumynConfig | None = None) -> DecisionRecord:
+    """Decide one request and return its record, durably stored.
+
+    A retry (same `request_id`, same body) returns the first record. Raises `BadRequest`, `BadJson`, `TooLarge`,
+    `RequestConflict` (same `request_id`, another body), `PolicyInvalid`, `StorageUnavailable`.
+    """
+    home = open_home(config)
+    parsed = parse_request(request, tenant=home.settings.tenant)
+    return _record(home.agent.decide([parsed], home.given_policy)[0])
+
+
+def decide_many(
+    requests: Iterable[RequestLike], config: LumynConfig | None = None
+) -> list[DecisionRecord | LumynError]:
+    """Decide many in a few transactions. Order is kept; a bad request yields its error in its place."""
+    home = open_home(config)
+    results: list[DecisionRecord | LumynError | None] = []
+    good: list[Request] = []
+    places: list[int] = []
+    for number, request in enumerate(requests):
+        try:
+            good.append(parse_request(request, tenant=home.settings.tenant, where=f"request {number + 1}"))
+            places.append(number)
+            results.append(None)
+        except LumynError as error:
+            results.append(error)
+    for place, answer in zip(places, home.agent.decide(good, home.given_policy), strict=True):
+        results[place] = answer if isinstance(answer, LumynError) else _record(answer)
+    return cast("list[DecisionRecord | LumynError]", results)
+
+
+def submit(request: RequestLike, config: LumynConfig | None = None) -> dict[str, Any]:
+    """Append a request without waiting for its decision; returns its place in the log."""
+    home = open_home(config)
+    parsed = parse_request(request, tenant=home.settings.tenant)
+    message = home.agent.submit([parsed])[0]
+    return {"topic": f"{home.log.prefix}.{message.topic}", "partition": message.partition, "offset": message.offset}
+
+
+def drain(config: LumynConfig | None = None) -> int:
+    """Decide what was submitted; returns how many requests were waiting."""
+    home = open_home(config)
+    total = 0
+    while count := home.agent.drain():
+        total += count
+    return total
+
+
+def label(
+    decision_id: str,
+    label: str,
+    *,
+    summary: str = "",
+    should: str | None = None,
+    actor: str | None = None,
+    event_id: str | None = None,
+    settle: bool = False,
+    config: LumynConfig | None = None,
+) -> LabelEvent:
+    """Append a label (failure, success, retracted) or a note. With an `event_id` a retry is applied once.
+
+    Raises `NotFound` for an unknown decision (or another tenant's), `BadInput` for a contradictory label.
+    """
+    home = existing_home(config)
+    request = label_request(
+        home, decision_id, label, summary=summary, should=should, actor=actor, event_id=event_id, settle=settle
+    )
+    result = home.labels.label([request])[0]
+    if isinstance(result, LumynError):
+        raise result
+    return result
+
+
+def label_request(
+    home: Home,
+    decision_id: str,
+    label: str,
+    *,
+    summary: str,
+    should: str | None = None,
+    actor: str | None = None,
+    event_id: str | None = None,
+    settle: bool = False,
+) -> LabelRequest:
+    """The label request of a home's tenant and actor; a short id is completed."""
+    _, record = find_record(home, decision_id)
+    request: dict[str, Any] = {
+        "event_id": event_id or uuid.uuid4().hex,
+        "decision_id": record["decision_id"],
+        "tenant": home.settings.tenant,
+        "type": "note" if label == "note" else "settle" if settle else "label",
+        "summary": summary,
+        "actor": actor or home.settings.actor,
+    }
+    if label != "note":
+        request["label"] = label
+    if should is not None:
+        request["should"] = should
+    return cast(LabelRequest, request)
+
+
+def show(decision_id: str, config: LumynConfig | None = None) -> dict[str, Any]:
+    """A record and its events: `{"record": ..., "events": [...]}`. Raises `NotFound`."""
+    from streams.label_agent import events_of
+
+    home = existing_home(config)
+    _, record = find_record(home, decision_id)
+    return {"record": record, "events": events_of(home.log, record["decision_id"])}
+
+
+def explain(decision_id: str, config: LumynConfig | None = None) -> str:
+    """Plain English from the record alone."""
+    from streams.explain import explain_record
+
+    _, record = find_record(existing_home(config), decision_id)
+    return explain_record(record)
+
+
+def export(decision_id: str, out: str | Path, *, with_memory: bool = False, config: LumynConfig | None = None) -> Path:
+    """Write a decision's signed pack; returns its path."""
+    from lumyn.exporting import export_pack, write_whole
+
+    home = existing_home(config)
+    raw, record = find_record(home, decision_id)
+    path = Path(out)
+    write_whole(path, export_pack(home, raw, record, with_memory=with_memory))
+    return path
+
+
+def replay(
+    pack: str | Path,
+    *,
+    policy: str | Path | None = None,
+    memory: str | None = None,
+    config: LumynConfig | None = None,
+) -> dict[str, Any]:
+    """Replay a pack; a difference is data, not an exception. Raises `BadPack`, `IntegrityError`."""
+    from lumyn.replaying import as_dict, replay_pack
+
+    candidate = load_policy_file(Path(policy)) if policy is not None else None
+    return as_dict(replay_pack(Path(pack), config=config, candidate=candidate, memory=memory))
+
+
+def _record(answer: Answer | LumynError) -> DecisionRecord:
+    if isinstance(answer, LumynError):
+        raise answer
+    return cast(DecisionRecord, answer.record if answer.record is not None else decode_trusted(answer.canonical))
+
+
+__all__: Sequence[str] = ("decide", "decide_many", "drain", "explain", "export", "label", "replay", "show", "submit")

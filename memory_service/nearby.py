@@ -1,0 +1,54 @@
+"""The rate of "allowing would be wrong" near a request, with an honest interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from schemas.canonical import tidy
+
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A weighted rate with its 95% Wilson interval and the number of observations it is worth."""
+
+    rate: float | None
+    lower: float
+    upper: float
+    n_effective: float
+
+
+UNKNOWN = Rate(None, 0.0, 1.0, 0.0)
+
+
+def weighted_rate(neighbours: Iterable[tuple[float, bool]]) -> Rate:
+    """Rate over (score, allowing was wrong) pairs; each weighs its score to the fourth power.
+
+    A perfectly similar neighbour is one observation, a distant one a small part of one; unequal weights count for
+    less (Kish 1965: (sum w)^2 / sum w^2). The interval is Wilson's (1927) at that effective size.
+    """
+    total = wrong = squares = 0.0
+    for score, harmful in neighbours:
+        square = max(0.0, score) * max(0.0, score)
+        weight = square * square
+        total += weight
+        squares += weight * weight
+        if harmful:
+            wrong += weight
+    if total <= 0.0 or squares <= 0.0:
+        return UNKNOWN
+    n = min(total, total * total / squares)
+    rate = wrong / total
+    lower, upper = wilson(rate, n)
+    return Rate(*(tidy(round(value, 6)) for value in (rate, lower, upper, n)))
+
+
+def wilson(rate: float, n: float) -> tuple[float, float]:
+    """95% score interval of a proportion from n (may be fractional) observations (Wilson 1927)."""
+    z2 = _Z * _Z
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,41 @@
+"""A memory point: one labelled decision, valid from one memory version up to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memory_service.blocks import Array
+from schemas.label import Meaning
+from schemas.verdict import Verdict
+
+OPEN = 2**62
+"""`to_version` of a point that is still in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What recall needs to know of a labelled decision. A change closes the point and opens a new one."""
+
+    memory_id: str
+    tenant: str
+    action_type: str
+    meaning: Meaning
+    label: str
+    verdict: Verdict
+    rules: tuple[str, ...]
+    amount: float | int | None
+    contested: bool
+    labeller: str
+    summary: str
+    from_version: int
+    to_version: int
+    vector: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A point that a search found; `dot` and `dots` are exact fixed-point integers (unit 2048^2)."""
+
+    point: Point
+    dot: int
+    dots: tuple[int, int, int]

@@ -1,0 +1,125 @@
+"""The memory profile: which facts of a request go into which block of its vector, and its amount."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PROFILE_ID = "default/1"
+
+_MESSAGE_NAMES = frozenset(
+    {
+        "intent",
+        "message",
+        "messages",
+        "text",
+        "body",
+        "summary",
+        "description",
+        "comment",
+        "comments",
+        "note",
+        "notes",
+        "prompt",
+        "content",
+        "user_said",
+        "conversation",
+        "transcript",
+        "utterance",
+        "question",
+        "query",
+        "title",
+        "reason_text",
+        "complaint",
+    }
+)
+_ID_NAME = re.compile(r"(^|_)(id|ids|uuid|guid|digest|hash|token|key|signature|nonce|seed|cursor|url|uri)$")
+_TIME_NAME = re.compile(r"(^|_)(at|date|time|timestamp|datetime|dob|ts)$")
+_ID_VALUE = re.compile(
+    r"^(sha\d+:|[0-9a-f]{8}-[0-9a-f]{4}-|[0-9a-f]{16,}$|\d{4}-\d\d-\d\d([T ]|$)|[0-7][0-9A-HJKMNP-TV-Z]{25}$)", re.I
+)
+_LONGEST_CATEGORY = 64
+_MOST_WORDS_IN_CATEGORY = 5
+_MOST_FACTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFacts:
+    """What the vector is made of: one text, `name=value` categories, and named numbers."""
+
+    text: str
+    categories: tuple[str, ...]
+    numbers: tuple[tuple[str, float], ...]
+
+    @property
+    def count(self) -> int:
+        """How many facts remain when the text is left out."""
+        return len(self.categories) + len(self.numbers)
+
+
+def remembered_part(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a request that memory may use: action, evidence, context.inline. Never who, never provenance."""
+    part: dict[str, Any] = {"action": request["action"]}
+    if request.get("evidence"):
+        part["evidence"] = request["evidence"]
+    inline = (request.get("context") or {}).get("inline")
+    if inline:
+        part["context"] = inline
+    return part
+
+
+def facts_of(part: Mapping[str, Any]) -> MemoryFacts:
+    """Project a request's remembered part (`remembered_part`) onto the three blocks.
+
+    Text: `intent`, message-like names, long strings. Categories: other strings and booleans. Numbers: numbers.
+    Left out: ids, digests, timestamps, and `action.type` (recall filters by it).
+    """
+    text: list[str] = []
+    categories: list[str] = []
+    numbers: list[tuple[str, float]] = []
+
+    def walk(path: str, name: str, value: Any) -> None:
+        if len(categories) + len(numbers) >= _MOST_FACTS:
+            return
+        if isinstance(value, dict):
+            for key in sorted(value):
+                walk(f"{path}.{key}", key, value[key])
+        elif isinstance(value, list):
+            if value and not isinstance(value[0], str):
+                numbers.append((f"{path}.count", float(len(value))))
+            for item in value[:32]:
+                walk(path, name, item)
+        elif value is None or _ID_NAME.search(name.lower()) or _TIME_NAME.search(name.lower()):
+            return
+        elif isinstance(value, bool):
+            categories.append(f"{path}={'true' if value else 'false'}")
+        elif isinstance(value, int | float):
+            numbers.append((path, float(value)))
+        elif name.lower() in _MESSAGE_NAMES or _is_prose(value):
+            text.append(value)
+        elif not _ID_VALUE.match(value):
+            categories.append(f"{path}={value}")
+
+    for root in sorted(part):
+        for key in sorted(part[root]):
+            if (root, key) != ("action", "type"):
+                walk(f"{root}.{key}", key, part[root][key])
+    return MemoryFacts("\n".join(text).strip(), tuple(dict.fromkeys(categories)), tuple(numbers))
+
+
+def _is_prose(value: str) -> bool:
+    return len(value) > _LONGEST_CATEGORY or value.count(" ") >= _MOST_WORDS_IN_CATEGORY
+
+
+def amount_of(part: Mapping[str, Any]) -> float | int | None:
+    """The amount that the amount gate compares: US dollars, or a bare number; None when it can't be compared."""
+    amount = part["action"].get("amount")
+    if isinstance(amount, dict):
+        if amount.get("currency") not in ("USD", None):
+            return None
+        amount = amount.get("value")
+    if isinstance(amount, bool) or not isinstance(amount, int | float):
+        return None
+    return amount

@@ -1,0 +1,279 @@
+"""RFC 8785 canonical JSON: strict decoding of what comes in, one exact encoding of what is stored.
+
+The encoder lets orjson write, then looks at the bytes for the few signs of where orjson and RFC 8785 could differ:
+floats that ECMAScript writes another way, keys beyond U+FFFF (orjson sorts by code point, RFC 8785 by UTF-16 unit),
+NaN (orjson writes null) and deep nesting. Where a sign is found, an exact encoder in Python takes over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import orjson
+
+from schemas.errors import BadJson, TooLarge
+from schemas.limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_SAFE_INTEGER
+
+_OPTIONS = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_STRICT_INTEGER
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+_ODD_NUMBER = re.compile(rb'(?:":|[\[,])-?[0-9]+(?:\.[0-9]+)?(?:(?<=\.0)[,\]}]|e[-+0-9])')
+
+
+def encode(value: Any, *, finite: bool = False) -> bytes:
+    """Canonical bytes of a JSON value (dict, list, str, int, float, bool, None).
+
+    `finite` promises that no float is NaN or infinite (as in anything decoded from JSON), which saves a walk.
+    Raises `BadJson` for NaN, Infinity, integers beyond 2^53-1, lone surrogates, keys that are not strings and other
+    types; `TooLarge` for more than 64 levels. Source: RFC 8785.
+    """
+    try:
+        data = orjson.dumps(value, option=_OPTIONS)
+    except TypeError:  # the walk below says what and where in the project's own words
+        data = b"-"
+    if (finite or b"null" not in data) and data.count(b"{") + data.count(b"[") <= MAX_DEPTH and is_canonical(data):
+        return data
+    if _plain(value, 0):
+        return orjson.dumps(value, option=_OPTIONS)
+    return _slow(value).encode("utf-8")
+
+
+def encode_plain(value: Any) -> bytes:
+    """Canonical bytes of a value that surely holds strings, small integers, booleans and null only, ASCII keys."""
+    return orjson.dumps(value, option=_OPTIONS)
+
+
+def is_canonical(data: bytes) -> bool:
+    """Whether bytes that orjson wrote (keys sorted, numbers finite) surely are RFC 8785's; False means perhaps."""
+    return data[0] in b"{[" and (data.isascii() or max(data) < 0xF0) and not _ODD_NUMBER.search(data)
+
+
+def _plain(value: Any, depth: int) -> bool:
+    """Whether orjson's bytes are the canonical bytes; raises `BadJson` for what JSON can't hold."""
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            _check_text(value)
+        return True
+    if kind is bool or value is None:
+        return True
+    if kind is int:
+        if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+            return True
+        raise BadJson(f"integer {str(value)[:24]} is beyond 2^53-1, which JSON readers do not keep exactly")
+    if kind is float:
+        if not math.isfinite(value):
+            raise BadJson(f"`{value}` is not a JSON number")
+        if MAX_SAFE_INTEGER < abs(value) < 1e21:  # its text would be an integer that readers do not keep exactly
+            raise BadJson(f"number {value!r} is an integer beyond 2^53-1")
+        return (1e-5 <= value < 1e15 or -1e15 < value <= -1e-5) and not value.is_integer()
+    if depth >= MAX_DEPTH:
+        raise TooLarge(f"nested deeper than {MAX_DEPTH} levels")
+    if kind is dict:
+        plain = True
+        for key, item in value.items():
+            if type(key) is not str:
+                raise BadJson(f"key `{key!r}` is not a string")
+            if not key.isascii():
+                _check_text(key)
+                plain = plain and max(key) < "\ud800"
+            if not _plain(item, depth + 1):
+                plain = False
+        return plain
+    if kind is list or kind is tuple:
+        plain = True
+        for item in value:
+            if not _plain(item, depth + 1):
+                plain = False
+        return plain
+    if isinstance(value, str | int | float | dict | list):
+        return False
+    raise BadJson(f"`{kind.__name__}` is not a JSON value")
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadJson("a string holds a lone surrogate, which is not unicode text") from None
+
+
+def _slow(value: Any) -> str:
+    if value is None:
+        return "null"
+    if value is True:
+        return "true"
+    if value is False:
+        return "false"
+    if isinstance(value, str):
+        return json.dumps(str(value), ensure_ascii=False)
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return number_text(float(value))
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda k: k.encode("utf-16-be", "surrogatepass"))
+        return "{" + ",".join(f"{_slow(k)}:{_slow(value[k])}" for k in keys) + "}"
+    return "[" + ",".join(map(_slow, value)) + "]"
+
+
+def tidy(value: float) -> float | int:
+    """A whole number as int: canonical JSON writes 1.0 as 1, and orjson then needs no second look."""
+    return int(value) if value.is_integer() else value
+
+
+def number_text(value: float) -> str:
+    """A finite double as ECMAScript's Number::toString writes it (RFC 8785 section 3.2.2.3)."""
+    if value == 0:
+        return "0"
+    sign = "-" if value < 0 else ""
+    digits, _, exponent_text = f"{abs(value)!r}".partition("e")
+    whole, _, fraction = digits.partition(".")
+    if fraction == "0":
+        fraction = ""
+    exponent = int(exponent_text or 0) + len(whole)
+    digits = whole + fraction
+    stripped = digits.lstrip("0")
+    exponent -= len(digits) - len(stripped)
+    digits = stripped.rstrip("0")
+    count = len(digits)
+    if count <= exponent <= 21:
+        return sign + digits + "0" * (exponent - count)
+    if 0 < exponent <= 21:
+        return sign + digits[:exponent] + "." + digits[exponent:]
+    if -6 < exponent <= 0:
+        return sign + "0." + "0" * -exponent + digits
+    power = exponent - 1
+    mantissa = digits[0] + ("." + digits[1:] if count > 1 else "")
+    return f"{sign}{mantissa}e{'+' if power > 0 else '-'}{abs(power)}"
+
+
+class _Duplicate(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Duplicate(key)
+            seen.add(key)
+    return out
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"`{text}` is not a JSON number")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or abs(int(text)) > MAX_SAFE_INTEGER:
+        raise ValueError(f"integer {text[:24]} is beyond 2^53-1, which JSON readers do not keep exactly")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"number {text[:24]} is beyond a double")
+    return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_no_constant, parse_int=_integer, parse_float=_float
+)
+
+
+def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYTES) -> Any:
+    """Strict JSON: one value, UTF-8, no duplicate keys, no NaN or Infinity, exact integers, bounded.
+
+    Raises `BadJson` or `TooLarge` whose `where` is `where:line:column` when the place is known.
+    """
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    if len(raw) > limit:
+        raise TooLarge(f"{len(raw)} bytes, more than the {limit} accepted", where=where)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadJson(f"not UTF-8 at byte {error.start}", where=where) from None
+    _check_depth(text, where)
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise BadJson(
+            f"malformed JSON: {error.msg[:1].lower()}{error.msg[1:]}", where=f"{where}:{error.lineno}:{error.colno}"
+        ) from None
+    except _Duplicate as error:
+        raise BadJson(f"duplicate key `{error.key}`", where=_place_of_key(text, error.key, where)) from None
+    except ValueError as error:
+        raise BadJson(str(error), where=_place_of(text, str(error), where)) from None
+    except RecursionError:
+        raise TooLarge(f"nested deeper than {MAX_DEPTH} levels", where=where) from None
+    if "\\u" in text:
+        try:
+            _check_text(json.dumps(value, ensure_ascii=False))
+        except BadJson as error:
+            raise BadJson(error.message, where=where) from None
+    return value
+
+
+def decode_trusted(data: bytes) -> Any:
+    """Decode bytes that `encode` wrote (the log's own): fast, no checks beyond JSON itself."""
+    return orjson.loads(data)
+
+
+def _check_depth(text: str, where: str) -> None:
+    """Refuse deep nesting before a parser recurses into it. Cheap upper bound first, exact scan only if needed."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    in_string = False
+    escaped = False
+    for index, char in enumerate(text):
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise TooLarge(f"nested deeper than {MAX_DEPTH} levels", where=_line_column(text, index, where))
+        elif char in "]}":
+            depth -= 1
+
+
+def _line_column(text: str, index: int, where: str) -> str:
+    line = text.count("\n", 0, index) + 1
+    return f"{where}:{line}:{index - text.rfind(chr(10), 0, index)}"
+
+
+def _place_of_key(text: str, key: str, where: str) -> str:
+    needle = json.dumps(key, ensure_ascii=False)
+    first = text.find(needle)
+    second = text.find(needle, first + 1)
+    return _line_column(text, second, where) if second >= 0 else where
+
+
+def _place_of(text: str, message: str, where: str) -> str:
+    for token in ("-Infinity", "Infinity", "NaN"):
+        if f"`{token}`" in message and token in text:
+            return _line_column(text, text.find(token), where)
+    words = message.split(" ")
+    if len(words) > 1 and words[0] in ("integer", "number") and words[1] in text:
+        return _line_column(text, text.find(words[1]), where)
+    return where

@@ -1,0 +1,38 @@
+"""Control events: policies by hash, activations, kill switches. The `control` topic holds nothing else."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired
+
+from pydantic import TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+ControlType = Literal["policy_published", "policy_activated", "kill_switch_on", "kill_switch_off", "signing_key"]
+
+
+@with_config({"extra": "forbid", "strict": True})
+class SwitchScope(TypedDict):
+    """What a kill switch covers; an empty scope is everything."""
+
+    tenant: NotRequired[str]
+    action_type: NotRequired[str]
+    policy: NotRequired[str]
+
+
+@with_config({"extra": "forbid", "strict": True, "title": "ControlEvent"})
+class ControlEvent(TypedDict):
+    """One control event; its dense version is its offset on the single control partition, plus one."""
+
+    type: ControlType
+    actor: str
+    why: NotRequired[str]
+    name: NotRequired[str]
+    policy_version: NotRequired[str]
+    hash: NotRequired[str]
+    source: NotRequired[str]
+    origin: NotRequired[Literal["file", "publish"]]
+    switch_id: NotRequired[str]
+    scope: NotRequired[SwitchScope]
+
+
+ADAPTER: TypeAdapter[ControlEvent] = TypeAdapter(ControlEvent)

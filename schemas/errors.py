@@ -1,0 +1,149 @@
+"""The one error base: what went wrong, where, and what to do, with a stable code and an exit code."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+EXIT_OK = 0
+EXIT_DIFFERENT = 1
+EXIT_USAGE = 2
+EXIT_INTEGRITY = 3
+EXIT_UNREACHABLE = 4
+
+
+class LumynError(Exception):
+    """Base of every error shown to a user.
+
+    `message` is lower case and says what; `where` is `path:line:column` or `topic/partition/offset`;
+    `help` says what to do. `code` never changes once released: callers match on it.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = EXIT_USAGE
+
+    def __init__(self, message: str, *, where: str | None = None, help: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.help = help
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n  help: {self.help}" if self.help else text
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form: `{code, message, where?, help?}`."""
+        out: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.where:
+            out["where"] = self.where
+        if self.help:
+            out["help"] = self.help
+        return out
+
+
+class BadInput(LumynError):
+    """A document that can't be read or does not meet its contract."""
+
+    code = "bad_input"
+
+
+class BadJson(BadInput):
+    """Bytes that are not the JSON we accept (RFC 8259, no duplicates, no NaN, bounded)."""
+
+    code = "bad_json"
+
+
+class TooLarge(BadInput):
+    """A document over a fixed limit of size or depth."""
+
+    code = "too_large"
+
+
+class BadRequest(BadInput):
+    """A decision request that breaks the request contract."""
+
+    code = "bad_request"
+
+
+class BadQuery(BadInput):
+    """A query that does not parse; `where` points at the column."""
+
+    code = "bad_query"
+
+
+class BadConfig(LumynError):
+    """A setting that can't be used."""
+
+    code = "bad_config"
+
+
+class UsageError(LumynError):
+    """A command called in a way that can't be carried out."""
+
+    code = "usage"
+
+
+class NotFound(LumynError):
+    """No such decision, policy, key or file."""
+
+    code = "not_found"
+
+
+class RequestConflict(LumynError):
+    """The same `request_id` came with another body: nothing was decided."""
+
+    code = "request_conflict"
+
+
+class PolicyInvalid(BadInput):
+    """A policy that does not validate; `problems` holds every finding as `path:line:column: message`."""
+
+    code = "policy_invalid"
+
+    def __init__(self, problems: list[str]) -> None:
+        count = len(problems)
+        super().__init__("\n".join(problems), help=f"{count} problem{'s' if count != 1 else ''} found")
+        self.problems = problems
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**super().as_dict(), "problems": self.problems}
+
+
+class PolicyConflict(LumynError):
+    """The same name@version was published with another content."""
+
+    code = "policy_conflict"
+
+
+class IntegrityError(LumynError):
+    """A digest, signature or re-evaluation that does not agree with what is recorded."""
+
+    code = "integrity"
+    exit_code = EXIT_INTEGRITY
+
+
+class BadPack(IntegrityError):
+    """A pack that can't be opened or whose parts don't belong together."""
+
+    code = "bad_pack"
+
+
+class StorageUnavailable(LumynError):
+    """The log, the memory or the index can't be reached or written."""
+
+    code = "storage_unavailable"
+    exit_code = EXIT_UNREACHABLE
+
+
+class MemoryUnavailable(StorageUnavailable):
+    """The vector memory can't answer; the decision goes on as the policy says."""
+
+    code = "memory_unavailable"
+    exit_code = EXIT_UNREACHABLE
+
+
+class Fenced(StorageUnavailable):
+    """Another process owns the partition now; this writer must stop."""
+
+    code = "fenced"
+    exit_code = EXIT_UNREACHABLE

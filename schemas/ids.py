@@ -1,0 +1,46 @@
+"""Decision ids: deterministic ULIDs, so that deciding an offset twice gives the same id."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from ulid import ULID
+
+_ULID = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$")
+_PREFIX = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{0,25}$")
+
+
+def decision_id(topic: str, partition: int, offset: int, time_ms: int) -> str:
+    """ULID: time = the log's append time, randomness = first 80 bits of sha256(topic, partition, offset)."""
+    position = f"{topic}\n{partition}\n{offset}".encode()
+    return str(ULID.from_bytes(time_ms.to_bytes(6, "big") + hashlib.sha256(position).digest()[:10]))
+
+
+def is_decision_id(text: str) -> bool:
+    """Whether `text` is a whole, well-formed ULID."""
+    return bool(_ULID.match(text))
+
+
+def id_prefix(text: str) -> str | None:
+    """The prefix a user means (`01jbq...` -> `01JBQ`), or None when it can't be part of an id."""
+    cleaned = text.strip().rstrip(".…").upper()
+    return cleaned if _PREFIX.match(cleaned) else None
+
+
+def iso_time(time_ms: int) -> str:
+    """Milliseconds since 1970 (UTC) as `2024-12-19T14:30:00.123Z`."""
+    return f"{_iso_second(time_ms // 1000)}.{time_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _iso_second(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+def time_ms_of(text: str) -> int:
+    """Inverse of `iso_time`. Raises `ValueError` for another form."""
+    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,152 @@
+"""The one evaluator: (request, log position and time, compiled policy, control state, recall) -> record. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from memory_service.recall import OFF, Recall
+from schemas.canonical import encode, is_canonical
+from schemas.digests import digest
+from schemas.ids import decision_id, iso_time
+from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
+from schemas.record import ENGINE, SCHEMA, record_digest
+from schemas.request import Request
+from streams.arbitration import Outcome, arbitrate
+from streams.control import ControlState, KillSwitch
+from streams.policy import CompiledPolicy, RuleHit
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where and when a request entered the log; `topic` is the full name."""
+
+    topic: str
+    partition: int
+    offset: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A record and its canonical bytes, which are what is stored."""
+
+    record: dict[str, Any]
+    canonical: bytes
+
+
+def decide(
+    request: Request,
+    position: Position,
+    policy: CompiledPolicy,
+    control: ControlState,
+    recall: Recall = OFF,
+    *,
+    links: Mapping[str, Any] | None = None,
+) -> Decision:
+    """Decide one request. No clock, no random, no I/O: the same arguments give the same bytes."""
+    switches = control.switches_for(request.tenant, request.value["action"]["type"], policy.name)
+    return _seal(
+        request,
+        position,
+        policy,
+        control.version,
+        switches,
+        recall,
+        _outcome(request, position, policy, control.stale, switches, recall),
+        links or {},
+    )
+
+
+def internal_error(
+    request: Request,
+    position: Position,
+    policy: CompiledPolicy,
+    control: ControlState,
+    *,
+    links: Mapping[str, Any] | None = None,
+) -> Decision:
+    """The record of a request whose evaluation raised: ABSTAIN, so that nothing is lost and nothing is let through."""
+    outcome = Outcome("ABSTAIN", (INTERNAL_ERROR,), (), (), ())
+    return _seal(request, position, policy, control.version, (), OFF, outcome, links or {})
+
+
+def _outcome(
+    request: Request,
+    position: Position,
+    policy: CompiledPolicy,
+    stale: bool,
+    switches: tuple[KillSwitch, ...],
+    recall: Recall,
+) -> Outcome:
+    evaluation = policy.evaluate(request.value, time_ms=position.time_ms, memory=recall.memory_facts())
+    if switches:
+        return Outcome("DENY", (KILL_SWITCH,), evaluation.hits, (), ())
+    if stale:
+        return Outcome("ABSTAIN", (CONTROL_STALE,), evaluation.hits, (), ())
+    return arbitrate(policy, evaluation, recall)
+
+
+def _seal(
+    request: Request,
+    position: Position,
+    policy: CompiledPolicy,
+    control_version: int,
+    switches: tuple[KillSwitch, ...],
+    recall: Recall,
+    outcome: Outcome,
+    links: Mapping[str, Any],
+) -> Decision:
+    """Compose the record and close it with the digest of everything in it."""
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "engine": ENGINE,
+        "decision_id": decision_id(position.topic, position.partition, position.offset, position.time_ms),
+        "request_id": request.request_id,
+        "tenant": request.tenant,
+        "created_at": iso_time(position.time_ms),
+        "inputs_digest": request.inputs_digest,
+        "policy": {"name": policy.name, "version": policy.version, "hash": policy.policy_hash},
+        "ir_hash": policy.ir_hash,
+        "control": {"version": control_version, "switches": [s.as_record() for s in switches]},
+        "verdict": outcome.verdict,
+        "reason_codes": list(outcome.reason_codes),
+        "matched_rules": [_trace(hit) for hit in outcome.hits],
+        "obligations": list(outcome.obligations),
+        "queries": list(outcome.queries),
+        "risk_signals": recall.signals,
+        "memory": {**recall.as_record(), "settings": _settings(policy, recall)},
+        "log": {"topic": position.topic, "partition": position.partition, "offset": position.offset},
+        "links": dict(links),
+    }
+    # The request is canonical already: its bytes are put in as they are, which spares encoding them again.
+    record["provenance"] = request.value.get("provenance") or {}
+    raw = {"request": orjson.Fragment(request.canonical)}
+    if is_canonical(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)):
+        record["record_digest"] = digest(orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS))
+        canonical = orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS)
+        record["request"] = request.value
+    else:
+        record["request"] = request.value
+        record["record_digest"] = record_digest(record)
+        canonical = encode(record, finite=True)
+    return Decision(record, canonical)
+
+
+def _settings(policy: CompiledPolicy, recall: Recall) -> dict[str, Any] | None:
+    """The thresholds and weights in force, so that the record explains itself."""
+    return policy.memory.as_dict() if policy.memory is not None and recall.mode != "off" else None
+
+
+def _trace(hit: RuleHit) -> dict[str, Any]:
+    return {
+        "id": hit.id,
+        "stage": hit.stage,
+        "effect": hit.effect,
+        "outcome": hit.outcome,
+        "reason_codes": list(hit.reason_codes),
+        "facts": [dict(fact) for fact in hit.facts],
+    }

@@ -1,0 +1,274 @@
+"""The embedded decide agent: requests in, records and receipts out, in one transaction of the local log."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from memory_service.recall import OFF, Asked, Recall
+from schemas.errors import BadRequest, LumynError, RequestConflict
+from schemas.receipt import Outcome as ReceiptOutcome
+from schemas.request import Request, parse_request
+from streams.control import ControlState, publish_event, read_control
+from streams.decide import Decision, Position, decide, internal_error
+from streams.log import Append, Message, Transaction, TransactionalLog
+from streams.memory_sync import Memory
+from streams.outputs import dead_letter, receipt
+from streams.policy import CompiledPolicy
+from streams.prior import PriorDecision, PriorDecisions
+from streams.topics import CONTROL, LABELS, RECORDS, REQUESTS, full_name
+
+GROUP = "decide"
+_MOST_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one request: its record's canonical bytes, and whether it was decided now or before."""
+
+    outcome: ReceiptOutcome
+    canonical: bytes
+    record: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class _Job:
+    requests: Sequence[Request]
+    policy: CompiledPolicy | None
+    decide: bool
+    answers: list[Answer | LumynError | None] = field(default_factory=list)
+    error: BaseException | None = None
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _Pending:
+    """One message on its way to a decision."""
+
+    message: Message
+    request: Request | None
+    policy: CompiledPolicy | None
+    problem: LumynError | None = None
+    recall: Recall = OFF
+
+
+class DecideAgent:
+    """Decides on an embedded log. Threads that call at once share a transaction (group commit)."""
+
+    def __init__(
+        self, log: TransactionalLog, memory: Memory, fallback: CompiledPolicy | None = None, sticky: int = 0
+    ) -> None:
+        """`fallback` decides where the caller names no policy and none is active.
+
+        `sticky` picks the partition of requests without a request_id, as Kafka's own producers do for keyless ones.
+        """
+        self._log = log
+        self._memory = memory
+        self._fallback = fallback
+        self._sticky = sticky % log.partitions(REQUESTS)
+        self._control = ControlState()
+        self._queue: list[_Job] = []
+        self._queue_lock = threading.Lock()
+        self._turn = threading.Lock()
+        self._topic = full_name(log.prefix, REQUESTS)
+
+    def control(self) -> ControlState:
+        """The control state, read to its end."""
+        self._control = read_control(self._log, self._control)
+        return self._control
+
+    def decide(self, requests: Sequence[Request], policy: CompiledPolicy | None = None) -> list[Answer | LumynError]:
+        """Append and decide requests, in order; a conflict is an error in its place. Durable when it returns."""
+        answers: list[Answer | LumynError] = []
+        for start in range(0, len(requests), _MOST_AT_ONCE):
+            job = self._run(_Job(requests[start : start + _MOST_AT_ONCE], policy, decide=True))
+            answers.extend(answer for answer in job.answers if answer is not None)
+        return answers
+
+    def submit(self, requests: Sequence[Request]) -> list[Message]:
+        """Append requests without deciding them; `drain` or the next `decide` does."""
+        return self._log.append([_request_append(request, self._sticky) for request in requests])
+
+    def drain(self, limit: int = _MOST_AT_ONCE) -> int:
+        """Decide up to `limit` waiting requests of each partition; returns how many there were."""
+        with self._turn, self._log.transaction() as transaction:
+            self._catch_up(transaction, [])
+            waiting = [
+                message
+                for partition in range(self._log.partitions(REQUESTS))
+                for message in self._waiting(transaction, partition, self._log.end(REQUESTS, partition))[:limit]
+            ]
+            self._decide_all(transaction, [self._parse(message) for message in waiting])
+        return len(waiting)
+
+    def _run(self, job: _Job) -> _Job:
+        with self._queue_lock:
+            self._queue.append(job)
+        with self._turn:
+            if not job.done:
+                self._run_queue()
+        if job.error is not None:
+            raise job.error
+        return job
+
+    def _run_queue(self) -> None:
+        with self._queue_lock:
+            jobs, self._queue = self._queue, []
+        try:
+            with self._log.transaction() as transaction:
+                self._run_jobs(transaction, jobs)
+        except BaseException as error:
+            for job in jobs:
+                job.error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _run_jobs(self, transaction: Transaction, jobs: Sequence[_Job]) -> None:
+        self._catch_up(transaction, [job.policy for job in jobs])
+        asked = [(job, request) for job in jobs for request in job.requests]
+        messages = transaction.append([_request_append(request, self._sticky) for _, request in asked])
+        pending = []
+        firsts: dict[int, int] = {}
+        for message in messages:
+            firsts.setdefault(message.partition, message.offset)
+        for partition, first in firsts.items():
+            pending += [self._parse(message) for message in self._waiting(transaction, partition, first)]
+        own = [
+            _Pending(message, request, *self._choose(request, job.policy))
+            for message, (job, request) in zip(messages, asked, strict=True)
+        ]
+        answers = self._decide_all(transaction, [*pending, *own])[len(pending) :]
+        for (job, _), answer in zip(asked, answers, strict=True):
+            job.answers.append(answer)
+
+    def _waiting(self, transaction: Transaction, partition: int, end: int) -> list[Message]:
+        """Requests below an offset that nobody has decided yet."""
+        position = transaction.position(GROUP, REQUESTS, partition)
+        if position >= end:
+            return []
+        return [m for m in self._log.read(REQUESTS, partition, position, end - position) if m.offset < end]
+
+    def _catch_up(self, transaction: Transaction, policies: Sequence[CompiledPolicy | None]) -> None:
+        """Control is read to its end before anything is decided; policies used are published by their hash."""
+        if self._log.end(CONTROL, 0) > self._control.version:
+            self._control = read_control(self._log, self._control)
+        for policy in {p.policy_hash: p for p in (*policies, self._fallback) if p is not None}.values():
+            if policy.policy_hash not in self._control.policies:
+                transaction.append([publish_event(policy, "lumyn", "file")])
+                self._control = read_control(self._log, self._control)
+
+    def _parse(self, message: Message) -> _Pending:
+        try:
+            request = parse_request(message.value, where=_place(message))
+        except LumynError as error:
+            return _Pending(message, None, None, error)
+        return _Pending(message, request, *self._choose(request, None))
+
+    def _choose(
+        self, request: Request, given: CompiledPolicy | None
+    ) -> tuple[CompiledPolicy | None, LumynError | None]:
+        """The policy that decides: the caller's, else the active one, else the file's."""
+        name = request.value.get("policy")
+        published = self._control.active_policy(name) if given is None else None
+        try:
+            policy = given or (self._control.compiled(published.hash) if published else self._fallback)
+        except LumynError as error:
+            return None, error
+        if policy is None:
+            return None, BadRequest("no policy is active", help="give one: `--policy FILE`, or `lumyn policy activate`")
+        if name is not None and policy.name != name:
+            return None, BadRequest(f"the request asks for policy `{name}`, which is not active")
+        return policy, None
+
+    def _decide_all(self, transaction: Transaction, pending: Sequence[_Pending]) -> list[Answer | LumynError]:
+        """Idempotency, one recall for all, evaluation, and the outputs with the moved positions."""
+        prior = PriorDecisions(self._log)
+        self._recall([p for p in pending if p.request is not None and p.policy is not None])
+        answers: list[Answer | LumynError] = []
+        outputs: list[Append] = []
+        positions: dict[int, int] = {}
+        for item in pending:
+            answer, appends = self._one(item, prior)
+            answers.append(answer)
+            outputs += appends
+            positions[item.message.partition] = item.message.offset + 1
+        transaction.append(outputs)
+        for partition, position in positions.items():
+            transaction.move(GROUP, REQUESTS, partition, position)
+        return answers
+
+    def _recall(self, pending: Sequence[_Pending]) -> None:
+        wanted = [p for p in pending if p.policy is not None and p.policy.memory is not None]
+        if not wanted:
+            return
+        version = self._log.end(LABELS, 0)
+        asked = [
+            Asked(p.request.value, p.policy.memory, version)
+            for p in wanted
+            if p.request is not None and p.policy is not None and p.policy.memory is not None
+        ]
+        for item, recall in zip(wanted, self._memory.recall(asked), strict=True):
+            item.recall = recall
+
+    def _one(self, item: _Pending, prior: PriorDecisions) -> tuple[Answer | LumynError, list[Append]]:
+        message, request = item.message, item.request
+        if request is None:
+            assert item.problem is not None
+            return item.problem, [
+                dead_letter(self._topic, message, item.problem),
+                receipt(self._topic, message, None, "rejected"),
+            ]
+        earlier = prior.find(request, message.time_ms)
+        if earlier is not None:
+            return self._again(message, request, earlier, prior)
+        if item.policy is None:
+            assert item.problem is not None
+            return item.problem, [
+                dead_letter(self._topic, message, item.problem),
+                receipt(self._topic, message, request, "rejected"),
+            ]
+        decision = self._evaluate(message, request, item.policy, item.recall)
+        record = decision.record
+        prior.remember(request, record["decision_id"], decision.canonical)
+        return Answer("decided", decision.canonical, record), [
+            Append(RECORDS, decision.canonical, record["decision_id"].encode(), message.partition),
+            receipt(self._topic, message, request, "decided", record["decision_id"], record["record_digest"]),
+        ]
+
+    def _again(
+        self, message: Message, request: Request, earlier: PriorDecision, prior: PriorDecisions
+    ) -> tuple[Answer | LumynError, list[Append]]:
+        if earlier.body_digest != request.body_digest:
+            error = RequestConflict(
+                f"request_id `{request.request_id}` was decided before with another body (decision "
+                f"{earlier.decision_id})",
+                help="a retry must send the same body; another request needs another request_id",
+            )
+            return error, [receipt(self._topic, message, request, "conflict", earlier.decision_id)]
+        canonical, record_digest = prior.record(earlier)
+        return Answer("duplicate", canonical), [
+            receipt(self._topic, message, request, "duplicate", earlier.decision_id, record_digest)
+        ]
+
+    def _evaluate(self, message: Message, request: Request, policy: CompiledPolicy, recall: Recall) -> Decision:
+        position = Position(self._topic, message.partition, message.offset, message.time_ms)
+        try:
+            return decide(request, position, policy, self._control, recall)
+        except Exception:  # whatever an evaluation raises, the request must not be lost nor stop the next
+            return internal_error(request, position, policy, self._control)
+
+
+def _request_append(request: Request, sticky: int) -> Append:
+    """With a request_id the key chooses the partition, so that a retry meets its first; else a sticky one does."""
+    if request.key is not None:
+        return Append(REQUESTS, request.canonical, request.key)
+    return Append(REQUESTS, request.canonical, None, sticky)
+
+
+def _place(message: Message) -> str:
+    return f"{message.topic}/{message.partition}/{message.offset}"

@@ -1,0 +1,94 @@
+"""The label agent: the only sequencer of labels. Checks a label, gives it a dense version, appends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memory_service.profile import remembered_part
+from schemas.canonical import decode_trusted, encode
+from schemas.errors import BadInput, LumynError, NotFound
+from schemas.ids import iso_time
+from schemas.label import LabelEvent, LabelledDecision, LabelRequest, check_label
+from schemas.record import DecisionRecord
+from streams.log import Append, Transaction, TransactionalLog
+from streams.topics import LABEL_REQUESTS, LABELS, RECORDS
+
+_AT_ONCE = 1000
+
+
+class LabelAgent:
+    """Sequences labels on an embedded log: request and event in one transaction."""
+
+    def __init__(self, log: TransactionalLog) -> None:
+        self._log = log
+
+    def label(self, requests: Sequence[LabelRequest]) -> list[LabelEvent | LumynError]:
+        """Accept labels, in order; a refused one is an error in its place. An event_id seen before is not repeated."""
+        results: list[LabelEvent | LumynError] = []
+        for start in range(0, len(requests), _AT_ONCE):
+            with self._log.transaction() as transaction:
+                results += self._some(transaction, requests[start : start + _AT_ONCE])
+        return results
+
+    def _some(self, transaction: Transaction, requests: Sequence[LabelRequest]) -> list[LabelEvent | LumynError]:
+        results: list[LabelEvent | LumynError] = []
+        for request in requests:
+            try:
+                results.append(self._one(transaction, request))
+            except LumynError as error:
+                results.append(error)
+        return results
+
+    def _one(self, transaction: Transaction, request: LabelRequest) -> LabelEvent:
+        key = f"{request['tenant']}/{request['event_id']}".encode()
+        seen = self._log.latest(LABEL_REQUESTS, key)
+        if seen is not None:
+            return self._first(request, seen.value)
+        message = self._log.latest(RECORDS, request["decision_id"].encode())
+        record: DecisionRecord | None = decode_trusted(message.value) if message else None
+        if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
+            raise NotFound(f"no decision `{request['decision_id']}`")
+        check_label(request, record["verdict"])
+        asked = transaction.append([Append(LABEL_REQUESTS, encode(request), key)])[0]
+        event: LabelEvent = {
+            "version": self._log.end(LABELS, 0) + 1,
+            "event_id": request["event_id"],
+            "decision_id": request["decision_id"],
+            "tenant": request["tenant"],
+            "type": request["type"],
+            "label": request.get("label"),
+            "should": request.get("should"),
+            "summary": request["summary"],
+            "actor": request["actor"],
+            "at": iso_time(asked.time_ms),
+            "job": request.get("job"),
+            "decision": None if request["type"] == "note" else labelled_decision(record),
+        }
+        transaction.append([Append(LABELS, encode(event, finite=True), request["decision_id"].encode())])
+        return event
+
+    def _first(self, request: LabelRequest, seen: bytes) -> LabelEvent:
+        """The event of an earlier, equal request; another body under one event_id is refused."""
+        if decode_trusted(seen) != decode_trusted(encode(request)):
+            raise BadInput(f"event_id `{request['event_id']}` was used before for another label")
+        for event in events_of(self._log, request["decision_id"]):
+            if event["event_id"] == request["event_id"]:
+                return event
+        raise BadInput(f"event_id `{request['event_id']}` was asked for but never accepted")
+
+
+def labelled_decision(record: DecisionRecord) -> LabelledDecision:
+    """What the memory needs of a decision: no subject, no provenance, nothing that names a person."""
+    amount = record["request"]["action"].get("amount")
+    return {
+        "action_type": record["request"]["action"]["type"],
+        "verdict": record["verdict"],
+        "rules": [rule["id"] for rule in record["matched_rules"] if rule["outcome"] == "matched"],
+        "amount": amount if isinstance(amount, int | float) and not isinstance(amount, bool) else None,
+        "facts": remembered_part(record["request"]),
+    }
+
+
+def events_of(log: TransactionalLog, decision_id: str) -> list[LabelEvent]:
+    """All events of a decision, in version order."""
+    return [decode_trusted(message.value) for message in log.with_key(LABELS, decision_id.encode())]

@@ -1,0 +1,201 @@
+"""Packs: one decision as a portable, signed ZIP, written the same way every time and read as hostile."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.canonical import decode, decode_trusted, encode
+from schemas.digests import digest
+from schemas.errors import BadPack, IntegrityError, LumynError, NotFound, StorageUnavailable
+from schemas.limits import MAX_PACK_BYTES, MAX_POLICY_BYTES, MAX_RECORD_BYTES
+from schemas.record import ADAPTER, SCHEMA
+from streams.signing import PublicKey, SigningKey
+
+RECORD = "decision_record.json"
+REQUEST = "request.json"
+POLICY = "policy.yml"
+README = "README.txt"
+SIGNATURE = "signature.json"
+LABELS = "labels.jsonl"
+_LIMITS = {
+    RECORD: MAX_RECORD_BYTES,
+    REQUEST: MAX_RECORD_BYTES,
+    POLICY: MAX_POLICY_BYTES,
+    README: 65536,
+    SIGNATURE: 65536,
+    LABELS: MAX_PACK_BYTES,
+}
+_REQUIRED = (RECORD, REQUEST, POLICY)
+_SIGNATURE_SCHEMA = "lumyn.signature/1"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A pack's parts, read but not yet believed: `streams.integrity` checks them."""
+
+    path: str
+    record: dict[str, Any]
+    record_bytes: bytes
+    request: dict[str, Any]
+    policy_source: bytes
+    signer: PublicKey | None
+    labels: list[dict[str, Any]] | None
+
+
+def write_pack(
+    record_bytes: bytes, policy_source: bytes, key: SigningKey, *, labels: list[Mapping[str, Any]] | None = None
+) -> bytes:
+    """The bytes of a signed pack of one decision; the same arguments give the same bytes."""
+    record = decode_trusted(record_bytes)
+    members = {
+        RECORD: record_bytes,
+        REQUEST: encode(record["request"], finite=True),
+        POLICY: policy_source,
+        README: _readme(record, key).encode("utf-8"),
+    }
+    if labels is not None:
+        members[LABELS] = b"".join(encode(event, finite=True) + b"\n" for event in labels)
+    members[SIGNATURE] = encode(_sign({name: digest(data) for name, data in members.items()}, key))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def _sign(digests: dict[str, str], key: SigningKey) -> dict[str, Any]:
+    return {
+        "schema": _SIGNATURE_SCHEMA,
+        "algorithm": "ed25519",
+        "key_id": key.public.key_id,
+        "public_key": key.public.text,
+        "members": digests,
+        "signature": key.sign(encode(digests)),
+    }
+
+
+def _readme(record: Mapping[str, Any], key: SigningKey) -> str:
+    return (
+        f"Decision {record['decision_id']}: {record['verdict']}\n"
+        f"Made {record['created_at']} by policy {record['policy']['name']}@{record['policy']['version']}.\n\n"
+        "Replay it:\n    lumyn replay THIS.zip\n"
+        "Try another policy on it:\n    lumyn replay THIS.zip --policy candidate.yml\n"
+        "Check it:\n    lumyn verify THIS.zip\n\n"
+        f"{RECORD}  the whole decision record\n{REQUEST}          the request, as it was decided\n"
+        f"{POLICY}            the policy, byte for byte, at decision time\n"
+        f"{SIGNATURE}        digests of these files, signed by key {key.public.key_id}\n"
+    )
+
+
+def read_pack(path: Path) -> Pack:
+    """Open a pack and check that its signature, if it has one, covers its members.
+
+    Raises `NotFound`, or `BadPack` (exit 3) for anything that is not a whole, untouched pack.
+    """
+    where = str(path)
+    members = _members(path)
+    missing = [name for name in _REQUIRED if name not in members]
+    if missing:
+        raise BadPack(f"`{missing[0]}` is missing from the pack", where=where)
+    try:
+        record = decode(members[RECORD], where=f"{where}:{RECORD}", limit=MAX_RECORD_BYTES)
+        request = decode(members[REQUEST], where=f"{where}:{REQUEST}", limit=MAX_RECORD_BYTES)
+        labels = [decode(line, where=f"{where}:{LABELS}") for line in members.get(LABELS, b"").splitlines()]
+    except LumynError as error:
+        raise BadPack(error.message, where=error.where) from None
+    signer = _signer(members, where)
+    _check_shape(record, f"{where}:{RECORD}")
+    return Pack(where, record, members[RECORD], request, members[POLICY], signer, labels if LABELS in members else None)
+
+
+def _members(path: Path) -> dict[str, bytes]:
+    where = str(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_PACK_BYTES:
+            raise BadPack(f"{size} bytes, more than the {MAX_PACK_BYTES} of a pack", where=where)
+        with zipfile.ZipFile(path) as archive:
+            return {info.filename: _member(archive, info, where) for info in _checked(archive, where)}
+    except FileNotFoundError:
+        raise NotFound("no such file", where=where) from None
+    except IsADirectoryError:
+        raise NotFound("this is a folder, not a pack", where=where) from None
+    except OSError as error:
+        raise StorageUnavailable(f"can't be read: {error.strerror or error}", where=where) from None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        raise BadPack(f"not a whole ZIP file: {str(error)[:120].lower()}", where=where) from None
+    except Exception as error:  # zlib and struct raise their own kinds on corrupt data
+        raise BadPack(f"not a whole ZIP file: {str(error)[:120].lower()}", where=where) from None
+
+
+def _checked(archive: zipfile.ZipFile, where: str) -> list[zipfile.ZipInfo]:
+    """The members, if each is one that a pack may have, once, and not too large."""
+    infos = archive.infolist()
+    seen: set[str] = set()
+    for info in infos:
+        name = info.filename
+        if name not in _LIMITS:
+            raise BadPack(f"`{name[:80]}` does not belong in a pack", where=where)
+        if name in seen:
+            raise BadPack(f"`{name}` stands in the pack twice", where=where)
+        seen.add(name)
+        if info.flag_bits & 1:
+            raise BadPack(f"`{name}` is encrypted", where=where)
+        if info.file_size > _LIMITS[name]:
+            raise BadPack(f"`{name}` unpacks to {info.file_size} bytes, more than {_LIMITS[name]}", where=where)
+    return infos
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> bytes:
+    """Read no more than the limit, whatever the header claims."""
+    with archive.open(info) as file:
+        data = file.read(_LIMITS[info.filename] + 1)
+    if len(data) > _LIMITS[info.filename]:
+        raise BadPack(f"`{info.filename}` unpacks to more than it says", where=where)
+    return data
+
+
+def _signer(members: Mapping[str, bytes], where: str) -> PublicKey | None:
+    """The key that signed these very members. Raises `BadPack` when the signature does not hold."""
+    if SIGNATURE not in members:
+        return None
+    try:
+        value = decode(members[SIGNATURE], where=f"{where}:{SIGNATURE}")
+        key = PublicKey.from_text(value["public_key"])
+        digests, signature = value["members"], value["signature"]
+        signed = encode(digests)
+        if value["schema"] != _SIGNATURE_SCHEMA or value["key_id"] != key.key_id:
+            raise BadPack("signature: it does not name its own key", where=where)
+    except (KeyError, TypeError, LumynError) as error:
+        if isinstance(error, IntegrityError):
+            raise
+        raise BadPack("signature: it can't be read", where=f"{where}:{SIGNATURE}") from None
+    for name in sorted((set(members) | set(digests)) - {SIGNATURE}):
+        if digests.get(name) != (digest(members[name]) if name in members else None):
+            raise BadPack(f"signature: `{name}` is not what was signed", where=where)
+    if not key.verify(signature, signed):
+        raise BadPack(f"signature: it is not key {key.key_id}'s", where=where)
+    return key
+
+
+def _check_shape(record: Any, where: str) -> None:
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
+        raise BadPack(f"the record's schema is `{schema}`, not `{SCHEMA}`", where=where)
+    try:
+        ADAPTER.validate_python(record)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(str(part) for part in problem["loc"])
+        raise BadPack(f"the record's `{path}`: {problem['msg'].lower()}", where=where) from None
