@@ -40,6 +40,7 @@ _TIME_NAME = re.compile(r"(^|_)(at|date|time|timestamp|datetime|dob|ts)$")
 _ID_VALUE = re.compile(
     r"^(sha\d+:|[0-9a-f]{8}-[0-9a-f]{4}-|[0-9a-f]{16,}$|\d{4}-\d\d-\d\d([T ]|$)|[0-7][0-9A-HJKMNP-TV-Z]{25}$)", re.I
 )
+_ID_WORD = re.compile(r"\b(?=[\w-]*\d)[\w-]{6,}\b")
 _LONGEST_CATEGORY = 64
 _MOST_WORDS_IN_CATEGORY = 5
 _MOST_FACTS = 256
@@ -106,7 +107,12 @@ def facts_of(part: Mapping[str, Any]) -> MemoryFacts:
         for key in sorted(part[root]):
             if (root, key) != ("action", "type"):
                 walk(f"{root}.{key}", key, part[root][key])
-    return MemoryFacts("\n".join(text).strip(), tuple(dict.fromkeys(categories)), tuple(numbers))
+    return MemoryFacts(_without_ids("\n".join(text)), tuple(dict.fromkeys(categories)), tuple(numbers))
+
+
+def _without_ids(text: str) -> str:
+    """Text without order numbers, hashes and the like: they say nothing of what is meant, and are never the same."""
+    return " ".join(_ID_WORD.sub(" ", text).split())
 
 
 def _is_prose(value: str) -> bool:

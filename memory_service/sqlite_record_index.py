@@ -62,7 +62,7 @@ CREATE TABLE early_labels (tenant TEXT NOT NULL, id BLOB NOT NULL, label INTEGER
     PRIMARY KEY (tenant, id)) WITHOUT ROWID;
 CREATE TABLE rows (
     tenant INTEGER NOT NULL, id BLOB NOT NULL, kind INTEGER NOT NULL, origin INTEGER NOT NULL,
-    label INTEGER NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, subject_id TEXT, request_id TEXT,
+    label INTEGER, partition INTEGER NOT NULL, offset INTEGER NOT NULL, subject_id TEXT, request_id TEXT,
     amount, amount_usd, inputs_digest BLOB NOT NULL, uncertainty_score REAL, failure_similarity REAL,
     PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID;
@@ -71,16 +71,27 @@ CREATE INDEX rows_origin ON rows (tenant, origin);
 CREATE INDEX rows_subject ON rows (tenant, subject_id);
 CREATE INDEX rows_request ON rows (tenant, request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX rows_digest ON rows (tenant, substr(inputs_digest, 1, 4));
-CREATE INDEX rows_label ON rows (tenant, label) WHERE label > 0;
+CREATE INDEX rows_label ON rows (tenant, label) WHERE label IS NOT NULL;
 """
-_TABLES = ("positions", "tenants", "kinds", "codes", "origins", "origin_values", "names", "marks", "early_labels",
-           "rows")
+_TABLES = (
+    "positions",
+    "tenants",
+    "kinds",
+    "codes",
+    "origins",
+    "origin_values",
+    "names",
+    "marks",
+    "early_labels",
+    "rows",
+)
 _HELP = "run `lumyn index rebuild`"
 _KIND_COLUMNS = ("verdict", "action_type", "subject_type", "policy", "policy_version", "engine", "currency")
 _KIND_FIELDS = frozenset({*_KIND_COLUMNS, "reason", "rule"})
 _COLUMNS = "id, kind, label, partition, offset, subject_id, amount, amount_usd"
 _CROWDED = 1000
 _MOST_RUNS = 256
+_CACHE_KIB = 32 * 1024
 _CACHED = 50_000
 _LAST_ID = (1 << 128) - 1
 _K = TypeVar("_K")
@@ -124,6 +135,7 @@ class SqliteRecordIndex:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             self._open()
 
     def _open(self) -> None:
@@ -203,17 +215,32 @@ class SqliteRecordIndex:
         ).fetchone()
         inserted = self._db.execute(
             "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (tenant, key, kind, origin, early[0] if early else 0, row.partition, row.offset, row.subject_id,
-             row.request_id, row.amount, row.amount_usd, bytes.fromhex(row.inputs_digest[7:]),
-             row.uncertainty_score, row.failure_similarity),
+            (
+                tenant,
+                key,
+                kind,
+                origin,
+                early[0] if early else None,
+                row.partition,
+                row.offset,
+                row.subject_id,
+                row.request_id,
+                row.amount,
+                row.amount_usd,
+                bytes.fromhex(row.inputs_digest[7:]),
+                row.uncertainty_score,
+                row.failure_similarity,
+            ),
         ).rowcount
         if inserted:
             batch.count(tenant, kind, origin)
             marks = [(tenant, _mark(name, value), key) for name, value in crowded]
             self._db.executemany("INSERT OR IGNORE INTO marks VALUES (?, ?, ?)", marks)
         else:  # the same decision again, further on: compaction keeps this one
-            self._db.execute("UPDATE rows SET partition = ?, offset = ? WHERE tenant = ? AND id = ?",
-                             (row.partition, row.offset, tenant, key))
+            self._db.execute(
+                "UPDATE rows SET partition = ?, offset = ? WHERE tenant = ? AND id = ?",
+                (row.partition, row.offset, tenant, key),
+            )
 
     def _tenant(self, name: str) -> int:
         known = self._tenants.get(name)
@@ -233,8 +260,10 @@ class SqliteRecordIndex:
                 names = ", ".join(f"{name} = ?" for name in _KIND_COLUMNS)
                 self._db.execute(f"UPDATE kinds SET {names} WHERE kind = ?", (*columns, known))
                 for field, codes in (("reason", row.reason_codes), ("rule", row.rules)):
-                    self._db.executemany("INSERT INTO codes VALUES (?, ?, ?, ?)",
-                                         [(known, field, place, code) for place, code in enumerate(codes)])
+                    self._db.executemany(
+                        "INSERT INTO codes VALUES (?, ?, ?, ?)",
+                        [(known, field, place, code) for place, code in enumerate(codes)],
+                    )
             _remember(self._kinds, (tenant, key), known)
         return known
 
@@ -244,8 +273,10 @@ class SqliteRecordIndex:
         if known is None:
             known, is_new = self._interned("origins", "origin", tenant, key)
             if is_new:
-                self._db.executemany("INSERT INTO origin_values VALUES (?, ?, ?, ?)",
-                                     [(tenant, name, value, known) for name, value in values])
+                self._db.executemany(
+                    "INSERT INTO origin_values VALUES (?, ?, ?, ?)",
+                    [(tenant, name, value, known) for name, value in values],
+                )
             _remember(self._origins, (tenant, key), known)
         return known
 
@@ -265,10 +296,10 @@ class SqliteRecordIndex:
                 raise self._unavailable(f"label event {event['version']} came after {version}: events are missing")
             version = event["version"]
             if event["type"] in ("label", "settle") and event["label"] and is_decision_id(event["decision_id"]):
-                self._label(event["tenant"], ULID.from_str(event["decision_id"]).bytes, LABELS.index(event["label"]))
+                self._label(event["tenant"], ULID.from_str(event["decision_id"]).bytes, _label_number(event["label"]))
         self._db.execute("UPDATE meta SET value = ? WHERE key = 'labels'", (str(version),))
 
-    def _label(self, tenant: str, key: bytes, label: int) -> None:
+    def _label(self, tenant: str, key: bytes, label: int | None) -> None:
         changed = self._db.execute(
             "UPDATE rows SET label = ? WHERE tenant = (SELECT tenant FROM tenants WHERE name = ?) AND id = ?",
             (label, tenant, key),
@@ -331,7 +362,12 @@ class SqliteRecordIndex:
         ).fetchall()
 
     def _in_tenant(
-        self, code: int, query: Query | None, limit: int | None, after: Cursor | None, newest_first: bool,
+        self,
+        code: int,
+        query: Query | None,
+        limit: int | None,
+        after: Cursor | None,
+        newest_first: bool,
         fetch: Fetch | None,
     ) -> Iterator[tuple[Any, ...]]:
         """A tenant's matching rows in order, each with the tenant's number before its columns."""
@@ -349,10 +385,21 @@ class SqliteRecordIndex:
         _, key, kind, label, partition, offset, subject_id, amount, amount_usd = row
         verdict, action_type, policy, version, currency, reasons = self._kind_shown(kind)
         return IndexedRecord(
-            decision_id=str(ULID.from_bytes(key)), tenant=tenant, created_ms=int.from_bytes(key[:6], "big"),
-            verdict=verdict, reason_codes=reasons, action_type=action_type, subject_id=subject_id, policy=policy,
-            version=version, amount=amount, currency=currency, amount_usd=amount_usd, partition=partition,
-            offset=offset, label=LABELS[label] if label else None,
+            decision_id=str(ULID.from_bytes(key)),
+            tenant=tenant,
+            created_ms=int.from_bytes(key[:6], "big"),
+            verdict=verdict,
+            reason_codes=reasons,
+            action_type=action_type,
+            subject_id=subject_id,
+            policy=policy,
+            version=version,
+            amount=amount,
+            currency=currency,
+            amount_usd=amount_usd,
+            partition=partition,
+            offset=offset,
+            label=label and LABELS[label],
         )
 
     def _kind_shown(self, kind: int) -> tuple[Any, ...]:
@@ -467,15 +514,21 @@ class _Batch:
         """Put it all into the file."""
         for (what, number), more in self._counts.items():
             self._db.execute(f"UPDATE {what}s SET count = count + ? WHERE {what} = ?", (more, number))
-        self._db.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)",
-                             [(*key, *known) for key, known in self._names.items()])
+        self._db.executemany(
+            "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)", [(*key, *known) for key, known in self._names.items()]
+        )
 
 
 class _Plan:
     """How one query runs in one tenant: the shortest way into the table, and what is left to check on the way."""
 
     def __init__(
-        self, db: sqlite3.Connection, tenant: int, name: str, total: int, expression: Expression,
+        self,
+        db: sqlite3.Connection,
+        tenant: int,
+        name: str,
+        total: int,
+        expression: Expression,
         cursors: list[sqlite3.Cursor] | None = None,
     ) -> None:
         """`cursors` receives those that `rows` leaves open."""
@@ -486,12 +539,12 @@ class _Plan:
         terms = list(_conjuncts(expression))
         of_kind = [term for term in terms if _is_of_kind(term)]
         others = [term for term in terms if not _is_of_kind(term)]
-        rest = [self._where(term, True) for term in others]
+        rest = [self._where(term, True, "id") for term in others]
         kinds = self._few_kinds(of_kind)
         ways = [runs for runs in map(self._ways, others) if runs is not None]
         if kinds is not None:
             ways.append([_Run("rows INDEXED BY rows_kind", _Sql("kind = ?", (kind,)), count) for kind, count in kinds])
-            of_kinds = _Sql(f"+kind IN ({', '.join(str(int(kind)) for kind, _ in kinds)})")
+            of_kinds = _in("+kind", [kind for kind, _ in kinds])
         else:
             of_kinds = self._kind_where(And(tuple(of_kind)), True) if of_kind else _TRUE
         self._runs = min(ways, key=lambda runs: sum(run.rows for run in runs), default=None)
@@ -505,8 +558,9 @@ class _Plan:
         """Rows in order. Each run is in order by itself; merging them keeps it without sorting."""
         order = "DESC" if newest_first else "ASC"
         cursors = [
-            self._db.execute(f"SELECT {_COLUMNS} {text} ORDER BY id {order} LIMIT ?",
-                             (*values, -1 if limit is None else limit))
+            self._db.execute(
+                f"SELECT {_COLUMNS} {text} ORDER BY id {order} LIMIT ?", (*values, -1 if limit is None else limit)
+            )
             for text, values in self._selects(edge)
         ]
         self._cursors += cursors
@@ -520,6 +574,8 @@ class _Plan:
         return sum(self._db.execute(f"SELECT count(*) {text}", values).fetchone()[0] for text, values in selects)
 
     def _selects(self, edge: _Sql) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        if self.rest.text == "0":
+            return
         runs = self._runs if self._runs is not None else [_Run("rows", _TRUE, 0)]
         for run in runs:
             where = _all([run.condition, edge, self.rest])
@@ -550,8 +606,8 @@ class _Plan:
                 for digest in {digest[:4]: digest for digest in _digests(term.values)}.values()
             ]
         if field.name == "label" and "none" not in term.values:
-            numbers = [LABELS.index(str(value)) for value in term.values]
-            return [self._probed("rows INDEXED BY rows_label", _Sql("label = ? AND label > 0", (n,))) for n in numbers]
+            numbers = [_label_number(str(value)) for value in term.values]
+            return [self._probed("rows INDEXED BY rows_label", _Sql("label = ?", (n,))) for n in numbers]
         if field.name == "decision_id":
             return [_Run("rows", _Sql("id = ?", (key,)), 1) for key in _ids(term.values)]
         return self._provenance_ways(term) if field.name.startswith("provenance.") else None
@@ -572,21 +628,29 @@ class _Plan:
         marks = ", ".join("?" * len(texts))
         origins = self._db.execute(
             "SELECT origin, count FROM origins WHERE origin IN (SELECT origin FROM origin_values WHERE tenant = ? "
-            f"AND name = ? AND value IN ({marks})) LIMIT ?", (self._tenant, name, *texts, _MOST_RUNS + 1)
+            f"AND name = ? AND value IN ({marks})) LIMIT ?",
+            (self._tenant, name, *texts, _MOST_RUNS + 1),
         ).fetchall()
         if len(origins) > _MOST_RUNS:
             return None
         runs = [_Run("rows INDEXED BY rows_origin", _Sql("origin = ?", (origin,)), n) for origin, n in origins]
         if crowded:
             runs += [
-                self._probed("rows", _Sql("id IN (SELECT id FROM marks WHERE tenant = ? AND mark = ?)",
-                                          (self._tenant, _mark(name, text))))
+                self._probed(
+                    "rows",
+                    _Sql(
+                        "id IN (SELECT id FROM marks WHERE tenant = ? AND mark = ?)", (self._tenant, _mark(name, text))
+                    ),
+                )
                 for text in texts
             ]
         return runs
 
-    def _where(self, node: Expression, positive: bool) -> _Sql:
-        """The condition on rows; of what the index doesn't hold, one that lets everything through."""
+    def _where(self, node: Expression, positive: bool, key: str = "+id") -> _Sql:
+        """The condition on rows; of what the index doesn't hold, one that lets everything through.
+
+        A `+` before a column keeps SQLite from seeking by it: the way into the table is chosen here.
+        """
         if _is_of_kind(node):
             return self._kind_where(node, positive)
         match node:
@@ -596,13 +660,14 @@ class _Plan:
                 parts = [self._where(item, positive) for item in items]
                 return _all(parts) if isinstance(node, And) == positive else _any(parts)
             case _:
-                return _signed(self._leaf(node), positive)
+                return _signed(self._leaf(node, key), positive)
 
     def _kind_where(self, node: Expression, positive: bool) -> _Sql:
         where = self._kinds(node)
         sign = "IN" if positive else "NOT IN"
-        return _Sql(f"+kind {sign} (SELECT kind FROM kinds WHERE tenant = ? AND {where.text})",
-                    (self._tenant, *where.values))
+        return _Sql(
+            f"+kind {sign} (SELECT kind FROM kinds WHERE tenant = ? AND {where.text})", (self._tenant, *where.values)
+        )
 
     def _kinds(self, node: Expression) -> _Sql:
         """The condition on `kinds`."""
@@ -624,13 +689,13 @@ class _Plan:
             case _:
                 return _FALSE
 
-    def _leaf(self, leaf: Leaf) -> _Sql:
+    def _leaf(self, leaf: Leaf, key: str) -> _Sql:
         """One comparison on a row."""
         field = leaf.field
         if field.name == "tenant" and isinstance(leaf, OneOf):
             return _TRUE if self._name in leaf.values else _FALSE
         if field.name == "created_at" and isinstance(leaf, Range):
-            return _times(leaf)
+            return _times(key, leaf)
         if field.name.startswith("provenance."):
             return self._provenance(leaf)
         if field.path:
@@ -639,11 +704,11 @@ class _Plan:
             return _range(f"+{field.name}", leaf)
         match field.name:
             case "decision_id":
-                return _in("id", _ids(leaf.values))
+                return _in(key, _ids(leaf.values))
             case "inputs_digest":
                 return _in("+inputs_digest", _digests(leaf.values))
             case "label":
-                return _in("+label", [LABELS.index(str(value)) for value in leaf.values])
+                return _one_of("+label", [_label_number(str(value)) for value in leaf.values])
             case _:
                 return _one_of(f"+{field.name}", leaf.values)
 
@@ -659,8 +724,9 @@ class _Plan:
         parts = [self._of_origins(name, _in("value", texts))]
         if crowded and texts:
             marks = _in("mark", [_mark(name, text) for text in texts])
-            parts.append(_Sql(f"id IN (SELECT id FROM marks WHERE tenant = ? AND {marks.text})",
-                              (self._tenant, *marks.values)))
+            parts.append(
+                _Sql(f"+id IN (SELECT id FROM marks WHERE tenant = ? AND {marks.text})", (self._tenant, *marks.values))
+            )
         if None in leaf.values:
             parts.append(self._of_origins(name, _TRUE, "NOT IN"))
         return _any(parts)
@@ -679,7 +745,8 @@ class _Plan:
             row[0]: row[1:]
             for row in self._db.execute(
                 "SELECT name, distinct_values, unindexed FROM names WHERE tenant = ? "
-                f"AND name IN ({', '.join('?' * len(above))})", (self._tenant, *above)
+                f"AND name IN ({', '.join('?' * len(above))})",
+                (self._tenant, *above),
             )
         }
         return name, known.get(name, (0, 0))[0] >= _CROWDED, any(row[1] for row in known.values())
@@ -698,31 +765,42 @@ def _is_of_kind(node: Expression) -> bool:
 
 
 def _all(parts: Sequence[_Sql]) -> _Sql:
-    return _joined(" AND ", parts, _TRUE)
+    """Constants are folded: SQLite refuses a named index where it sees that nothing can match."""
+    if any(part.text == "0" for part in parts):
+        return _FALSE
+    kept = [part for part in parts if part.text != "1"]
+    exact = all(part.exact for part in parts)
+    return _joined(" AND ", kept, exact) if kept else _TRUE if exact else _UNKNOWN
 
 
 def _any(parts: Sequence[_Sql]) -> _Sql:
-    return _joined(" OR ", parts, _FALSE)
+    certain = [part for part in parts if part.text == "1"]
+    if certain:
+        return max(certain, key=lambda part: part.exact)
+    kept = [part for part in parts if part.text != "0"]
+    return _joined(" OR ", kept, all(part.exact for part in kept)) if kept else _FALSE
 
 
-def _joined(word: str, parts: Sequence[_Sql], empty: _Sql) -> _Sql:
+def _joined(word: str, parts: Sequence[_Sql], exact: bool) -> _Sql:
     """Joined as a balanced tree: SQLite bounds the depth of an expression."""
-    if len(parts) <= 1:
-        return parts[0] if parts else empty
+    if len(parts) == 1:
+        return _Sql(parts[0].text, parts[0].values, exact)
     half = len(parts) // 2
-    left, right = _joined(word, parts[:half], empty), _joined(word, parts[half:], empty)
-    return _Sql(f"({left.text}{word}{right.text})", (*left.values, *right.values), left.exact and right.exact)
+    left, right = _joined(word, parts[:half], exact), _joined(word, parts[half:], exact)
+    return _Sql(f"({left.text}{word}{right.text})", (*left.values, *right.values), exact)
 
 
 def _signed(sql: _Sql, positive: bool) -> _Sql:
     """Its negation where `positive` is False: NULL counts as false, so its negation is true."""
     if positive or not sql.exact:
         return sql
+    if sql.text in ("0", "1"):
+        return _TRUE if sql.text == "0" else _FALSE
     return _Sql(f"({sql.text}) IS NOT TRUE", sql.values)
 
 
 def _in(column: str, values: Sequence[Any]) -> _Sql:
-    return _Sql(f"{column} IN ({', '.join('?' * len(values))})", tuple(values))
+    return _Sql(f"{column} IN ({', '.join('?' * len(values))})", tuple(values)) if values else _FALSE
 
 
 def _one_of(column: str, values: Sequence[Any]) -> _Sql:
@@ -739,14 +817,14 @@ def _range(column: str, bounds: Range) -> _Sql:
     return _all(parts)
 
 
-def _times(bounds: Range) -> _Sql:
+def _times(key: str, bounds: Range) -> _Sql:
     """A range of times is a range of ids, whose first 6 bytes are the time."""
     parts = []
     if isinstance(bounds.low, int):
-        parts.append(_Sql("id >= ?", (_id_from(bounds.low + bounds.above),)))
+        parts.append(_Sql(f"{key} >= ?", (_id_from(bounds.low + bounds.above),)))
     if isinstance(bounds.high, int):
         end = bounds.high + (not bounds.below)
-        parts.append(_Sql("id < ?", (_id_from(end),)) if end < 1 << 48 else _TRUE)
+        parts.append(_Sql(f"{key} < ?", (_id_from(end),)) if end < 1 << 48 else _TRUE)
     return _all(parts)
 
 
@@ -771,6 +849,11 @@ def _digests(values: Sequence[Any]) -> list[bytes]:
     return found
 
 
+def _label_number(name: str) -> int | None:
+    """None is none: only what was labelled is in the index of labels."""
+    return LABELS.index(name) or None
+
+
 def _cursor_key(after: Cursor) -> bytes:
     if not is_decision_id(after):
         raise BadInput("this cursor is not one that a list gave")
@@ -780,7 +863,7 @@ def _cursor_key(after: Cursor) -> bytes:
 def _agrees(query: Query, row: tuple[Any, ...], fetch: Fetch) -> bool:
     label, partition, offset = row[2:5]
     record = fetch(partition, offset)
-    return record is not None and holds(query.expression, facts_of(record, LABELS[label]))
+    return record is not None and holds(query.expression, facts_of(record, label and LABELS[label]))
 
 
 def _key(values: Any) -> bytes:

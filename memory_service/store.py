@@ -42,12 +42,12 @@ class Found:
 
     `harmful`, `fine` and `softening` (failed DENYs) passed the amount gate; fine and softening are not contested.
     `softening` holds those not farther than the nearest harmful one, at most 16. `failures` and `successes` are by
-    last label, `nearby` is by meaning, neutral left out; neither is gated.
+    last label; `nearby` holds (dot, harmful) pairs, neutral left out; neither is gated.
     """
 
     failures: tuple[Hit, ...] = ()
     successes: tuple[Hit, ...] = ()
-    nearby: tuple[Hit, ...] = ()
+    nearby: tuple[tuple[int, bool], ...] = ()
     harmful: Hit | None = None
     harmful_without_text: Hit | None = None
     fine: Hit | None = None

@@ -10,9 +10,7 @@ from typing import Any, Final, Literal
 OnUnavailable = Literal["abstain", "escalate", "policy_only"]
 
 ON_UNAVAILABLE: Final[tuple[OnUnavailable, ...]] = ("abstain", "escalate", "policy_only")
-DEFAULT_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType(
-    {"text": 0.3, "categories": 0.4, "numbers": 0.3}
-)
+DEFAULT_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType({"text": 0.3, "categories": 0.4, "numbers": 0.3})
 
 
 @dataclass(frozen=True, slots=True)

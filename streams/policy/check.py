@@ -67,9 +67,7 @@ def read_policy(root: Node, out: Findings) -> PolicyGraph | None:
         fields = fields_of(root, "a policy", _POLICY_KEYS, out, _POLICY_MEANINGS)
     except Unreadable:
         return None
-    name = _each(
-        fields, "policy", lambda node: word(node, "`policy`", _NAME, "a name (letters, digits, `_.-`)", out)
-    )
+    name = _each(fields, "policy", lambda node: word(node, "`policy`", _NAME, "a name (letters, digits, `_.-`)", out))
     version = _each(fields, "version", lambda node: word(node, "`version`", _VERSION, "a version", out))
     _each(fields, "description", lambda node: word(node, "`description`", _ANY_TEXT, "text", out))
     fx = _each(fields, "fx", lambda node: _fx(node, out)) or {}
@@ -230,10 +228,7 @@ def _then(fields: Fields, out: Findings) -> Fields:
     nothing = Fields(MappingProxyType({}), fields.mark)
     if fields.get("then") is None:
         return nothing
-    return (
-        _each(fields, "then", lambda node: fields_of(node, "`then`", _THEN_KEYS, out, _THEN_MEANINGS))
-        or nothing
-    )
+    return _each(fields, "then", lambda node: fields_of(node, "`then`", _THEN_KEYS, out, _THEN_MEANINGS)) or nothing
 
 
 def _payloads(node: Node, what: str, out: Findings) -> tuple[Any, ...]:
@@ -261,9 +256,7 @@ def _stage_and_verdict(
     stage = stage or STAGE_OF_VERDICT[verdict]
     if (verdict == "ALLOW") != (stage == "ALLOW_PATHS"):
         mark: Mark = then.mark_of("verdict")
-        only = (
-            "only `ALLOW_PATHS` rules may allow" if verdict == "ALLOW" else "`ALLOW_PATHS` rules only allow"
-        )
+        only = "only `ALLOW_PATHS` rules may allow" if verdict == "ALLOW" else "`ALLOW_PATHS` rules only allow"
         out.error(mark, f"verdict `{verdict}` in stage `{stage}`: {only}")
     return stage, verdict
 

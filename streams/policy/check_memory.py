@@ -18,9 +18,7 @@ _COUNTS = {"top_k": (1, 50), "neighbours": (50, 500)}
 def read_memory(node: Node, out: Findings) -> MemorySettings | None:
     """The settings, defaults for keys left out. None when something is wrong, which is then reported."""
     if not isinstance(node, Entries):
-        out.error(
-            node.mark, "`memory` takes a mapping; `{}` for the defaults, or leave it out to switch memory off"
-        )
+        out.error(node.mark, "`memory` takes a mapping; `{}` for the defaults, or leave it out to switch memory off")
         return None
     try:
         fields = fields_of(node, "`memory`", _DEFAULTS.as_dict(), out)

@@ -23,9 +23,7 @@ COMBINATORS = ("all", "any", "not")
 def read_condition(node: Node, out: Findings, depth: int = 0) -> Condition:
     """A condition from its mapping. Raises `Unreadable` once everything wrong inside has been reported."""
     if not isinstance(node, Entries):
-        out.error(
-            node.mark, f"a condition is a mapping such as `{{risk: {{gte: 0.8}}}}`, not {kind_name(node)}"
-        )
+        out.error(node.mark, f"a condition is a mapping such as `{{risk: {{gte: 0.8}}}}`, not {kind_name(node)}")
         raise Unreadable
     if depth > MAX_NESTING:
         out.error(node.mark, f"conditions nested deeper than {MAX_NESTING} levels")

@@ -59,14 +59,11 @@ def _contradict(same_fact: list[Leaf]) -> bool:
     candidates = _candidates(same_fact)
     if candidates is not None:
         return not any(
-            all(OPERATORS[leaf.op].test(leaf.want, value) is True for leaf in same_fact)
-            for value in candidates
+            all(OPERATORS[leaf.op].test(leaf.want, value) is True for leaf in same_fact) for value in candidates
         )
     lows = [bound for leaf in same_fact if (bound := _low(leaf)) is not None]
     highs = [bound for leaf in same_fact if (bound := _high(leaf)) is not None]
-    return any(
-        low[0] > high[0] or (low[0] == high[0] and (low[1] or high[1])) for low in lows for high in highs
-    )
+    return any(low[0] > high[0] or (low[0] == high[0] and (low[1] or high[1])) for low in lows for high in highs)
 
 
 def _kinds(leaf: Leaf) -> frozenset[str]:

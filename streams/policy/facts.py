@@ -87,9 +87,7 @@ def fact_named(text: str) -> Fact:
         return Fact(name, "built-in")
     parts = tuple(name.split("."))
     if not all(parts) or len(parts) > MAX_PARTS:
-        raise ValueError(
-            f"fact {quoted(text)} has an empty part, or more than {MAX_PARTS} parts between its dots"
-        )
+        raise ValueError(f"fact {quoted(text)} has an empty part, or more than {MAX_PARTS} parts between its dots")
     root, rest = parts[0], parts[1:]
     if root == "time" and rest:
         raise ValueError(f"unknown time fact {quoted(text)}{did_you_mean(text, _time_facts())}")

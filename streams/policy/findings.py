@@ -21,8 +21,16 @@ class Findings:
     _errors: list[tuple[Mark, str]] = field(default_factory=list)
     _warnings: list[tuple[Mark, str]] = field(default_factory=list)
 
+    _settled: set[Mark] = field(default_factory=set)
+
     def error(self, mark: Mark, message: str) -> None:
-        self._errors.append((mark, message))
+        if mark not in self._settled:
+            self._errors.append((mark, message))
+
+    def last_error(self, mark: Mark, message: str) -> None:
+        """An error after which nothing else that is found at this place tells more."""
+        self.error(mark, message)
+        self._settled.add(mark)
 
     def warn(self, mark: Mark, message: str) -> None:
         self._warnings.append((mark, message))

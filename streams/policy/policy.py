@@ -94,9 +94,7 @@ def _indeterminate(rule: Rule, values: tuple[Any, ...]) -> RuleHit:
     effect = rule.missing_effect
     codes = (MISSING_EVIDENCE,) if effect else ()
     missing = tuple(dict.fromkeys(fact["fact"] for fact in facts))
-    return RuleHit(
-        rule.id, rule.stage, effect, codes, tuple(facts), "indeterminate", missing, rule.immune, (), ()
-    )
+    return RuleHit(rule.id, rule.stage, effect, codes, tuple(facts), "indeterminate", missing, rule.immune, (), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +138,7 @@ def _compiled(graph: PolicyGraph, source: bytes) -> CompiledPolicy:
         default_verdict=graph.default_verdict,
         default_reason_codes=graph.default_reason_codes,
         rules=graph.rules,
-        uses_memory_facts=any(
-            leaf.fact.root == "memory" for rule in graph.rules for leaf in leaves(rule.condition)
-        ),
+        uses_memory_facts=any(leaf.fact.root == "memory" for rule in graph.rules for leaf in leaves(rule.condition)),
         python_source=program.source,
         _program=program,
         _templates=tuple(templates(rule.condition) for rule in graph.rules),

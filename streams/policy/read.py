@@ -42,9 +42,7 @@ class Fields:
 
 def kind_name(node: Node) -> str:
     if isinstance(node, Scalar):
-        return (
-            "nothing" if node.plain and node.text in ("", "~", "null", "Null", "NULL") else quoted(node.text)
-        )
+        return "nothing" if node.plain and node.text in ("", "~", "null", "Null", "NULL") else quoted(node.text)
     return "a list" if isinstance(node, Items) else "a mapping"
 
 
@@ -77,9 +75,7 @@ def scalar_value(node: Node, what: str, out: Findings) -> Any:
         out.error(node.mark, str(error))
         raise Unreadable from None
     if node.plain and value.__class__ is str and value.lower() in SWITCH_WORDS:
-        out.warn(
-            node.mark, f"`{value}` is text here, not a boolean; write `true` or `false`, or put it in quotes"
-        )
+        out.warn(node.mark, f"`{value}` is text here, not a boolean; write `true` or `false`, or put it in quotes")
     return value
 
 

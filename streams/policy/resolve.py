@@ -43,9 +43,7 @@ class Resolution:
     queries: tuple[Any, ...]
 
 
-def resolve(
-    hits: Sequence[RuleHit], default_verdict: Verdict, default_reason_codes: tuple[str, ...]
-) -> Resolution:
+def resolve(hits: Sequence[RuleHit], default_verdict: Verdict, default_reason_codes: tuple[str, ...]) -> Resolution:
     """Hits in rule order to the verdict.
 
     Reason codes are those of all hits with an effect, in order, no repeats; of ALLOW hits only when the

@@ -95,9 +95,7 @@ def _text_of(source: bytes, findings: Findings) -> str | None:
         return None
     strange = _UNPRINTABLE.search(text)
     if strange:
-        findings.error(
-            _mark_at(text, strange.start()), f"character {strange.group()!a} can't stand in a policy"
-        )
+        findings.error(_mark_at(text, strange.start()), f"character {strange.group()!a} can't stand in a policy")
         return None
     return _joined_surrogates(text)
 
@@ -156,9 +154,7 @@ class _Reader:
         if self._count > MAX_VALUES:
             self._stop(mark, f"more than {MAX_VALUES} values")
         if isinstance(event, yaml.AliasEvent):
-            self._findings.error(
-                mark, f"alias {quoted(f'*{event.anchor}')} is not accepted; write the value out"
-            )
+            self._findings.last_error(mark, f"alias {quoted(f'*{event.anchor}')} is not accepted; write the value out")
             return Scalar("", True, mark)
         self._refuse_extras(event, mark)
         if isinstance(event, yaml.ScalarEvent):
@@ -173,9 +169,7 @@ class _Reader:
 
     def _refuse_extras(self, event: Any, mark: Mark) -> None:
         if event.anchor is not None:
-            self._findings.error(
-                mark, f"anchor {quoted(f'&{event.anchor}')} is not accepted; write the value out"
-            )
+            self._findings.error(mark, f"anchor {quoted(f'&{event.anchor}')} is not accepted; write the value out")
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._findings.error(mark, f"tag {quoted(tag)} is not accepted")

@@ -63,6 +63,8 @@ def filled(entries: tuple[Entry, ...], values: tuple[Any, ...]) -> tuple[Entry, 
     for known, value in zip(entries, values, strict=True):
         one = known.copy()
         one["value"] = shown(value)
+        if one["want"].__class__ is list:
+            one["want"] = one["want"].copy()
         out.append(one)
     return tuple(out)
 

@@ -31,9 +31,7 @@ def _warn_of_one(rule: Rule, graph: PolicyGraph, out: Findings) -> None:
     if rule.immune and rule.verdict != "DENY":
         out.warn(mark, f"rule `{rule.id}`: `immune` has no effect, memory softens only `DENY`")
     if rule.on_missing == "no_match" and rule.verdict != "ALLOW":
-        out.warn(
-            mark, f"rule `{rule.id}`: `on_missing: no_match` lets a request pass that leaves out the fact"
-        )
+        out.warn(mark, f"rule `{rule.id}`: `on_missing: no_match` lets a request pass that leaves out the fact")
     if graph.memory is None and any(leaf.fact.root == "memory" for leaf in leaves(rule.condition)):
         out.warn(mark, f"rule `{rule.id}` tests `memory` facts, which are absent: the policy has no `memory`")
 
@@ -75,9 +73,7 @@ def _fact_key(part: Condition) -> tuple[Hashable, ...]:
 def _shadows(one: Rule, other: Rule) -> bool:
     if other.immune and not one.immune:
         return False
-    at_least = (
-        _rank(one.verdict) if one.condition == ALWAYS else min(_rank(one.verdict), _rank(one.missing_effect))
-    )
+    at_least = _rank(one.verdict) if one.condition == ALWAYS else min(_rank(one.verdict), _rank(one.missing_effect))
     strict_enough = _rank(one.verdict) >= _rank(other.verdict) and at_least >= _rank(other.missing_effect)
     return strict_enough and follows(parts(one.condition), parts(other.condition))
 

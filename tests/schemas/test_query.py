@@ -187,5 +187,4 @@ def test_what_it_says_it_understood_means_the_same(text: str) -> None:
     except BadQuery:
         return
     again = parse_query(describe(query), now_ms=0)
-    assert describe(again) == describe(query) or matches(again, ROW) == matches(query, ROW)
     assert matches(again, ROW) == matches(query, ROW)

@@ -55,7 +55,9 @@ def facts_compared():
 
 
 def for_action():
-    one = st.one_of(st.sampled_from(ACTIONS), st.lists(st.sampled_from([*ACTIONS, 1]), max_size=3).map(lambda x: {"in": x}))
+    one = st.one_of(
+        st.sampled_from(ACTIONS), st.lists(st.sampled_from([*ACTIONS, 1]), max_size=3).map(lambda x: {"in": x})
+    )
     return st.fixed_dictionaries({"action_type": one})
 
 
@@ -84,7 +86,9 @@ def rules(draw, number):
     if draw(st.booleans()):
         stage = rule["stage"] = draw(st.sampled_from(stages))
     if draw(st.booleans()):
-        rule["then"]["reason_codes"] = draw(st.lists(st.sampled_from(["C1", "C2", "C3"]), min_size=1, max_size=2, unique=True))
+        rule["then"]["reason_codes"] = draw(
+            st.lists(st.sampled_from(["C1", "C2", "C3"]), min_size=1, max_size=2, unique=True)
+        )
     if draw(st.integers(0, 9)):
         rule["if"] = draw(conditions())
     if draw(st.booleans()):
@@ -103,12 +107,29 @@ def policies(draw):
     return policy
 
 
-ODD = st.sampled_from([None, [], ["a", 1, True, None], {}, {"b": 1}, {"b": {"c": "a"}}, float("nan"), float("inf"), [[1]]])
+ODD = st.sampled_from(
+    [None, [], ["a", 1, True, None], {}, {"b": 1}, {"b": {"c": "a"}}, float("nan"), float("inf"), [[1]]]
+)
 VALUES = st.one_of(SCALARS, SCALARS, ODD)
 SECTION = st.one_of(
     st.dictionaries(
         st.sampled_from(
-            ["risk", "flag", "tier", "tags", "a", "a.b", "a.b.c", "foo", "foo.bar", "channel", "model", "note", "evidence", "all"]
+            [
+                "risk",
+                "flag",
+                "tier",
+                "tags",
+                "a",
+                "a.b",
+                "a.b.c",
+                "foo",
+                "foo.bar",
+                "channel",
+                "model",
+                "note",
+                "evidence",
+                "all",
+            ]
         ),
         VALUES,
         max_size=8,

@@ -70,9 +70,13 @@ def test_no_operator_takes_what_is_not_a_number_for_a_small_one(condition, value
     assert got.verdict == "ABSTAIN"
 
 
-@pytest.mark.parametrize("amount", [None, "100", True, {"value": "1"}, {"value": 1}, {"value": 1, "currency": "GBP"}, []])
+@pytest.mark.parametrize(
+    "amount", [None, "100", True, {"value": "1"}, {"value": 1}, {"value": 1, "currency": "GBP"}, []]
+)
 def test_an_amount_that_cannot_be_put_in_dollars_is_not_a_small_one(amount):
-    text = b"rules:\n  - {id: B, if: {amount_usd: {gt: 5}}, then: {verdict: ESCALATE}}\n  - {id: A, stage: ALLOW_PATHS}\n"
+    text = (
+        b"rules:\n  - {id: B, if: {amount_usd: {gt: 5}}, then: {verdict: ESCALATE}}\n  - {id: A, stage: ALLOW_PATHS}\n"
+    )
     request = {"action": {"type": "refund", "amount": amount}}
     assert load_policy(text, name="p.yml").evaluate(request, time_ms=0).verdict == "ESCALATE"
 
@@ -88,7 +92,9 @@ def test_an_action_without_a_proper_type_meets_every_rule(kind):
     assert (got.verdict, [hit.outcome for hit in got.hits]) == ("ABSTAIN", ["indeterminate", "indeterminate"])
 
 
-VALUES = st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=3), st.lists(st.floats(), max_size=2))
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=3), st.lists(st.floats(), max_size=2)
+)
 GATE = load_policy(
     b"""
 rules:

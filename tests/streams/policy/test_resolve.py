@@ -19,7 +19,9 @@ HITS = POLICY.evaluate({"action": {"type": "a"}, "evidence": {"x": 1}}, time_ms=
 
 
 def test_a_softened_denial_leaves_the_codes_and_the_next_effect_decides():
-    softened = [dataclasses.replace(hit, effect="ESCALATE", reason_codes=()) if hit.id == "R_DENY" else hit for hit in HITS]
+    softened = [
+        dataclasses.replace(hit, effect="ESCALATE", reason_codes=()) if hit.id == "R_DENY" else hit for hit in HITS
+    ]
     got = resolve(softened, "ESCALATE", ("D",))
     assert (got.verdict, got.reason_codes) == ("ESCALATE", ("LOOK",))
 

@@ -1,0 +1,39 @@
+"""What every suite shares: hypothesis profiles and the real embedder, loaded once."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+pytest.register_assert_rewrite("log_contract", "store_contract", "embedded", "memory_model")
+
+settings.register_profile(
+    "default", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "ci",
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session")
+def embedder():
+    """The shipped static model behind its cache."""
+    from memory_service.embedders.cache import CachedEmbedder
+    from memory_service.embedders.static import StaticEmbedder
+
+    return CachedEmbedder(StaticEmbedder())
+
+
+@pytest.fixture(scope="session")
+def vectoriser(embedder):
+    """Requests to fixed-point vectors, as the product wires it."""
+    from memory_service.vectoriser import Vectoriser
+
+    return Vectoriser(embedder)

@@ -1,0 +1,396 @@
+"""What every memory backend must do. A backend's test module subclasses `MemoryStoreContract` with two fixtures:
+
+`store`: an empty store of `EPOCH`, its vectoriser the session's; `reopen`: a function that opens the same storage
+again, beside the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from memory_model import EPOCH, WEIGHTS, Model, event, histories, part, plain, searches
+
+from memory_service.store import Found, MemoryStore, Search
+from memory_service.vectoriser import Vectoriser, query_of
+from schemas.errors import MemoryUnavailable
+
+FAILED = ("label", "failure", None)
+WORKED = ("label", "success", None)
+RETRACTED = ("label", "retracted", None)
+SAME_STORE = settings(
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.differing_executors,
+    ]
+)
+
+
+def decision(
+    name="D1",
+    *,
+    tenant="acme",
+    action="refund",
+    verdict="ALLOW",
+    amount=100,
+    rules=(),
+    intent="late refund",
+    tier="gold",
+):
+    return {
+        "decision_id": name,
+        "tenant": tenant,
+        "decision": {
+            "action_type": action,
+            "verdict": verdict,
+            "rules": list(rules),
+            "amount": None,
+            "facts": part(intent, tier, amount, 0.1),
+        },
+    }
+
+
+class Asker:
+    """Tells a store labels and asks it; versions count themselves."""
+
+    def __init__(self, store: MemoryStore, vectoriser: Vectoriser) -> None:
+        self.store, self.vectoriser, self.version = store, vectoriser, 0
+
+    def say(self, told: dict, word: tuple = FAILED, actor: str = "ann") -> int:
+        self.version += 1
+        self.store.apply([event(self.version, told, word, actor)])
+        return self.version
+
+    def search(self, **changes) -> Search:
+        asked = part(
+            changes.pop("intent", "late refund"), changes.pop("tier", "gold"), changes.get("amount", 100), 0.1
+        )
+        base = Search(
+            tenant="acme",
+            action_type="refund",
+            version=self.version,
+            query=query_of(self.vectoriser.vectorise([asked])[0], WEIGHTS),
+            amount=100,
+            amount_within=3,
+            top_k=5,
+            neighbours=64,
+        )
+        return replace(base, **changes)
+
+    def ask(self, **changes) -> Found:
+        return self.store.search([self.search(**changes)])[0]
+
+
+def ids(hits) -> list[str]:
+    return [h.point.memory_id for h in hits]
+
+
+class MemoryStoreContract:
+    """One suite for every backend."""
+
+    @pytest.fixture
+    def memory(self, store, vectoriser):
+        return Asker(store, vectoriser)
+
+    # the state
+
+    def test_a_new_store_is_empty_and_stands_at_version_0(self, store, vectoriser):
+        mark = store.watermark()
+        assert (mark.epoch, mark.version, mark.count, mark.vectoriser_id) == (EPOCH, 0, 0, vectoriser.id)
+        assert list(store.points()) == []
+
+    def test_a_new_store_finds_nothing_and_says_so_without_error(self, memory):
+        assert memory.ask() == Found()
+        assert memory.store.search([]) == []
+
+    def test_the_watermark_counts_events_and_points_in_force(self, memory):
+        memory.say(decision("A"))
+        memory.say(decision("B"))
+        memory.say(decision("B"), ("note", None, None))
+        memory.say(decision("A"), RETRACTED)
+        mark = memory.store.watermark()
+        assert (mark.version, mark.count) == (4, 1)
+
+    def test_applying_the_same_events_again_changes_nothing(self, memory):
+        events = [event(1, decision("A"), FAILED, "ann"), event(2, decision("B"), WORKED, "ann")]
+        memory.store.apply(events)
+        memory.version = 2
+        before = (memory.store.watermark(), plain(memory.ask()), points_of(memory.store))
+        memory.store.apply(events)
+        memory.store.apply(events[1:])
+        memory.store.apply([])
+        assert (memory.store.watermark(), plain(memory.ask()), points_of(memory.store)) == before
+
+    def test_an_overlap_of_old_and_new_events_applies_the_new_ones(self, memory):
+        events = [event(n, decision(f"D{n}"), FAILED, "ann") for n in range(1, 5)]
+        memory.store.apply(events[:2])
+        assert memory.store.apply(events).version == 4
+        assert memory.store.watermark().count == 4
+
+    def test_a_gap_is_refused_and_nothing_of_it_is_kept(self, memory):
+        memory.say(decision("A"))
+        for broken in ([3], [2, 4]):
+            with pytest.raises(MemoryUnavailable, match="missing"):
+                memory.store.apply([event(n, decision(f"X{n}"), FAILED, "ann") for n in broken])
+            assert memory.store.watermark().version == 1
+            assert [p.memory_id for p in memory.store.points()] == ["A"]
+        memory.say(decision("B"))
+        assert memory.store.watermark().version == 2
+
+    def test_a_version_above_the_watermark_is_refused_not_answered_short(self, memory):
+        memory.say(decision("A"))
+        with pytest.raises(MemoryUnavailable):
+            memory.ask(version=2)
+        assert ids(memory.ask(version=1).failures) == ["A"]
+
+    def test_what_was_applied_is_there_after_reopening(self, memory, reopen):
+        memory.say(decision("A"))
+        memory.say(decision("B"), WORKED)
+        again = Asker(reopen(), memory.vectoriser)
+        again.version = 2
+        assert again.store.watermark() == memory.store.watermark()
+        assert plain(again.ask()) == plain(memory.ask())
+        again.say(decision("C"))
+        memory.version = 3
+        assert ids(memory.ask().failures) == ["A", "C"], "another connection's events are caught up on"
+
+    def test_two_openers_applying_the_same_events_apply_them_once(self, memory, reopen):
+        events = [event(n, decision(f"D{n}"), FAILED, "ann") for n in range(1, 4)]
+        other = reopen()
+        memory.store.apply(events[:2])
+        other.apply(events)
+        memory.store.apply(events)
+        assert memory.store.watermark() == other.watermark()
+        assert memory.store.watermark().count == 3
+
+    def test_a_reset_empties_it_for_another_epoch(self, memory):
+        memory.say(decision("A"))
+        assert memory.ask().harmful is not None
+        memory.store.reset("epoch-2")
+        mark = memory.store.watermark()
+        assert (mark.epoch, mark.version, mark.count) == ("epoch-2", 0, 0)
+        with pytest.raises(MemoryUnavailable):
+            memory.ask(version=1)
+        assert memory.ask(version=0) == Found()
+
+    def test_after_closing_it_is_unavailable_not_empty(self, memory):
+        memory.say(decision("A"))
+        memory.store.close()
+        for question in (
+            memory.store.watermark,
+            lambda: memory.store.apply([event(2, decision("B"), FAILED, "ann")]),
+            lambda: list(memory.store.points()),
+            lambda: memory.store.is_remembered("A"),
+        ):
+            with pytest.raises(MemoryUnavailable):
+                question()
+
+    def test_is_remembered_follows_labels_retraction_and_quarantine(self, memory):
+        assert not memory.store.is_remembered("A")
+        for word, remembered in (
+            (FAILED, True), (RETRACTED, False), (WORKED, True), (("quarantine", None, None), False),
+            (FAILED, False), (("release", None, None), True),
+        ):  # fmt: skip
+            memory.say(decision("A"), word)
+            assert memory.store.is_remembered("A") is remembered, word
+
+    def test_a_change_closes_the_old_point_and_opens_a_new_one(self, memory):
+        memory.say(decision("A"), FAILED)
+        memory.say(decision("A"), WORKED)
+        (before,), (after,) = memory.store.points(version=1), memory.store.points(version=2)
+        assert (before.label, before.meaning, before.from_version) == ("failure", "harmful", 1)
+        assert (after.label, after.meaning, after.from_version) == ("success", "fine", 2)
+        assert before.to_version == 2 and after.to_version > 2
+
+    def test_points_are_listed_by_id_and_by_tenant(self, memory):
+        for name, tenant in (("C", "acme"), ("A", "globex"), ("B", "acme")):
+            memory.say(decision(name, tenant=tenant))
+        assert [p.memory_id for p in memory.store.points()] == ["A", "B", "C"]
+        assert [p.memory_id for p in memory.store.points("acme")] == ["B", "C"]
+        assert [p.memory_id for p in memory.store.points("acme", 1)] == ["C"]
+
+    # whom it speaks to
+
+    def test_another_tenants_memory_is_never_recalled(self, memory):
+        memory.say(decision("A", tenant="globex"))
+        assert memory.ask() == Found()
+        assert ids(memory.ask(tenant="globex").failures) == ["A"]
+
+    def test_another_action_types_memory_is_never_recalled(self, memory):
+        memory.say(decision("A", action="credit"))
+        assert memory.ask() == Found()
+        assert ids(memory.ask(action_type="credit").failures) == ["A"]
+
+    def test_a_decision_can_be_left_out(self, memory):
+        memory.say(decision("A"))
+        memory.say(decision("B"))
+        found = memory.ask(leave_out="A")
+        assert ids(found.failures) == ids(found.nearby) == [found.harmful.point.memory_id] == ["B"]
+
+    def test_one_batch_answers_each_search_for_itself_and_in_order(self, memory):
+        memory.say(decision("A"))
+        memory.say(decision("B", tenant="globex"))
+        asked = [memory.search(), memory.search(tenant="globex"), memory.search(version=0), memory.search()]
+        answers = [ids(found.failures) for found in memory.store.search(asked)]
+        assert answers == [["A"], ["B"], [], ["A"]]
+
+    # order and exactness
+
+    def test_equal_scores_are_ordered_by_memory_id(self, memory):
+        for name in ("C", "A", "D", "B"):
+            memory.say(decision(name))
+        found = memory.ask(top_k=3)
+        assert ids(found.failures) == ["A", "B", "C"]
+        assert found.harmful.point.memory_id == "A"
+        assert len({h.dot for h in found.nearby}) == 1
+
+    def test_nearer_comes_first_whatever_the_id(self, memory):
+        memory.say(decision("A", tier="new", intent="send the parcel again"))
+        memory.say(decision("Z"))
+        found = memory.ask()
+        assert ids(found.failures) == ["Z", "A"]
+        assert found.failures[0].dot > found.failures[1].dot
+        assert all(h.dot == sum(h.dots) for h in found.failures)
+
+    # the amount gate: more money is never safer
+
+    @pytest.mark.parametrize(
+        ("remembered", "asked", "counts"),
+        [
+            (20, 20_000, False),
+            (20_000, 20, True),
+            (100, 300, True),
+            (99.99, 300, False),
+            (None, 100, False),
+            (100, None, False),
+        ],
+    )
+    def test_a_fine_one_counts_from_a_third_of_the_amount_on(self, memory, remembered, asked, counts):
+        memory.say(decision("A", amount=remembered), WORKED)
+        assert (memory.ask(amount=asked).fine is not None) is counts
+
+    @pytest.mark.parametrize(
+        ("remembered", "asked", "counts"),
+        [
+            (20, 20_000, True),
+            (20_000, 20, False),
+            (300, 100, True),
+            (300.01, 100, False),
+            (None, 100, True),
+            (100, None, True),
+        ],
+    )
+    def test_a_harmful_one_counts_up_to_three_times_the_amount(self, memory, remembered, asked, counts):
+        memory.say(decision("A", amount=remembered), FAILED)
+        assert (memory.ask(amount=asked).harmful is not None) is counts
+
+    def test_failures_successes_and_nearby_are_not_gated(self, memory):
+        memory.say(decision("A", amount=20), WORKED)
+        memory.say(decision("B", amount=90_000), FAILED)
+        found = memory.ask(amount=1000)
+        assert found.fine is None and found.harmful is None
+        assert ids(found.successes) == ["A"] and ids(found.failures) == ["B"]
+        assert sorted(ids(found.nearby)) == ["A", "B"]
+
+    def test_a_failed_denial_softens_only_when_it_is_as_near_as_the_nearest_harm(self, memory):
+        memory.say(decision("D", verdict="DENY"), FAILED)
+        assert ids(memory.ask().softening) == ["D"]
+        memory.say(decision("H", tier="new"), FAILED)
+        assert ids(memory.ask().softening) == ["D"]
+        assert ids(memory.ask(tier="new").softening) == []
+
+    def test_a_failed_denial_of_less_money_does_not_soften(self, memory):
+        memory.say(decision("D", verdict="DENY", amount=20), FAILED)
+        assert memory.ask(amount=20_000).softening == ()
+
+    # labellers who disagree
+
+    def test_a_contested_fine_one_neither_supports_nor_softens_until_settled(self, memory):
+        memory.say(decision("D", verdict="DENY"), FAILED, "ann")
+        memory.say(decision("D", verdict="DENY"), ("label", "failure", "ESCALATE"), "bob")
+        memory.say(decision("D", verdict="DENY"), FAILED, "cat")
+        assert (memory.ask().fine, memory.ask().softening) == (None, ())
+        memory.say(decision("D", verdict="DENY"), ("settle", "failure", None), "boss")
+        assert memory.ask().fine.point.memory_id == "D"
+        assert ids(memory.ask().softening) == ["D"]
+
+    def test_a_contested_harmful_one_keeps_full_force_whoever_spoke_last(self, memory):
+        memory.say(decision("A"), FAILED, "ann")
+        memory.say(decision("A"), WORKED, "bob")
+        found = memory.ask()
+        assert found.harmful.point.contested and found.harmful.point.label == "success"
+        assert found.fine is None
+        assert ids(found.successes) == ["A"] and found.failures == ()
+
+    def test_one_labeller_who_changes_their_mind_contests_nothing(self, memory):
+        memory.say(decision("A"), FAILED, "ann")
+        memory.say(decision("A"), WORKED, "ann")
+        found = memory.ask()
+        assert found.harmful is None and not found.fine.point.contested
+
+    def test_neutral_ones_are_shown_by_label_and_left_out_of_nearby(self, memory):
+        memory.say(decision("A", verdict="ESCALATE"), FAILED)
+        found = memory.ask()
+        assert ids(found.failures) == ["A"]
+        assert found.nearby == () and found.harmful is None and found.fine is None
+
+    # against the model
+
+    @settings(SAME_STORE, max_examples=150)
+    @given(data=st.data(), events=histories())
+    def test_every_answer_at_every_version_equals_brute_force(self, store, vectoriser, data, events):
+        store.reset(EPOCH)
+        cut = data.draw(st.integers(0, len(events)))
+        store.apply(events[:cut])
+        store.search([])
+        store.apply(events[cut:])
+        model = Model(vectoriser, events)
+        asked = [
+            data.draw(searches(vectoriser, version)) for version in range(len(events) + 1) for _ in range(2)
+        ]
+        for search, found in zip(asked, store.search(asked), strict=True):
+            assert plain(found) == model.search(search), search
+
+    @SAME_STORE
+    @given(events=histories())
+    def test_the_points_in_force_at_every_version_equal_the_fold(self, store, vectoriser, events):
+        store.reset(EPOCH)
+        for one in events:
+            store.apply([one])
+        model = Model(vectoriser, events)
+        for version in range(len(events) + 1):
+            for tenant in ("acme", "globex"):
+                found = list(store.points(tenant, version))
+                wanted = model.known(tenant, None, version)
+                assert [
+                    (p.memory_id, p.label, p.meaning, p.contested, p.labeller, p.summary) for p in found
+                ] == [(k.memory_id, k.label, k.meaning, k.contested, k.labeller, k.summary) for k in wanted]
+                assert [(p.verdict, p.rules, p.amount) for p in found] == [
+                    (k.verdict, k.rules, k.amount) for k in wanted
+                ]
+                assert all(np.array_equal(p.vector, k.vector) for p, k in zip(found, wanted, strict=True))
+
+    @settings(SAME_STORE, max_examples=20)
+    @given(data=st.data(), events=histories())
+    def test_a_rebuild_answers_as_before_at_every_version(self, store, vectoriser, data, events):
+        store.reset(EPOCH)
+        for one in events:
+            store.apply([one])
+        asked = [data.draw(searches(vectoriser, version)) for version in range(len(events) + 1)]
+        before = [plain(f) for f in store.search(asked)]
+        mark, points = store.watermark(), points_of(store)
+        store.reset(EPOCH)
+        store.apply(events)
+        assert [plain(f) for f in store.search(asked)] == before
+        assert (store.watermark(), points_of(store)) == (mark, points)
+
+
+def points_of(store: MemoryStore) -> list[tuple]:
+    return [
+        (p.memory_id, p.label, p.meaning, p.from_version, p.to_version, p.vector.tobytes())
+        for p in store.points()
+    ]

@@ -1,0 +1,54 @@
+"""The JSON Schema files say what the models say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+from schemas import jsonschema
+from schemas.control import ADAPTER as CONTROL
+from schemas.label import EVENT, REQUEST
+from schemas.receipt import ADAPTER as RECEIPT
+from schemas.receipt import DEAD_LETTER
+from schemas.record import ADAPTER as RECORD
+from schemas.record import DecisionRecord
+
+HAVE_VALIDATOR = importlib.util.find_spec("jsonschema") is not None
+
+
+@pytest.mark.parametrize("name", sorted(jsonschema.SCHEMAS))
+def test_the_file_is_what_the_model_gives(name):
+    text = (jsonschema.FOLDER / f"{name}.json").read_text(encoding="utf-8")
+    assert text == jsonschema.render(name), "run `python -m schemas.jsonschema`"
+
+
+def test_there_is_a_file_for_each_contract_and_no_other():
+    assert {path.stem for path in jsonschema.FOLDER.iterdir()} == set(jsonschema.SCHEMAS)
+
+
+def test_every_contract_document_is_covered():
+    adapters = list(jsonschema.SCHEMAS.values())
+    assert all(adapter in adapters for adapter in (RECORD, RECEIPT, DEAD_LETTER, REQUEST, EVENT, CONTROL))
+
+
+def test_the_record_schema_is_closed_and_asks_for_every_field():
+    schema = json.loads(jsonschema.render("decision_record"))
+    assert schema["additionalProperties"] is False
+    assert set(schema["required"]) == set(DecisionRecord.__annotations__)
+
+
+def test_writing_changes_nothing_when_nothing_has_drifted(tmp_path, monkeypatch):
+    before = {p.name: p.read_bytes() for p in jsonschema.FOLDER.iterdir()}
+    monkeypatch.setattr(jsonschema, "FOLDER", tmp_path / "json")
+    jsonschema.write()
+    assert {p.name: p.read_bytes() for p in (tmp_path / "json").iterdir()} == before
+
+
+@pytest.mark.skipif(not HAVE_VALIDATOR, reason="the `jsonschema` package is not installed")
+@pytest.mark.parametrize("name", sorted(jsonschema.SCHEMAS))
+def test_the_file_is_a_valid_schema(name):
+    import jsonschema as validator
+
+    validator.Draft202012Validator.check_schema(json.loads(jsonschema.render(name)))
