@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,10 @@ _homes_lock = threading.Lock()
 
 def open_home(config: LumynConfig | None = None) -> Home:
     """The home of a configuration; opened once a process and kept, so that a second decision is fast."""
-    settings = resolve(config)
+    return _open(resolve(config))
+
+
+def _open(settings: Settings) -> Home:
     stamp = None
     if settings.policy_path is not None:
         stamp = load_policy_file(settings.policy_path).policy_hash
@@ -139,7 +143,8 @@ def existing_home(config: LumynConfig | None = None) -> Home:
             where=str(settings.home / LOG_FILE),
             help="`lumyn decide REQUEST.json --policy FILE` makes the first; LUMYN_HOME names another home",
         )
-    return open_home(config)
+    # looking at what was decided must not depend on a policy file that decides
+    return _open(replace(settings, policy_path=None, policy_given=False))
 
 
 def close_homes() -> None:
