@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lumyn.config import LumynConfig, resolve
-from lumyn.wiring import KEY_FILE, LOG_FILE, TRUSTED_FOLDER, Home, open_home
+from lumyn.wiring import KEY_FILE, LOG_FILE, TRUSTED_FOLDER, Home, operator_home
 from memory_service.recall import Asked, Recall
 from schemas.errors import LumynError, UsageError
 from streams.integrity import (
@@ -95,7 +95,7 @@ def replay_pack(
     pack = read_pack(path)
     require(check_pack(pack, trust_signer=trust_signer, settings_home=settings.home), where=str(path))
     policy = recorded_policy(pack.record, pack.policy_source)
-    home = open_home(config) if (settings.home / LOG_FILE).exists() else None
+    home = operator_home(config) if (settings.home / LOG_FILE).exists() else None
     notes: list[str] = []
     if pack.signer is not None and trusted_keys(settings.home) is None:
         notes.append(f"signed by key {pack.signer.key_id}; there is no home here to say whose that is")

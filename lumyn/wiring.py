@@ -143,8 +143,12 @@ def existing_home(config: LumynConfig | None = None) -> Home:
             where=str(settings.home / LOG_FILE),
             help="`lumyn decide REQUEST.json --policy FILE` makes the first; LUMYN_HOME names another home",
         )
-    # looking at what was decided must not depend on a policy file that decides
-    return _open(replace(settings, policy_path=None, policy_given=False))
+    return operator_home(config)
+
+
+def operator_home(config: LumynConfig | None = None) -> Home:
+    """A home that decides nothing: looking, labelling and stopping must not fail for a policy file that is broken."""
+    return _open(replace(resolve(config), policy_path=None, policy_given=False))
 
 
 def close_homes() -> None:

@@ -17,9 +17,9 @@ def show(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> 
 
     Example: lumyn keys show
     """
-    from lumyn.wiring import open_home
+    from lumyn.wiring import operator_home
 
-    public = open_home().signing_key().public
+    public = operator_home().signing_key().public
     if json_:
         out_json({"key_id": public.key_id, "public_key": public.text})
     else:

@@ -85,11 +85,11 @@ def publish(file: Path = typer.Argument(..., metavar="FILE", help="The policy fi
 
     Example: lumyn policy publish policy.yml
     """
-    from lumyn.wiring import load_policy_file, open_home
+    from lumyn.wiring import load_policy_file, operator_home
     from streams.control import check_publishable, publish_event
 
     policy = load_policy_file(file)
-    home = open_home()
+    home = operator_home()
     control = home.agent.control()
     check_publishable(control, policy)
     known = control.policies.get(policy.policy_hash)
@@ -196,10 +196,10 @@ def switch_on(
     """
     import uuid
 
-    from lumyn.wiring import open_home
+    from lumyn.wiring import operator_home
     from streams.control import control_append
 
-    home = open_home()
+    home = operator_home()
     given = {"action_type": action_type, "tenant": tenant, "policy": policy}
     scope = {name: value for name, value in given.items() if value}
     switch_id = uuid.uuid4().hex[:12]
