@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from schemas.errors import BadJson, TooLarge
-from schemas.limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_SAFE_INTEGER
+from schemas.limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_RECORD_DEPTH, MAX_SAFE_INTEGER
 
 _OPTIONS = (
     orjson.OPT_SORT_KEYS
@@ -32,13 +32,17 @@ def encode(value: Any, *, finite: bool = False) -> bytes:
 
     `finite` promises that no float is NaN or infinite (as in anything decoded from JSON), which saves a walk.
     Raises `BadJson` for NaN, Infinity, integers beyond 2^53-1, lone surrogates, keys that are not strings and other
-    types; `TooLarge` for more than 64 levels. Source: RFC 8785.
+    types; `TooLarge` for more than 80 levels (a record around a request of 64). Source: RFC 8785.
     """
     try:
         data = orjson.dumps(value, option=_OPTIONS)
     except TypeError:  # the walk below says what and where in the project's own words
         data = b"-"
-    if (finite or b"null" not in data) and data.count(b"{") + data.count(b"[") <= MAX_DEPTH and is_canonical(data):
+    if (
+        (finite or b"null" not in data)
+        and data.count(b"{") + data.count(b"[") <= MAX_RECORD_DEPTH
+        and is_canonical(data)
+    ):
         return data
     if _plain(value, 0):
         return orjson.dumps(value, option=_OPTIONS)
@@ -74,8 +78,8 @@ def _plain(value: Any, depth: int) -> bool:
         if MAX_SAFE_INTEGER < abs(value) < 1e21:  # its text would be an integer that readers do not keep exactly
             raise BadJson(f"number {value!r} is an integer beyond 2^53-1")
         return (1e-5 <= value < 1e15 or -1e15 < value <= -1e-5) and not value.is_integer()
-    if depth >= MAX_DEPTH:
-        raise TooLarge(f"nested deeper than {MAX_DEPTH} levels")
+    if depth >= MAX_RECORD_DEPTH:
+        raise TooLarge(f"nested deeper than {MAX_RECORD_DEPTH} levels")
     if kind is dict:
         plain = True
         for key, item in value.items():
@@ -194,7 +198,7 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYTES) -> Any:
+def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYTES, depth: int = MAX_DEPTH) -> Any:
     """Strict JSON: one value, UTF-8, no duplicate keys, no NaN or Infinity, exact integers, bounded.
 
     Raises `BadJson` or `TooLarge` whose `where` is `where:line:column` when the place is known.
@@ -206,7 +210,7 @@ def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYT
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadJson(f"not UTF-8 at byte {error.start}", where=where) from None
-    _check_depth(text, where)
+    check_depth(text, where, depth)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -218,7 +222,7 @@ def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYT
     except ValueError as error:
         raise BadJson(str(error), where=_place_of(text, str(error), where)) from None
     except RecursionError:
-        raise TooLarge(f"nested deeper than {MAX_DEPTH} levels", where=where) from None
+        raise TooLarge(f"nested deeper than {depth} levels", where=where) from None
     if "\\u" in text:
         try:
             _check_text(json.dumps(value, ensure_ascii=False))
@@ -232,9 +236,9 @@ def decode_trusted(data: bytes) -> Any:
     return orjson.loads(data)
 
 
-def _check_depth(text: str, where: str) -> None:
+def check_depth(text: str, where: str, limit: int = MAX_DEPTH) -> None:
     """Refuse deep nesting before a parser recurses into it. Cheap upper bound first, exact scan only if needed."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
+    if text.count("[") + text.count("{") <= limit:
         return
     depth = 0
     in_string = False
@@ -251,8 +255,8 @@ def _check_depth(text: str, where: str) -> None:
             in_string = True
         elif char in "[{":
             depth += 1
-            if depth > MAX_DEPTH:
-                raise TooLarge(f"nested deeper than {MAX_DEPTH} levels", where=_line_column(text, index, where))
+            if depth > limit:
+                raise TooLarge(f"nested deeper than {limit} levels", where=_line_column(text, index, where))
         elif char in "]}":
             depth -= 1
 

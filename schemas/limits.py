@@ -2,6 +2,7 @@
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_DEPTH = 64
+MAX_RECORD_DEPTH = 80  # a record or an event holds a whole request, some levels down
 MAX_SAFE_INTEGER = 2**53 - 1
 MAX_POLICY_BYTES = 4 * 1024 * 1024
 MAX_RECORD_BYTES = 4 * 1024 * 1024

@@ -11,7 +11,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from schemas.canonical import decode, decode_trusted, encode
+from schemas.canonical import check_depth, decode, decode_trusted, encode
 from schemas.digests import digest, digest_of
 from schemas.errors import BadRequest, LumynError, TooLarge
 from schemas.limits import MAX_BODY_BYTES
@@ -133,6 +133,10 @@ def _canonical(value: dict[str, Any], where: str) -> bytes:
         raise type(error)(error.message, where=error.where or where, help=error.help) from None
     except RecursionError:
         raise TooLarge("nested too deep", where=where) from None
+    try:
+        check_depth(canonical.decode("utf-8"), where)
+    except TooLarge as error:
+        raise TooLarge(error.message, where=where) from None
     if len(canonical) > MAX_BODY_BYTES:
         raise TooLarge(f"{len(canonical)} bytes, more than the {MAX_BODY_BYTES} accepted", where=where)
     return canonical

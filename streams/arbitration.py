@@ -112,7 +112,8 @@ def _soften(policy: CompiledPolicy, base: Outcome, recall: Recall, settings: Mem
     if not excused:
         return base
     softened = tuple(
-        replace(hit, effect="ESCALATE", reason_codes=()) if hit.effect == "DENY" else hit for hit in base.hits
+        replace(hit, effect="ESCALATE", reason_codes=(), obligations=(), queries=()) if hit.effect == "DENY" else hit
+        for hit in base.hits
     )
     return _resolved(policy, base, softened, FAILURE_MEMORY_SIMILAR_ESCALATE)
 

@@ -14,7 +14,7 @@ from schemas.canonical import decode, decode_trusted
 from schemas.digests import digest
 from schemas.errors import BadJson, LumynError
 from schemas.ids import time_ms_of
-from schemas.limits import MAX_RECORD_BYTES
+from schemas.limits import MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
 from schemas.record import SCHEMA, record_digest
 from streams.arbitration import arbitrate
@@ -82,7 +82,7 @@ def checked_record(line: bytes) -> dict[str, Any]:
         # the bytes are what was sealed, so they are canonical and need no strict reading
         record = decode_trusted(line)
     else:
-        record = decode(line, where="record", limit=MAX_RECORD_BYTES)
+        record = decode(line, where="record", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise BadJson(f"not a record of schema `{SCHEMA}`")
         if record.get("record_digest") != record_digest(record):

@@ -64,7 +64,8 @@ def _messages(log: Log, topic: str, partition: int, offset: int) -> Iterator[Mes
     if offset > end:
         raise StorageUnavailable(
             f"the index stands at {offset}, beyond the log's end {end}: it belongs to another log",
-            where=f"{topic}/{partition}", help="run `lumyn index rebuild`",
+            where=f"{topic}/{partition}",
+            help="run `lumyn index rebuild`",
         )
     while offset < end:
         messages = log.read(topic, partition, offset, _BATCH)

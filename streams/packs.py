@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from schemas.canonical import decode, decode_trusted, encode
 from schemas.digests import digest
 from schemas.errors import BadPack, IntegrityError, LumynError, NotFound, StorageUnavailable
-from schemas.limits import MAX_PACK_BYTES, MAX_POLICY_BYTES, MAX_RECORD_BYTES
+from schemas.limits import MAX_PACK_BYTES, MAX_POLICY_BYTES, MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.record import ADAPTER, SCHEMA
 from streams.signing import PublicKey, SigningKey
 
@@ -109,9 +109,12 @@ def read_pack(path: Path) -> Pack:
     if missing:
         raise BadPack(f"`{missing[0]}` is missing from the pack", where=where)
     try:
-        record = decode(members[RECORD], where=f"{where}:{RECORD}", limit=MAX_RECORD_BYTES)
+        record = decode(members[RECORD], where=f"{where}:{RECORD}", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
         request = decode(members[REQUEST], where=f"{where}:{REQUEST}", limit=MAX_RECORD_BYTES)
-        labels = [decode(line, where=f"{where}:{LABELS}") for line in members.get(LABELS, b"").splitlines()]
+        labels = [
+            decode(line, where=f"{where}:{LABELS}", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
+            for line in members.get(LABELS, b"").splitlines()
+        ]
     except LumynError as error:
         raise BadPack(error.message, where=error.where) from None
     signer = _signer(members, where)

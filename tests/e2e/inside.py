@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pytest
-from conftest_e2e import POLICY
 
 from lumyn import __main__ as command
 from lumyn import sdk, wiring
@@ -97,16 +92,3 @@ def one_line(stderr: str) -> str:
     assert lines[0].startswith("lumyn"), stderr
     assert all(line.startswith("  ") for line in lines[1:]), stderr
     return lines[0]
-
-
-@pytest.fixture
-def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inside]:
-    for name in [name for name in os.environ if name.startswith("LUMYN_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("LUMYN_POLICY", "policy.yml")
-    monkeypatch.setenv("LUMYN_ACTOR", "oncall")
-    monkeypatch.chdir(tmp_path)
-    folder = Inside(tmp_path)
-    folder.write("policy.yml", POLICY)
-    yield folder
-    wiring.close_homes()

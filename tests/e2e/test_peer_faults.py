@@ -14,7 +14,7 @@ from inside import Inside
 from lumyn import LumynConfig, sdk
 from schemas.errors import BadInput, RequestConflict
 
-pytest_plugins = ("inside",)
+pytest_plugins = ("inside_plugin",)
 
 LENIENT = POLICY.replace("gt: 250", "gt: 50000").replace("lte: 500", "lte: 50000")
 

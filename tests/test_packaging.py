@@ -1,0 +1,18 @@
+"""The distribution lists every package, and carries what the program reads at run time."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_package_is_listed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for floor in ("lumyn", "streams", "memory_service", "schemas")
+        for path in (ROOT / floor).rglob("__init__.py")
+    }
+    assert set(listed) == found | {"lumyn.demo_data"}
