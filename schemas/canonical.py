@@ -24,7 +24,7 @@ _OPTIONS = (
     | orjson.OPT_PASSTHROUGH_DATETIME
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
-_ODD_NUMBER = re.compile(rb'(?:":|[\[,])-?[0-9]+(?:\.[0-9]+)?(?:(?<=\.0)[,\]}]|e[-+0-9])')
+_ODD_NUMBER = re.compile(rb'[:\[,](?<![^"]:)-?[0-9]+(?:\.[0-9]+)?(?:(?<=\.0)[,\]}]|e[-+0-9])')
 
 
 def encode(value: Any, *, finite: bool = False) -> bytes:
@@ -34,6 +34,11 @@ def encode(value: Any, *, finite: bool = False) -> bytes:
     Raises `BadJson` for NaN, Infinity, integers beyond 2^53-1, lone surrogates, keys that are not strings and other
     types; `TooLarge` for more than 80 levels (a record around a request of 64). Source: RFC 8785.
     """
+    return encode_noting(value, finite=finite)[0]
+
+
+def encode_noting(value: Any, *, finite: bool = False) -> tuple[bytes, bool]:
+    """As `encode`; also whether orjson surely writes these very bytes (see `is_canonical`)."""
     try:
         data = orjson.dumps(value, option=_OPTIONS)
     except TypeError:  # the walk below says what and where in the project's own words
@@ -43,10 +48,11 @@ def encode(value: Any, *, finite: bool = False) -> bytes:
         and data.count(b"{") + data.count(b"[") <= MAX_RECORD_DEPTH
         and is_canonical(data)
     ):
-        return data
+        return data, True
     if _plain(value, 0):
-        return orjson.dumps(value, option=_OPTIONS)
-    return _slow(value).encode("utf-8")
+        data = orjson.dumps(value, option=_OPTIONS)
+        return data, is_canonical(data)
+    return _slow(value).encode("utf-8"), False
 
 
 def encode_plain(value: Any) -> bytes:
@@ -129,8 +135,10 @@ def _slow(value: Any) -> str:
 
 
 def tidy(value: float) -> float | int:
-    """A whole number as int: canonical JSON writes 1.0 as 1, and orjson then needs no second look."""
-    return int(value) if value.is_integer() else value
+    """A score as orjson and RFC 8785 both write it: whole numbers as int, nothing nearer to 0 than 1e-5."""
+    if value.is_integer() or -1e-5 < value < 1e-5:
+        return int(value)
+    return value
 
 
 def number_text(value: float) -> str:

@@ -35,22 +35,50 @@ Value = str | int | float | bool | None
 
 FIELDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "verdict": "verdict", "action_type": "text", "created_at": "time", "tenant": "text",
-        "reason": "codes", "rule": "codes", "policy": "text", "policy_version": "text", "label": "label",
-        "decision_id": "id", "request_id": "text", "subject_id": "text", "subject_type": "text",
-        "amount": "number", "currency": "text", "amount_usd": "number", "engine": "text",
-        "inputs_digest": "text", "uncertainty_score": "number", "failure_similarity": "number",
+        "verdict": "verdict",
+        "action_type": "text",
+        "created_at": "time",
+        "tenant": "text",
+        "reason": "codes",
+        "rule": "codes",
+        "policy": "text",
+        "policy_version": "text",
+        "label": "label",
+        "decision_id": "id",
+        "request_id": "text",
+        "subject_id": "text",
+        "subject_type": "text",
+        "amount": "number",
+        "currency": "text",
+        "amount_usd": "number",
+        "engine": "text",
+        "inputs_digest": "text",
+        "uncertainty_score": "number",
+        "failure_similarity": "number",
     }
 )
 PATH_ROOTS: Final = ("provenance", "evidence", "action", "context", "subject")
 _ALIASES: Final = {
-    "reason_code": "reason", "reason_codes": "reason", "rules": "rule", "rule_id": "rule",
-    "subject": "subject_id", "entity_id": "subject_id", "subject.id": "subject_id",
-    "subject.type": "subject_type", "action.type": "action_type", "id": "decision_id",
+    "reason_code": "reason",
+    "reason_codes": "reason",
+    "rules": "rule",
+    "rule_id": "rule",
+    "subject": "subject_id",
+    "entity_id": "subject_id",
+    "subject.id": "subject_id",
+    "subject.type": "subject_type",
+    "action.type": "action_type",
+    "id": "decision_id",
 }
 _MEANT: Final = {
-    "action": "action_type", "time": "created_at", "date": "created_at", "timestamp": "created_at",
-    "outcome": "verdict", "decision": "verdict", "user": "subject_id", "version": "policy_version",
+    "action": "action_type",
+    "time": "created_at",
+    "date": "created_at",
+    "timestamp": "created_at",
+    "outcome": "verdict",
+    "decision": "verdict",
+    "user": "subject_id",
+    "version": "policy_version",
 }
 
 
@@ -297,8 +325,9 @@ class _Parser:
             if found is None:
                 at += len(self._text[at:]) - len(self._text[at:].lstrip())
                 quote = self._text[at] in "'\""
-                raise self._error(at, "this quote is never closed" if quote else
-                                  f"unexpected character {_shown(self._text[at])}")
+                raise self._error(
+                    at, "this quote is never closed" if quote else f"unexpected character {_shown(self._text[at])}"
+                )
             kind = str(found.lastgroup)
             text, start = found[kind], found.start(kind)
             yield _Token(kind, text[1:-1].replace(text[0] * 2, text[0]) if kind == "text" else text, start)
@@ -402,8 +431,11 @@ class _Parser:
             return Field(".".join((root, *parts)), "any", parts)
         near = _MEANT.get(name) or _nearest(name, (*FIELDS, *_ALIASES))
         hint = f"did you mean `{near}`?" if near else f"evidence is `evidence.{token.text[:40]}`"
-        raise self._error(token.at, f"unknown field {_shown(token.text)}; {hint}", "fields: " + ", ".join(
-            (*FIELDS, *(f"{root}.NAME" for root in PATH_ROOTS))))
+        raise self._error(
+            token.at,
+            f"unknown field {_shown(token.text)}; {hint}",
+            "fields: " + ", ".join((*FIELDS, *(f"{root}.NAME" for root in PATH_ROOTS))),
+        )
 
     def _value(self) -> _Token:
         token = self._take("a value")
@@ -487,8 +519,11 @@ class _Parser:
             return word
         near = _nearest(word.lower(), [choice.lower() for choice in choices])
         meant = next((choice for choice in choices if choice.lower() == near), None)
-        raise self._error(token.at, f"unknown {what} {_shown(token.text)}" + (
-            f"; did you mean `{meant}`?" if meant else f": it is one of {', '.join(choices)}"))
+        raise self._error(
+            token.at,
+            f"unknown {what} {_shown(token.text)}"
+            + (f"; did you mean `{meant}`?" if meant else f": it is one of {', '.join(choices)}"),
+        )
 
     def _number(self, token: _Token) -> int | float:
         number = _number(token.text)
@@ -527,14 +562,18 @@ class _Parser:
                 return _span(found, self._now)
         except (ValueError, OverflowError):
             pass
-        raise self._error(token.at, f"{_shown(token.text)} is not a time",
-                          "UTC: '2024-12-19', '2024-12-19 14:00', '2024-12-19T14:00:00Z', '14:25' (today)")
+        raise self._error(
+            token.at,
+            f"{_shown(token.text)} is not a time",
+            "UTC: '2024-12-19', '2024-12-19 14:00', '2024-12-19T14:00:00Z', '14:25' (today)",
+        )
 
     def _error(self, at: int, message: str, help: str | None = None) -> BadQuery:
         before = self._text[:at]
         line, column = before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
-        return BadQuery(message, where=f"query:{line}:{column}", help=_pointed(self._text, at) + (
-            f"\n  {help}" if help else ""))
+        return BadQuery(
+            message, where=f"query:{line}:{column}", help=_pointed(self._text, at) + (f"\n  {help}" if help else "")
+        )
 
 
 _TIME = re.compile(

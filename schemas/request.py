@@ -11,7 +11,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from schemas.canonical import check_depth, decode, decode_trusted, encode
+from schemas.canonical import check_depth, decode, decode_trusted, encode_noting, is_canonical
 from schemas.digests import digest, digest_of
 from schemas.errors import BadRequest, LumynError, TooLarge
 from schemas.limits import MAX_BODY_BYTES
@@ -75,6 +75,8 @@ class Request:
     inputs_digest: str
     tenant: str
     request_id: str | None
+    plain: bool
+    """Whether orjson writes the very same bytes, so that a record around it needs no second look."""
 
     @property
     def key(self) -> bytes | None:
@@ -94,18 +96,18 @@ def parse_request(
         raise BadRequest(f"a request is a JSON object, not {_kind(given)}", where=where)
     value = {k: v for k, v in given.items() if v is not None or k not in _OPTIONAL}
     value.setdefault("tenant", tenant)
-    canonical = _canonical(value, where)
+    canonical, plain = _canonical(value, where)
     value = decode_trusted(canonical)
     _validate(value, where)
-    return _sealed(value, canonical)
+    return _sealed(value, canonical, plain)
 
 
 def stored_request(canonical: bytes) -> Request:
     """A request from the log's own bytes, which `parse_request` made."""
-    return _sealed(decode_trusted(canonical), canonical)
+    return _sealed(decode_trusted(canonical), canonical, is_canonical(canonical))
 
 
-def _sealed(value: dict[str, Any], canonical: bytes) -> Request:
+def _sealed(value: dict[str, Any], canonical: bytes, plain: bool) -> Request:
     body_digest = digest(canonical)
     return Request(
         value=value,
@@ -114,6 +116,7 @@ def _sealed(value: dict[str, Any], canonical: bytes) -> Request:
         inputs_digest=inputs_digest(value) if value.keys() & _NOT_INPUTS else body_digest,
         tenant=value["tenant"],
         request_id=value.get("request_id"),
+        plain=plain,
     )
 
 
@@ -126,9 +129,9 @@ def inputs_digest(request: Mapping[str, Any]) -> str:
     return digest_of({k: v for k, v in request.items() if k not in _NOT_INPUTS})
 
 
-def _canonical(value: dict[str, Any], where: str) -> bytes:
+def _canonical(value: dict[str, Any], where: str) -> tuple[bytes, bool]:
     try:
-        canonical = encode(value)
+        canonical, plain = encode_noting(value)
     except LumynError as error:
         raise type(error)(error.message, where=error.where or where, help=error.help) from None
     except RecursionError:
@@ -139,7 +142,7 @@ def _canonical(value: dict[str, Any], where: str) -> bytes:
         raise TooLarge(error.message, where=where) from None
     if len(canonical) > MAX_BODY_BYTES:
         raise TooLarge(f"{len(canonical)} bytes, more than the {MAX_BODY_BYTES} accepted", where=where)
-    return canonical
+    return canonical, plain
 
 
 def _validate(value: dict[str, Any], where: str) -> None:

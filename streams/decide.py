@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -125,7 +126,9 @@ def _seal(
     # The request is canonical already: its bytes are put in as they are, which spares encoding them again.
     record["provenance"] = request.value.get("provenance") or {}
     raw = {"request": orjson.Fragment(request.canonical)}
-    if is_canonical(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)):
+    # A record's numbers come from the request, the policy and `tidy`: with both plain, orjson's bytes are canonical.
+    plain = request.plain and _is_plain(policy)
+    if plain or is_canonical(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)):
         record["record_digest"] = digest(orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS))
         canonical = orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS)
         record["request"] = request.value
@@ -134,6 +137,14 @@ def _seal(
         record["record_digest"] = record_digest(record)
         canonical = encode(record, finite=True)
     return Decision(record, canonical)
+
+
+@lru_cache(maxsize=1024)
+def _is_plain(policy: CompiledPolicy) -> bool:
+    """Whether every number that the policy puts into a record is written alike; exchange rates make new ones."""
+    settings = policy.memory.as_dict() if policy.memory is not None else None
+    parts = orjson.dumps([[rule.ir() for rule in policy.rules], settings], option=orjson.OPT_SORT_KEYS)
+    return not policy.fx and is_canonical(parts)
 
 
 def _settings(policy: CompiledPolicy, recall: Recall) -> dict[str, Any] | None:

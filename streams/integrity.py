@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from memory_service.recall import recorded
 from schemas.canonical import encode
 from schemas.digests import digest, digest_of
 from schemas.errors import IntegrityError, LumynError
 from schemas.ids import decision_id, time_ms_of
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR
-from schemas.record import ENGINE, record_digest
+from schemas.record import ADAPTER, ENGINE, record_digest
+from schemas.request import ADAPTER as REQUEST
 from schemas.request import Request, inputs_digest, stored_request
 from streams.control import ControlState, KillSwitch, compile_policy
 from streams.decide import Decision, Position, decide
@@ -29,11 +32,14 @@ class Check:
 
 
 def check_record(record: Mapping[str, Any]) -> list[Check]:
-    """The checks that need the record alone."""
+    """The checks that need the record alone. Where its digest or its shape fails, nothing in it is read further."""
+    sealed = [_sealed(record), _shaped(record)]
+    if not all(check.ok for check in sealed):
+        return sealed
     request, log = record["request"], record["log"]
     inline, given = _context(request)
     return [
-        _same("record_digest", record["record_digest"], record_digest(record)),
+        *sealed,
         _same("inputs_digest", record["inputs_digest"], inputs_digest(request)),
         _same("context.digest", given, digest_of(inline) if inline is not None and given else given),
         _same("decision_id", record["decision_id"], _expected_id(record, log)),
@@ -41,6 +47,24 @@ def check_record(record: Mapping[str, Any]) -> list[Check]:
         _same("request_id", record["request_id"], request.get("request_id")),
         _same("provenance", record["provenance"], request.get("provenance") or {}),
     ]
+
+
+def _sealed(record: Mapping[str, Any]) -> Check:
+    try:
+        return _same("record_digest", record.get("record_digest"), record_digest(record))
+    except LumynError as error:
+        return Check("record_digest", False, error.message)
+
+
+def _shaped(record: Mapping[str, Any]) -> Check:
+    for adapter, value, prefix in ((ADAPTER, record, ()), (REQUEST, record.get("request"), ("request",))):
+        try:
+            adapter.validate_python(value)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            path = ".".join(map(str, (*prefix, *problem["loc"])))
+            return Check("schema", False, f"the record's `{path}`: {problem['msg'].lower()}")
+    return Check("schema", True)
 
 
 def _context(request: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -126,7 +150,10 @@ def check_reproduction(record: Mapping[str, Any], policy: CompiledPolicy) -> Che
         return Check("reproduction", True, f"engine_changed: made by `{record['engine']}`, this is `{ENGINE}`")
     if INTERNAL_ERROR in record["reason_codes"]:
         return Check("reproduction", True, "the evaluation raised then; there is nothing to reproduce")
-    again = reproduce(record, policy).record
+    try:
+        again = reproduce(record, policy).record
+    except Exception as error:  # inputs that no decision could have had
+        return Check("reproduction", False, f"its inputs can't be decided: {type(error).__name__}")
     different = [key for key in again if again[key] != record.get(key)]
     detail = f"deciding again gives another `{different[0]}`: {_short(again[different[0]])}" if different else ""
     return Check("reproduction", not different, detail)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from schemas.canonical import decode, decode_trusted, encode
 from schemas.digests import digest
 from schemas.errors import BadPack, IntegrityError, LumynError, NotFound, StorageUnavailable
+from schemas.label import EVENT
 from schemas.limits import MAX_PACK_BYTES, MAX_POLICY_BYTES, MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.record import ADAPTER, SCHEMA
 from streams.signing import PublicKey, SigningKey
@@ -120,6 +121,16 @@ def read_pack(path: Path) -> Pack:
     signer = _signer(members, where)
     _check_shape(record, f"{where}:{RECORD}")
     return Pack(where, record, members[RECORD], request, members[POLICY], signer, labels if LABELS in members else None)
+
+
+def _event(line: bytes, where: str) -> dict[str, Any]:
+    """A label event. Each is checked as it comes, so that a bomb of empty lines or values ends at its first."""
+    event = decode(line, where=where, limit=MAX_RECORD_BYTES)
+    try:
+        EVENT.validate_python(event)
+    except ValidationError:
+        raise BadPack("not a label event", where=where) from None
+    return event  # type: ignore[no-any-return]
 
 
 def _members(path: Path) -> dict[str, bytes]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from schemas.canonical import decode_trusted, encode
 from schemas.digests import digest
 from schemas.errors import LumynError
+from schemas.ids import time_ms_of
 from streams.control import ControlState
+from streams.decide_agent import GROUP
 from streams.integrity import Check, check_policy, check_record, check_reproduction, recorded_policy
-from streams.log import Log
-from streams.topics import RECEIPTS, RECORDS, REQUESTS, full_name
+from streams.log import Log, Message
+from streams.topics import DEAD_LETTERS, RECEIPTS, RECORDS, REQUESTS, full_name
 
 
 def verify_record(log: Log, control: ControlState, raw: bytes, record: Mapping[str, Any]) -> list[Check]:
-    """Every check of a stored record, in the order in which they are made."""
+    """Every check of a stored record, in the order in which they are made; a record whose own digests fail ends it."""
     checks = [_canonical(raw, record), *check_record(record)]
+    if not all(check.ok for check in checks):
+        return checks
     checks += [_receipt(log, record), _request(log, record), _order(log, record)]
     try:
         source = control.compiled(record["policy"]["hash"]).source
@@ -29,23 +33,39 @@ def verify_record(log: Log, control: ControlState, raw: bytes, record: Mapping[s
 
 
 def _canonical(raw: bytes, record: Mapping[str, Any]) -> Check:
-    same = raw == encode(record)
+    try:
+        same = raw == encode(record)
+    except LumynError:
+        same = False
     return Check("canonical", same, "" if same else "the stored bytes are not the record's canonical bytes")
 
 
 def _receipt(log: Log, record: Mapping[str, Any]) -> Check:
-    """The receipt was written with the record; it holds the record's digest a second time."""
-    place = record["log"]
-    for message in log.read(RECEIPTS, place["partition"], max(0, place["offset"]), 1):
-        receipt = decode_trusted(message.value)
-        if receipt["source"] == place:
-            same = receipt["record_digest"] == record["record_digest"]
-            return Check("receipt", same, "" if same else "the receipt names another record_digest")
+    """The receipt was written with the record, and follows from it: a retry is answered by what it says."""
+    place, request = record["log"], record["request"]
+    expected = {
+        "source": place,
+        "tenant": record["tenant"],
+        "request_id": record["request_id"],
+        "body_digest": digest(encode(request, finite=True)),
+        "outcome": "decided",
+        "decision_id": record["decision_id"],
+        "record_digest": record["record_digest"],
+    }
+    key = f"{record['tenant']}/{record['request_id']}".encode() if record["request_id"] is not None else None
+    for message in log.read(RECEIPTS, place["partition"], place["offset"], 1):
+        if message.offset != place["offset"]:
+            break
+        receipt = _object(message)
+        wrong = [name for name in {**expected, **receipt} if receipt.get(name) != expected.get(name, receipt)]
+        if message.key != key:
+            wrong.append("key")
+        return Check("receipt", not wrong, f"the receipt has another {', '.join(wrong)}" if wrong else "")
     return Check("receipt", False, "no receipt for the record's offset")
 
 
 def _request(log: Log, record: Mapping[str, Any]) -> Check:
-    """The request in the log, where retention still holds it, is the record's."""
+    """The request in the log, where retention still holds it, is the record's, and so is its time."""
     place = record["log"]
     if place["topic"] != full_name(log.prefix, REQUESTS):
         return Check("request", False, f"the request's topic `{place['topic']}` is not this log's")
@@ -53,6 +73,8 @@ def _request(log: Log, record: Mapping[str, Any]) -> Check:
     if not messages or messages[0].offset != place["offset"]:
         expired = place["offset"] < log.begin(REQUESTS, place["partition"])
         return Check("request", expired, "the request has expired" if expired else "no request at its offset")
+    if messages[0].time_ms != time_ms_of(record["created_at"]):
+        return Check("request", False, "the log's time of the request is not the record's")
     same = digest(messages[0].value) == digest(encode(record["request"], finite=True))
     return Check("request", same, "" if same else "the log's request is not the record's")
 
@@ -64,39 +86,61 @@ def _order(log: Log, record: Mapping[str, Any]) -> Check:
     return Check("record", same, "" if same else "the log holds another record under this id")
 
 
-def verify_all(log: Log, control: ControlState, tenant: str | None = None) -> Any:
-    """Yield (decision_id, checks) for every stored record, and for receipts whose record is gone."""
+def verify_all(log: Log, control: ControlState, tenant: str | None = None) -> Iterator[tuple[str, list[Check]]]:
+    """Yield (decision_id, checks) for every stored record, and for what should be in the log and is gone.
+
+    With a `tenant`, sound records of others are passed over; one that fails is told whatever tenant it claims.
+    """
+    dead = {_place(_object(m).get("source")) for m in _messages(log, DEAD_LETTERS, 0, 0)}
     for partition in range(log.partitions(RECORDS)):
-        offset = 0
         seen: set[str] = set()
-        while messages := log.read(RECORDS, partition, offset):
-            for message in messages:
+        for message in _messages(log, RECORDS, partition, 0):
+            record = _object(message)
+            if not isinstance(record.get("decision_id"), str):
                 place = f"{message.topic}/{message.partition}/{message.offset}"
-                record = _whole(message.value)
-                if record is None:
-                    yield place, [Check("record_digest", False, "the stored bytes are not a record any more")]
-                    continue
-                seen.add(record["decision_id"])
-                if tenant is None or record["tenant"] == tenant:
-                    yield record["decision_id"], verify_record(log, control, message.value, record)
-            offset = messages[-1].offset + 1
-        yield from _dropped(log, partition, seen)
+                yield place, [Check("record_digest", False, "the stored bytes are not a record any more")]
+                continue
+            seen.add(record["decision_id"])
+            checks = verify_record(log, control, message.value, record)
+            if tenant in (None, record.get("tenant")) or not all(check.ok for check in checks):
+                yield record["decision_id"], checks
+        yield from _gone(log, partition, seen, dead)
 
 
-def _whole(raw: bytes) -> dict[str, Any] | None:
-    try:
-        record = decode_trusted(raw)
-        record["decision_id"], record["log"]["offset"], record["tenant"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return record  # type: ignore[no-any-return]
+def _gone(log: Log, partition: int, records: set[str], dead: set[Any]) -> Iterator[tuple[str, list[Check]]]:
+    """Every request below the reader's position has its receipt, and every receipt what it speaks of."""
+    requests = {m.offset: digest(m.value) for m in _messages(log, REQUESTS, partition, 0)}
+    receipts = {m.offset: _object(m) for m in _messages(log, RECEIPTS, partition, 0)}
+    first = min((*requests, *receipts), default=0)
+    for offset in range(first, max(log.committed(GROUP, REQUESTS, partition), *receipts, 0)):
+        if offset not in receipts:
+            yield f"{REQUESTS}/{partition}/{offset}", [Check("receipt", False, "it was decided, its receipt is gone")]
+    for offset, receipt in receipts.items():
+        name, outcome = receipt.get("decision_id"), receipt.get("outcome")
+        place = f"{RECEIPTS}/{partition}/{offset}"
+        if outcome in ("decided", "duplicate", "conflict"):
+            if name not in records:
+                yield str(name), [Check("record", False, f"its receipt ({place}) is there, the record is gone")]
+        elif outcome != "rejected" or _place(receipt.get("source")) not in dead:
+            yield place, [Check("receipt", False, "it is neither a decision's nor a dead letter's")]
+        if requests.get(offset, receipt.get("body_digest")) != receipt.get("body_digest"):
+            yield place, [Check("receipt", False, "its body_digest is not the digest of the request in the log")]
 
 
-def _dropped(log: Log, partition: int, seen: set[str]) -> Any:
-    offset = 0
-    while messages := log.read(RECEIPTS, partition, offset):
-        for message in messages:
-            receipt = decode_trusted(message.value)
-            if receipt["outcome"] == "decided" and receipt["decision_id"] not in seen:
-                yield receipt["decision_id"], [Check("record", False, "its receipt is there, the record is gone")]
+def _messages(log: Log, topic: str, partition: int, offset: int) -> Iterator[Message]:
+    while messages := log.read(topic, partition, offset):
+        yield from messages
         offset = messages[-1].offset + 1
+
+
+def _object(message: Message) -> dict[str, Any]:
+    """The object in a message; an empty one when its bytes are no object any more."""
+    try:
+        value = decode_trusted(message.value)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _place(source: Any) -> Any:
+    return (source.get("topic"), source.get("partition"), source.get("offset")) if isinstance(source, dict) else None

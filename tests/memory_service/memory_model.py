@@ -241,10 +241,13 @@ class Model:
         nearest = ranked(harmful)[:1]
         denied = ranked([k for k in fine if k.verdict == "DENY" and k.label == "failure"])
         bare = search.query.without_text
+        wrong = {k.memory_id for k in known if k.meaning == "harmful"}
         return {
             "failures": ranked([k for k in known if k.label == "failure"])[: search.top_k],
             "successes": ranked([k for k in known if k.label == "success"])[: search.top_k],
-            "nearby": ranked([k for k in known if k.meaning != "neutral"])[: search.neighbours],
+            "nearby": [(h[1], h[0] in wrong) for h in ranked([k for k in known if k.meaning != "neutral"])][
+                : search.neighbours
+            ],
             "harmful": nearest,
             "harmful_without_text": [] if bare is None else ranked(harmful, bare)[:1],
             "fine": ranked(fine)[:1],
@@ -261,8 +264,8 @@ def hit(known: Known, query: np.ndarray) -> tuple[Any, ...]:
 
 def plain(found: Any) -> dict[str, Any]:
     """A store's `Found` in the model's form."""
-    out: dict[str, Any] = {}
-    for name in ("failures", "successes", "nearby", "harmful", "harmful_without_text", "fine", "softening"):
+    out: dict[str, Any] = {"nearby": list(found.nearby)}
+    for name in ("failures", "successes", "harmful", "harmful_without_text", "fine", "softening"):
         value = getattr(found, name)
         hits = value if isinstance(value, tuple) else [] if value is None else [value]
         out[name] = [(h.point.memory_id, h.dot, h.dots) for h in hits]

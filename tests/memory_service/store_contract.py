@@ -229,7 +229,8 @@ class MemoryStoreContract:
         memory.say(decision("A"))
         memory.say(decision("B"))
         found = memory.ask(leave_out="A")
-        assert ids(found.failures) == ids(found.nearby) == [found.harmful.point.memory_id] == ["B"]
+        assert ids(found.failures) == [found.harmful.point.memory_id] == ["B"]
+        assert found.nearby == ((found.harmful.dot, True),)
 
     def test_one_batch_answers_each_search_for_itself_and_in_order(self, memory):
         memory.say(decision("A"))
@@ -246,7 +247,7 @@ class MemoryStoreContract:
         found = memory.ask(top_k=3)
         assert ids(found.failures) == ["A", "B", "C"]
         assert found.harmful.point.memory_id == "A"
-        assert len({h.dot for h in found.nearby}) == 1
+        assert found.nearby == ((found.harmful.dot, True),) * 4
 
     def test_nearer_comes_first_whatever_the_id(self, memory):
         memory.say(decision("A", tier="new", intent="send the parcel again"))
@@ -294,7 +295,7 @@ class MemoryStoreContract:
         found = memory.ask(amount=1000)
         assert found.fine is None and found.harmful is None
         assert ids(found.successes) == ["A"] and ids(found.failures) == ["B"]
-        assert sorted(ids(found.nearby)) == ["A", "B"]
+        assert sorted(harmful for _, harmful in found.nearby) == [False, True]
 
     def test_a_failed_denial_softens_only_when_it_is_as_near_as_the_nearest_harm(self, memory):
         memory.say(decision("D", verdict="DENY"), FAILED)

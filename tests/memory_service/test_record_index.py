@@ -21,13 +21,14 @@ from schemas.digests import digest
 from schemas.errors import BadInput, StorageUnavailable, UsageError
 from schemas.ids import iso_time
 from schemas.label import LabelEvent
-from schemas.query import Query, matches, parse_query
+from schemas.query import Field, Query, Range, matches, parse_query
 from streams.index_sync import catch_up, fetcher
 from streams.local_log import LocalLog
 from streams.log import Append
 from streams.topics import LABELS, RECORDS
 
 NOW = 1_734_620_430_000
+CREATED = Field("created_at", "time")
 Record = dict[str, Any]
 
 
@@ -308,6 +309,27 @@ class RecordIndexContract:
         assert index.count(query("provenance.trace = null"), tenant="default", fetch=fetch) == 0
         assert index.count(query("provenance.trace >= 't24' AND provenance.trace < 't25'"), tenant="default",
                            fetch=fetch) == 111  # fmt: skip
+
+    @pytest.mark.parametrize(("bounds", "found"), [
+        (Range(CREATED, NOW, NOW + 2), [0, 1, 2]), (Range(CREATED, NOW, NOW + 2, above=True), [1, 2]),
+        (Range(CREATED, NOW, NOW + 2, below=True), [0, 1]), (Range(CREATED, low=NOW + 1), [1, 2]),
+        (Range(CREATED, high=NOW), [0]), (Range(CREATED, -5, 1 << 60), [0, 1, 2]),
+        (Range(CREATED, low=1 << 60), []), (Range(CREATED, high=-1), []),
+    ])  # fmt: skip
+    def test_times_are_found_to_the_millisecond(self, index: RecordIndex, bounds: Range, found: list[int]) -> None:
+        records = [record(0, at=NOW), record(2**80 - 1, at=NOW + 1), record(2**80 - 1, at=NOW + 2)]
+        index.apply(placed(records))
+        listed = index.find(Query("", bounds), tenant="default", newest_first=False)
+        assert ids(listed) == [records[n]["decision_id"] for n in found]
+
+    def test_dotted_provenance_is_found_whether_its_key_or_its_path_has_the_dot(self, index: RecordIndex) -> None:
+        records = [record(n, provenance=p) for n, p in enumerate([
+            {"a.b": "x"}, {"a": {"b": "x"}}, {"a": "x"}, {"a.b": None, "a": {"b": "x"}}, {"a": {"b": ["y", "x"]}}
+        ])]  # fmt: skip
+        index.apply(placed(records))
+        found = index.find(query("provenance.a.b = x"), tenant="default", newest_first=False,
+                           fetch=fetch_from(records))  # fmt: skip
+        assert [item.offset for item in found] == [0, 1, 4]
 
     def test_ids_by_prefix(self, index: RecordIndex) -> None:
         records = [record(n, tenant="ab"[n % 2]) for n in range(4)]

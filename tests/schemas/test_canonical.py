@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from schemas.canonical import decode, decode_trusted, encode, number_text, tidy
 from schemas.digests import digest, digest_of
 from schemas.errors import BadJson, LumynError, TooLarge
-from schemas.limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_SAFE_INTEGER
+from schemas.limits import MAX_BODY_BYTES, MAX_RECORD_DEPTH, MAX_SAFE_INTEGER
 
 LONE = "\ud800"
 
@@ -186,10 +186,10 @@ class TestEncoding:
             encode(value)
 
     def test_nesting_is_bounded_and_the_bound_itself_is_accepted(self):
-        assert encode(nested(MAX_DEPTH)) == b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+        assert encode(nested(MAX_RECORD_DEPTH)) == b"[" * MAX_RECORD_DEPTH + b"]" * MAX_RECORD_DEPTH
         for finite in (False, True):
-            with pytest.raises(TooLarge, match="64 levels"):
-                encode(nested(MAX_DEPTH + 1), finite=finite)
+            with pytest.raises(TooLarge, match=f"{MAX_RECORD_DEPTH} levels"):
+                encode(nested(MAX_RECORD_DEPTH + 1), finite=finite)
 
     def test_many_small_containers_are_not_taken_for_depth(self):
         assert encode([[{}] for _ in range(500)]) == b"[" + b",".join([b"[{}]"] * 500) + b"]"
@@ -218,7 +218,7 @@ class TestEncoding:
             lambda: OrderedDict(a=2**60),
             lambda: OrderedDict({1: 2}),
             lambda: type("Text", (str,), {})(LONE),
-            lambda: OrderedDict(a=nested(MAX_DEPTH)),
+            lambda: OrderedDict(a=nested(MAX_RECORD_DEPTH)),
         ],
         ids=["nan float", "nan inside", "big integer inside", "number as key", "lone surrogate", "too deep"],
     )

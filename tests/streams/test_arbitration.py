@@ -29,7 +29,7 @@ policy: refunds
 version: 1.0.0
 default: {verdict: %(default)s, reason_codes: [BY_DEFAULT]}
 rules:
-  - {id: R_RISK, stage: HARD_BLOCKS, if: {risk: {gte: 0.8}}, then: {verdict: DENY, reason_codes: [RISK]}}
+  - {id: R_RISK, stage: HARD_BLOCKS, if: {risk: {gte: 0.8}}, then: {verdict: DENY, reason_codes: [RISK], queries: [why]}}
   - {id: R_FAST, stage: HARD_BLOCKS, if: {fast: true}, then: {verdict: DENY, reason_codes: [FAST]}}
   - {id: R_LAW, stage: HARD_BLOCKS, immune: true, if: {banned: true}, then: {verdict: DENY, reason_codes: [LAW]}}
   - {id: R_KYC, stage: REQUIREMENTS, if: {kyc: false}, then: {verdict: ABSTAIN, reason_codes: [NO_KYC]}}
@@ -196,6 +196,11 @@ def test_what_an_allow_obliges_to_goes_with_it():
     assert outcome({}, recall()).obligations == ({"log": "it"},)
     assert outcome({}, recall(harmful=0.95)).obligations == ()
     assert outcome({}, recall(harmful=0.85)).obligations == ()
+
+
+def test_what_a_denial_asks_for_goes_with_it_when_it_is_softened():
+    assert outcome(RISK, recall()).queries == ("why",)
+    assert outcome(RISK, recall(soft=[(0.95, R)])).queries == ()
 
 
 @pytest.mark.parametrize(
