@@ -8,10 +8,13 @@ from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import IntegrityError, NotFound, UsageError
 from schemas.ids import id_prefix, is_decision_id
+from streams.integrity import check_record, require
 from streams.log import Message
 from streams.topics import RECORDS
 
 _SHOWN = 5
+_SHOWN_CHARS = 64
+_MOST_KEYS = 1000
 
 
 def find_record(home: Home, text: str, tenant: str | None = None) -> tuple[bytes, dict[str, Any]]:
@@ -19,23 +22,38 @@ def find_record(home: Home, text: str, tenant: str | None = None) -> tuple[bytes
     tenant = tenant or home.settings.tenant
     prefix = id_prefix(text)
     if prefix is None:
-        raise NotFound(f"`{text[:64]}` is not a decision id", help="an id looks like 01JBQX8P2M4T5V6W7X8Y9Z0A1B")
-    keys = [prefix.encode()] if is_decision_id(prefix) else home.log.keys_from(RECORDS, prefix.encode(), 1000)
+        raise NotFound(f"`{shown(text)}` is not a decision id", help="an id looks like 01JBQX8P2M4T5V6W7X8Y9Z0A1B")
+    keys = [prefix.encode()] if is_decision_id(prefix) else home.log.keys_from(RECORDS, prefix.encode(), _MOST_KEYS)
     found = [
         (message, record)
         for key in keys
         if (message := home.log.latest(RECORDS, key)) is not None
         and (record := _decoded(message)).get("tenant") == tenant
     ]
+    if len(keys) == _MOST_KEYS and len(found) < 2:  # the one that fits may not be the only one
+        raise UsageError(f"`{shown(text)}` is too short to find one decision", help="give more of the id")
     if not found:
-        raise NotFound(f"no decision `{text}`", help="`lumyn list` shows the latest ones")
+        raise NotFound(f"no decision `{shown(text)}`", help="`lumyn list` shows the latest ones")
     if len(found) > 1:
         names = ", ".join(key.key.decode() for key, _ in found[:_SHOWN] if key.key)
         raise UsageError(
-            f"`{text}` fits {len(found)} decisions: {names}{', ...' if len(found) > _SHOWN else ''}",
+            f"`{shown(text)}` fits {len(found)} decisions: {names}{', ...' if len(found) > _SHOWN else ''}",
             help="give more of the id",
         )
     return found[0][0].value, found[0][1]
+
+
+def sound_record(home: Home, text: str, tenant: str | None = None) -> tuple[bytes, dict[str, Any]]:
+    """Like `find_record`, for showing: a record that does not say what was decided raises `IntegrityError`."""
+    raw, record = find_record(home, text, tenant)
+    require(check_record(record), where=f"decision {record.get('decision_id') or shown(text)}")
+    return raw, record
+
+
+def shown(text: str) -> str:
+    """What a user gave as an id, fit to be part of one line."""
+    cut = text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
 
 
 def _decoded(message: Message) -> dict[str, Any]:
@@ -43,9 +61,9 @@ def _decoded(message: Message) -> dict[str, Any]:
         record = decode_trusted(message.value)
     except ValueError:
         record = None
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or not isinstance(record.get("tenant"), str):
         raise IntegrityError(
-            "record_digest failed (the stored record is not JSON any more)",
+            "record_digest failed (the stored bytes are not a record any more)",
             where=f"{message.topic}/{message.partition}/{message.offset}",
         )
     return record

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lumyn.config import LumynConfig
-from lumyn.lookup import find_record
+from lumyn.lookup import find_record, sound_record
 from lumyn.wiring import Home, existing_home, load_policy_file, open_home
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError
@@ -122,19 +122,19 @@ def label_request(
 
 
 def show(decision_id: str, config: LumynConfig | None = None) -> dict[str, Any]:
-    """A record and its events: `{"record": ..., "events": [...]}`. Raises `NotFound`."""
+    """A record and its events: `{"record": ..., "events": [...]}`. Raises `NotFound`, `IntegrityError`."""
     from streams.label_agent import events_of
 
     home = existing_home(config)
-    _, record = find_record(home, decision_id)
+    _, record = sound_record(home, decision_id)
     return {"record": record, "events": events_of(home.log, record["decision_id"])}
 
 
 def explain(decision_id: str, config: LumynConfig | None = None) -> str:
-    """Plain English from the record alone."""
+    """Plain English from the record alone. Raises `NotFound`, `IntegrityError`."""
     from streams.explain import explain_record
 
-    _, record = find_record(existing_home(config), decision_id)
+    _, record = sound_record(existing_home(config), decision_id)
     return explain_record(record)
 
 

@@ -133,6 +133,7 @@ def _columns(points: Sequence[Point]) -> dict[str, Any]:
         "to": np.array([p.to_version for p in points], dtype=np.int64),
         "id": np.array([p.memory_id for p in points]),
         "amount": np.array([np.nan if p.amount is None else p.amount for p in points], dtype=np.float64),
+        "amountless": np.array([p.amount is None and p.comparable for p in points]),
         "failure": np.array([p.label == "failure" for p in points]),
         "success": np.array([p.label == "success" for p in points]),
         "harmful": np.array([p.meaning == "harmful" for p in points]),
@@ -190,10 +191,10 @@ class _Scored:
             return mask & (self.view.unknown | (self.view.column["amount"] <= amount * self.search.amount_within))  # type: ignore[no-any-return]
 
     def fine(self, column: str) -> Mask:
-        """Fine points past the amount gate: from amount / within on. Without an amount on one side none counts."""
+        """Fine points past the amount gate: from amount / within on; without amounts, those that have none either."""
         amount, mask = self.search.amount, self.view.column[column]
         if amount is None:
-            return mask & self.view.unknown  # type: ignore[no-any-return]
+            return mask & self.view.column["amountless"] & self.search.comparable  # type: ignore[no-any-return]
         with np.errstate(invalid="ignore"):
             return mask & (self.view.column["amount"] >= amount / self.search.amount_within)  # type: ignore[no-any-return]
 

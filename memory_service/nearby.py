@@ -21,7 +21,7 @@ class Rate:
     n_effective: float
 
 
-UNKNOWN = Rate(None, 0.0, 1.0, 0.0)
+UNKNOWN = Rate(None, 0, 1, 0)
 
 
 def weighted_rate(neighbours: Iterable[tuple[float, bool]]) -> Rate:

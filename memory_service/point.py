@@ -30,6 +30,8 @@ class Point:
     from_version: int
     to_version: int
     vector: Array
+    comparable: bool = True
+    """False: the decision has an amount that can't be compared; not the same as having none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 PROFILE_ID = "default/1"
@@ -40,7 +41,8 @@ _TIME_NAME = re.compile(r"(^|_)(at|date|time|timestamp|datetime|dob|ts)$")
 _ID_VALUE = re.compile(
     r"^(sha\d+:|[0-9a-f]{8}-[0-9a-f]{4}-|[0-9a-f]{16,}$|\d{4}-\d\d-\d\d([T ]|$)|[0-7][0-9A-HJKMNP-TV-Z]{25}$)", re.I
 )
-_ID_WORD = re.compile(r"\b(?=[\w-]*\d)[\w-]{6,}\b")
+_ID_WORD = re.compile(r"\b(?=[\w-]*\d)[\w-]{6,}\b", re.ASCII)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _LONGEST_CATEGORY = 64
 _MOST_WORDS_IN_CATEGORY = 5
 _MOST_FACTS = 256
@@ -82,7 +84,7 @@ def facts_of(part: Mapping[str, Any]) -> MemoryFacts:
     numbers: list[tuple[str, float]] = []
 
     def walk(path: str, name: str, value: Any) -> None:
-        if len(categories) + len(numbers) >= _MOST_FACTS:
+        if value is None or len(categories) + len(numbers) >= _MOST_FACTS or _is_left_out(name):
             return
         if isinstance(value, dict):
             for key in sorted(value):
@@ -92,8 +94,6 @@ def facts_of(part: Mapping[str, Any]) -> MemoryFacts:
                 numbers.append((f"{path}.count", float(len(value))))
             for item in value[:32]:
                 walk(path, name, item)
-        elif value is None or _ID_NAME.search(name.lower()) or _TIME_NAME.search(name.lower()):
-            return
         elif isinstance(value, bool):
             categories.append(f"{path}={'true' if value else 'false'}")
         elif isinstance(value, int | float):
@@ -110,6 +110,13 @@ def facts_of(part: Mapping[str, Any]) -> MemoryFacts:
     return MemoryFacts(_without_ids("\n".join(text)), tuple(dict.fromkeys(categories)), tuple(numbers))
 
 
+@lru_cache(maxsize=16384)
+def _is_left_out(name: str) -> bool:
+    """Whether a name, snake_case or camelCase, is that of an id, a digest or a time."""
+    snake = _CAMEL.sub("_", name).lower().replace("-", "_")
+    return bool(_ID_NAME.search(snake) or _TIME_NAME.search(snake))
+
+
 def _without_ids(text: str) -> str:
     """Text without order numbers, hashes and the like: they say nothing of what is meant, and are never the same."""
     return " ".join(_ID_WORD.sub(" ", text).split())
@@ -117,6 +124,11 @@ def _without_ids(text: str) -> str:
 
 def _is_prose(value: str) -> bool:
     return len(value) > _LONGEST_CATEGORY or value.count(" ") >= _MOST_WORDS_IN_CATEGORY
+
+
+def has_comparable_amount(part: Mapping[str, Any]) -> bool:
+    """False where there is an amount that can't be compared (another currency, not a number); True also without one."""
+    return part["action"].get("amount") is None or amount_of(part) is not None
 
 
 def amount_of(part: Mapping[str, Any]) -> float | int | None:

@@ -8,7 +8,7 @@ from typing import Any
 from memory_service.blocks import BLOCKS, UNIT, score_of
 from memory_service.nearby import weighted_rate
 from memory_service.point import Hit
-from memory_service.profile import amount_of, remembered_part
+from memory_service.profile import amount_of, has_comparable_amount, remembered_part
 from memory_service.recall import Asked, CountedHit, Recall, unavailable
 from memory_service.store import Found, MemoryStore, Search
 from memory_service.vectoriser import Vectoriser, query_of
@@ -39,6 +39,7 @@ class Recaller:
                 top_k=a.settings.top_k,
                 neighbours=a.settings.neighbours,
                 leave_out=a.leave_out,
+                comparable=has_comparable_amount(part),
             )
             for a, part, vector in zip(asked, parts, vectors, strict=True)
         ]

@@ -17,7 +17,7 @@ import numpy as np
 from memory_service.exact_index import ExactIndex
 from memory_service.fold import DecisionLabels, apply_event, standing
 from memory_service.point import OPEN, Point
-from memory_service.profile import amount_of
+from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.store import Found, Search, Watermark
 from memory_service.vectoriser import Vectoriser
 from schemas.canonical import decode_trusted, encode
@@ -150,6 +150,7 @@ class SqliteMemoryStore:
             "verdict": labels.decision["verdict"],
             "rules": labels.decision["rules"],
             "amount": amount_of(labels.decision["facts"]),
+            "comparable": has_comparable_amount(labels.decision["facts"]),
         }
         self._db.execute(
             "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -198,7 +199,8 @@ class SqliteMemoryStore:
                 "ORDER BY memory_id",
                 (at, at, tenant, tenant),
             ).fetchall()
-        yield from map(_point, rows)
+            points = [_point(row) for row in rows]
+        yield from points
 
     def is_remembered(self, memory_id: str) -> bool:
         with self._lock, self._guard():
@@ -234,6 +236,7 @@ def _point(row: Sequence[Any]) -> Point:
         rules=tuple(value["rules"]),
         amount=value["amount"],
         contested=value["contested"],
+        comparable=value["comparable"],
         labeller=value["labeller"],
         summary=value["summary"],
         from_version=from_version,

@@ -34,6 +34,8 @@ class Search:
     top_k: int
     neighbours: int
     leave_out: str | None = None
+    comparable: bool = True
+    """False: there is an amount, but in a currency that can't be compared; then no fine neighbour counts."""
 
 
 @dataclass(frozen=True, slots=True)

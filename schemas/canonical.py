@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -68,44 +69,48 @@ def is_canonical(data: bytes) -> bool:
 def _plain(value: Any, depth: int) -> bool:
     """Whether orjson's bytes are the canonical bytes; raises `BadJson` for what JSON can't hold."""
     kind = type(value)
-    if kind is str:
+    if value is None or kind is bool:
+        return True
+    if isinstance(value, str):
         if not value.isascii():
             _check_text(value)
-        return True
-    if kind is bool or value is None:
-        return True
-    if kind is int:
-        if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
-            return True
-        raise BadJson(f"integer {str(value)[:24]} is beyond 2^53-1, which JSON readers do not keep exactly")
-    if kind is float:
+        return kind is str
+    if isinstance(value, int):
+        if not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+            raise BadJson(f"integer {str(int(value))[:24]} is beyond 2^53-1, which JSON readers do not keep exactly")
+        return kind is int
+    if isinstance(value, float):
         if not math.isfinite(value):
-            raise BadJson(f"`{value}` is not a JSON number")
+            raise BadJson(f"`{float(value)}` is not a JSON number")
         if MAX_SAFE_INTEGER < abs(value) < 1e21:  # its text would be an integer that readers do not keep exactly
-            raise BadJson(f"number {value!r} is an integer beyond 2^53-1")
-        return (1e-5 <= value < 1e15 or -1e15 < value <= -1e-5) and not value.is_integer()
+            raise BadJson(f"number {float(value)!r} is an integer beyond 2^53-1")
+        return kind is float and 1e-5 <= abs(value) < 1e15 and not value.is_integer()
     if depth >= MAX_RECORD_DEPTH:
         raise TooLarge(f"nested deeper than {MAX_RECORD_DEPTH} levels")
-    if kind is dict:
-        plain = True
-        for key, item in value.items():
-            if type(key) is not str:
-                raise BadJson(f"key `{key!r}` is not a string")
-            if not key.isascii():
-                _check_text(key)
-                plain = plain and max(key) < "\ud800"
-            if not _plain(item, depth + 1):
-                plain = False
-        return plain
-    if kind is list or kind is tuple:
-        plain = True
-        for item in value:
-            if not _plain(item, depth + 1):
-                plain = False
-        return plain
-    if isinstance(value, str | int | float | dict | list):
-        return False
+    if isinstance(value, dict):
+        return _plain_keys(value) & _all_plain(value.values(), depth) & (kind is dict)
+    if isinstance(value, list | tuple):
+        return _all_plain(value, depth) & (kind in (list, tuple))
     raise BadJson(f"`{kind.__name__}` is not a JSON value")
+
+
+def _all_plain(items: Iterable[Any], depth: int) -> bool:
+    plain = True
+    for item in items:  # to the end: what JSON can't hold must raise wherever it stands
+        plain &= _plain(item, depth + 1)
+    return plain
+
+
+def _plain_keys(value: dict[Any, Any]) -> bool:
+    plain = True
+    for key in value:
+        if not isinstance(key, str):
+            raise BadJson(f"key `{key!r}` is not a string")
+        if not key.isascii():
+            _check_text(key)
+            plain = plain and max(key) < "\ud800"
+        plain = plain and type(key) is str
+    return plain
 
 
 def _check_text(text: str) -> None:
@@ -167,43 +172,69 @@ def number_text(value: float) -> str:
     return f"{sign}{mantissa}e{'+' if power > 0 else '-'}{abs(power)}"
 
 
-class _Duplicate(ValueError):
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
+class _Fault(ValueError):
+    """Something that JSON's grammar allows or Python's reader accepts, and we don't."""
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _Duplicate(key)
-            seen.add(key)
+        raise _Fault
     return out
 
 
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"`{text}` is not a JSON number")
+def _no_constant(_: str) -> Any:
+    raise _Fault
 
 
 def _integer(text: str) -> int:
-    if len(text) > 20 or abs(int(text)) > MAX_SAFE_INTEGER:
-        raise ValueError(f"integer {text[:24]} is beyond 2^53-1, which JSON readers do not keep exactly")
+    if _bad_number(text):
+        raise _Fault
     return int(text)
 
 
 def _float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"number {text[:24]} is beyond a double")
-    return value
+    if _bad_number(text):
+        raise _Fault
+    return float(text)
+
+
+def _bad_number(text: str) -> str | None:
+    """What is wrong with a number as it is written."""
+    if text in ("NaN", "Infinity", "-Infinity"):
+        return f"`{text}` is not a JSON number"
+    if text.lstrip("-").isdigit():
+        if len(text) > 20 or abs(int(text)) > MAX_SAFE_INTEGER:
+            return f"integer {text[:24]} is beyond 2^53-1, which JSON readers do not keep exactly"
+    elif not math.isfinite(float(text)):
+        return f"number {text[:24]} is beyond a double"
+    return None
 
 
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_constant=_no_constant, parse_int=_integer, parse_float=_float
 )
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
+
+
+def _first_fault(text: str) -> tuple[int, str]:
+    """Where the first fault of well-formed JSON stands, and what it is: read again token by token."""
+    keys: list[set[str]] = []
+    word, at = "", 0
+    for found in _TOKEN.finditer(text):
+        before, before_at, word, at = word, at, found[0], found.start()
+        if word in "{[":
+            keys.append(set())
+        elif word in "}]":
+            keys.pop()
+        elif word == ":":
+            key = json.loads(before)
+            if key in keys[-1]:
+                return before_at, f"duplicate key `{key}`"
+            keys[-1].add(key)
+        elif (word[0] in "-NI" or word[0].isdigit()) and (problem := _bad_number(word)):
+            return at, problem
+    return 0, "not JSON"
 
 
 def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYTES, depth: int = MAX_DEPTH) -> Any:
@@ -225,10 +256,9 @@ def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYT
         raise BadJson(
             f"malformed JSON: {error.msg[:1].lower()}{error.msg[1:]}", where=f"{where}:{error.lineno}:{error.colno}"
         ) from None
-    except _Duplicate as error:
-        raise BadJson(f"duplicate key `{error.key}`", where=_place_of_key(text, error.key, where)) from None
-    except ValueError as error:
-        raise BadJson(str(error), where=_place_of(text, str(error), where)) from None
+    except _Fault:
+        at, problem = _first_fault(text)
+        raise BadJson(problem, where=_line_column(text, at, where)) from None
     except RecursionError:
         raise TooLarge(f"nested deeper than {depth} levels", where=where) from None
     if "\\u" in text:
@@ -272,20 +302,3 @@ def check_depth(text: str, where: str, limit: int = MAX_DEPTH) -> None:
 def _line_column(text: str, index: int, where: str) -> str:
     line = text.count("\n", 0, index) + 1
     return f"{where}:{line}:{index - text.rfind(chr(10), 0, index)}"
-
-
-def _place_of_key(text: str, key: str, where: str) -> str:
-    needle = json.dumps(key, ensure_ascii=False)
-    first = text.find(needle)
-    second = text.find(needle, first + 1)
-    return _line_column(text, second, where) if second >= 0 else where
-
-
-def _place_of(text: str, message: str, where: str) -> str:
-    for token in ("-Infinity", "Infinity", "NaN"):
-        if f"`{token}`" in message and token in text:
-            return _line_column(text, text.find(token), where)
-    words = message.split(" ")
-    if len(words) > 1 and words[0] in ("integer", "number") and words[1] in text:
-        return _line_column(text, text.find(words[1]), where)
-    return where

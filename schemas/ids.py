@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from ulid import ULID
 
-_ULID = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$")
-_PREFIX = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{0,25}$")
+_ULID = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
+_PREFIX = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{0,25}\Z")
 
 
 def decision_id(topic: str, partition: int, offset: int, time_ms: int) -> str:

@@ -16,7 +16,7 @@ from schemas.digests import digest, digest_of
 from schemas.errors import BadRequest, LumynError, TooLarge
 from schemas.limits import MAX_BODY_BYTES
 
-TENANT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 DEFAULT_TENANT = "default"
 
 

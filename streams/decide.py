@@ -71,8 +71,11 @@ def internal_error(
     links: Mapping[str, Any] | None = None,
 ) -> Decision:
     """The record of a request whose evaluation raised: ABSTAIN, so that nothing is lost and nothing is let through."""
+    switches = control.switches_for(request.tenant, request.value["action"]["type"], policy.name)
     outcome = Outcome("ABSTAIN", (INTERNAL_ERROR,), (), (), ())
-    return _seal(request, position, policy, control.version, (), OFF, outcome, links or {})
+    if switches:
+        outcome = Outcome("DENY", (KILL_SWITCH, INTERNAL_ERROR), (), (), ())
+    return _seal(request, position, policy, control.version, switches, OFF, outcome, links or {})
 
 
 def _outcome(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +94,7 @@ class DecideAgent:
 
     def drain(self, limit: int = _MOST_AT_ONCE) -> int:
         """Decide up to `limit` waiting requests of each partition; returns how many there were."""
-        with self._turn, self._log.transaction() as transaction:
+        with self._turn, self._restored(), self._log.transaction() as transaction:
             self._catch_up(transaction, [])
             waiting = [
                 message
@@ -117,7 +118,7 @@ class DecideAgent:
         with self._queue_lock:
             jobs, self._queue = self._queue, []
         try:
-            with self._log.transaction() as transaction:
+            with self._restored(), self._log.transaction() as transaction:
                 self._run_jobs(transaction, jobs)
         except BaseException as error:
             for job in jobs:
@@ -127,6 +128,16 @@ class DecideAgent:
         finally:
             for job in jobs:
                 job.done = True
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        """What a transaction read of its own control events is forgotten when it does not commit."""
+        control = self._control
+        try:
+            yield
+        except BaseException:
+            self._control = control
+            raise
 
     def _run_jobs(self, transaction: Transaction, jobs: Sequence[_Job]) -> None:
         self._catch_up(transaction, [job.policy for job in jobs])

@@ -35,6 +35,8 @@ _LIMITS = {
 }
 _REQUIRED = (RECORD, REQUEST, POLICY)
 _SIGNATURE_SCHEMA = "lumyn.signature/1"
+_ALGORITHM = "ed25519"
+_SIGNATURE_KEYS = {"schema", "algorithm", "key_id", "public_key", "members", "signature"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -78,7 +80,7 @@ def write_pack(
 def _sign(digests: dict[str, str], key: SigningKey) -> dict[str, Any]:
     return {
         "schema": _SIGNATURE_SCHEMA,
-        "algorithm": "ed25519",
+        "algorithm": _ALGORITHM,
         "key_id": key.public.key_id,
         "public_key": key.public.text,
         "members": digests,
@@ -109,23 +111,21 @@ def read_pack(path: Path) -> Pack:
     missing = [name for name in _REQUIRED if name not in members]
     if missing:
         raise BadPack(f"`{missing[0]}` is missing from the pack", where=where)
+    signer = _signer(members, where)
     try:
         record = decode(members[RECORD], where=f"{where}:{RECORD}", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
         request = decode(members[REQUEST], where=f"{where}:{REQUEST}", limit=MAX_RECORD_BYTES)
-        labels = [
-            decode(line, where=f"{where}:{LABELS}", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
-            for line in members.get(LABELS, b"").splitlines()
-        ]
+        lines = io.BytesIO(members.get(LABELS, b""))
+        labels = [_event(line, f"{where}:{LABELS}:{number}") for number, line in enumerate(lines, start=1)]
     except LumynError as error:
         raise BadPack(error.message, where=error.where) from None
-    signer = _signer(members, where)
     _check_shape(record, f"{where}:{RECORD}")
     return Pack(where, record, members[RECORD], request, members[POLICY], signer, labels if LABELS in members else None)
 
 
 def _event(line: bytes, where: str) -> dict[str, Any]:
     """A label event. Each is checked as it comes, so that a bomb of empty lines or values ends at its first."""
-    event = decode(line, where=where, limit=MAX_RECORD_BYTES)
+    event = decode(line, where=where, limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
     try:
         EVENT.validate_python(event)
     except ValidationError:
@@ -189,7 +189,11 @@ def _signer(members: Mapping[str, bytes], where: str) -> PublicKey | None:
         key = PublicKey.from_text(value["public_key"])
         digests, signature = value["members"], value["signature"]
         signed = encode(digests)
-        if value["schema"] != _SIGNATURE_SCHEMA or value["key_id"] != key.key_id:
+        if set(value) != _SIGNATURE_KEYS or not isinstance(digests, dict) or not isinstance(signature, str):
+            raise BadPack("signature: it can't be read", where=f"{where}:{SIGNATURE}")
+        if (value["schema"], value["algorithm"]) != (_SIGNATURE_SCHEMA, _ALGORITHM):
+            raise BadPack(f"signature: it is not of schema `{_SIGNATURE_SCHEMA}` and `{_ALGORITHM}`", where=where)
+        if value["key_id"] != key.key_id:
             raise BadPack("signature: it does not name its own key", where=where)
     except (KeyError, TypeError, LumynError) as error:
         if isinstance(error, IntegrityError):

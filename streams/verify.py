@@ -21,6 +21,8 @@ def verify_record(log: Log, control: ControlState, raw: bytes, record: Mapping[s
     checks = [_canonical(raw, record), *check_record(record)]
     if not all(check.ok for check in checks):
         return checks
+    if not _in_log(log, record["log"]):
+        return [*checks, Check("request", False, "its place is not in this log")]
     checks += [_receipt(log, record), _request(log, record), _order(log, record)]
     try:
         source = control.compiled(record["policy"]["hash"]).source
@@ -38,6 +40,11 @@ def _canonical(raw: bytes, record: Mapping[str, Any]) -> Check:
     except LumynError:
         same = False
     return Check("canonical", same, "" if same else "the stored bytes are not the record's canonical bytes")
+
+
+def _in_log(log: Log, place: Mapping[str, Any]) -> bool:
+    partition, offset = place["partition"], place["offset"]
+    return 0 <= partition < log.partitions(REQUESTS) and 0 <= offset < log.end(RECEIPTS, partition)
 
 
 def _receipt(log: Log, record: Mapping[str, Any]) -> Check:
@@ -109,22 +116,35 @@ def verify_all(log: Log, control: ControlState, tenant: str | None = None) -> It
 
 def _gone(log: Log, partition: int, records: set[str], dead: set[Any]) -> Iterator[tuple[str, list[Check]]]:
     """Every request below the reader's position has its receipt, and every receipt what it speaks of."""
-    requests = {m.offset: digest(m.value) for m in _messages(log, REQUESTS, partition, 0)}
-    receipts = {m.offset: _object(m) for m in _messages(log, RECEIPTS, partition, 0)}
-    first = min((*requests, *receipts), default=0)
-    for offset in range(first, max(log.committed(GROUP, REQUESTS, partition), *receipts, 0)):
-        if offset not in receipts:
-            yield f"{REQUESTS}/{partition}/{offset}", [Check("receipt", False, "it was decided, its receipt is gone")]
-    for offset, receipt in receipts.items():
+    requests = _messages(log, REQUESTS, partition, 0)
+    request = next(requests, None)
+    expected = min(log.begin(REQUESTS, partition), log.begin(RECEIPTS, partition))
+    for message in _messages(log, RECEIPTS, partition, 0):
+        if message.offset > expected:
+            yield _hole(partition, expected, message.offset)
+        expected = message.offset + 1
+        while request is not None and request.offset < message.offset:
+            request = next(requests, None)
+        place, receipt = f"{RECEIPTS}/{partition}/{message.offset}", _object(message)
         name, outcome = receipt.get("decision_id"), receipt.get("outcome")
-        place = f"{RECEIPTS}/{partition}/{offset}"
         if outcome in ("decided", "duplicate", "conflict"):
             if name not in records:
                 yield str(name), [Check("record", False, f"its receipt ({place}) is there, the record is gone")]
         elif outcome != "rejected" or _place(receipt.get("source")) not in dead:
             yield place, [Check("receipt", False, "it is neither a decision's nor a dead letter's")]
-        if requests.get(offset, receipt.get("body_digest")) != receipt.get("body_digest"):
+        same = (
+            request is None or request.offset != message.offset or receipt.get("body_digest") == digest(request.value)
+        )
+        if not same:
             yield place, [Check("receipt", False, "its body_digest is not the digest of the request in the log")]
+    position = log.committed(GROUP, REQUESTS, partition)
+    if position > expected:
+        yield _hole(partition, expected, position)
+
+
+def _hole(partition: int, start: int, end: int) -> tuple[str, list[Check]]:
+    offsets = f"{start}" if end == start + 1 else f"{start} to {end - 1}"
+    return f"{REQUESTS}/{partition}/{offsets}", [Check("receipt", False, "decided once, and its receipt is gone")]
 
 
 def _messages(log: Log, topic: str, partition: int, offset: int) -> Iterator[Message]:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lumyn import sdk
 from lumyn.config import LumynConfig
-from lumyn.lookup import find_record
+from lumyn.lookup import find_record, sound_record
 from lumyn.wiring import existing_home, open_home
 from schemas.canonical import decode, encode
 from schemas.errors import BadInput, LumynError, NotFound, RequestConflict, StorageUnavailable, TooLarge, UsageError
@@ -90,7 +90,7 @@ def _look(app: FastAPI, config: LumynConfig) -> None:
 
     @app.get("/v1/decisions/{decision_id}", summary="One record")
     def get(decision_id: str) -> Response:
-        raw, _ = find_record(existing_home(config), decision_id)
+        raw, _ = sound_record(existing_home(config), decision_id)
         return Response(raw, media_type="application/json")
 
     @app.get("/v1/decisions/{decision_id}/events", summary="Its labels and notes")

@@ -47,12 +47,12 @@ def export(
 
 def _one(home: object, decision: str, to: Path | None, pack: bool, with_memory: bool) -> Path:
     from lumyn.exporting import export_pack, write_whole
-    from lumyn.lookup import find_record
+    from lumyn.lookup import sound_record
     from lumyn.wiring import Home
     from schemas.errors import UsageError
 
     assert isinstance(home, Home)
-    raw, record = find_record(home, decision)
+    raw, record = sound_record(home, decision)
     path = to or Path(f"decision_{record['decision_id']}.zip")
     if not pack and path.suffix != ".zip" and path.suffix not in (".json", ".jsonl"):
         raise UsageError("`--out` must end in .zip for a pack, or .json for the record", where=str(path))
@@ -86,10 +86,10 @@ def _packs(home: object, query: str | None, limit: int | None, with_memory: bool
 def _dataset(home: object, query: str | None, limit: int | None, to: Path) -> Path:
     """Records, oldest first, one a line: what `lumyn diff` reads."""
     from lumyn.exporting import write_whole
+    from lumyn.lookup import sound_record
     from lumyn.searching import search
     from lumyn.wiring import Home
     from schemas.errors import UsageError
-    from streams.topics import RECORDS
 
     assert isinstance(home, Home)
     if to.suffix not in (".jsonl", ".ndjson", ".json"):
@@ -98,9 +98,7 @@ def _dataset(home: object, query: str | None, limit: int | None, to: Path) -> Pa
     lines = []
     with progress("exporting", len(rows)) as tick:
         for row in reversed(rows):
-            message = home.log.latest(RECORDS, row.decision_id.encode())
-            if message is not None:
-                lines.append(message.value)
+            lines.append(sound_record(home, row.decision_id)[0])
             tick()
     write_whole(to, b"".join(line + b"\n" for line in lines))
     say(f"exported {len(lines)} decision{'' if len(lines) == 1 else 's'}")

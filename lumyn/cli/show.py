@@ -18,14 +18,12 @@ def show(
 
     Example: lumyn show 01JBQX8P2M...
     """
-    from lumyn.lookup import find_record
+    from lumyn.lookup import sound_record
     from lumyn.wiring import existing_home
-    from streams.integrity import check_record, require
     from streams.label_agent import events_of
 
     home = existing_home()
-    _, record = find_record(home, decision)
-    require(check_record(record), where=f"decision {record['decision_id']}")
+    _, record = sound_record(home, decision)
     events = events_of(home.log, record["decision_id"])
     if json_:
         out_json({"record": record, "events": events})
@@ -42,13 +40,11 @@ def explain(
 
     Example: lumyn explain 01JBQX8P2M...
     """
-    from lumyn.lookup import find_record
+    from lumyn.lookup import sound_record
     from lumyn.wiring import existing_home
     from streams.explain import explain_record
-    from streams.integrity import check_record, require
 
-    _, record = find_record(existing_home(), decision)
-    require(check_record(record), where=f"decision {record['decision_id']}")
+    _, record = sound_record(existing_home(), decision)
     text = explain_record(record)
     if json_:
         out_json({"decision_id": record["decision_id"], "explanation": text})

@@ -323,9 +323,10 @@ class RecordIndexContract:
         assert ids(listed) == [records[n]["decision_id"] for n in found]
 
     def test_dotted_provenance_is_found_whether_its_key_or_its_path_has_the_dot(self, index: RecordIndex) -> None:
-        records = [record(n, provenance=p) for n, p in enumerate([
-            {"a.b": "x"}, {"a": {"b": "x"}}, {"a": "x"}, {"a.b": None, "a": {"b": "x"}}, {"a": {"b": ["y", "x"]}}
-        ])]  # fmt: skip
+        forms: list[Record] = [
+            {"a.b": "x"}, {"a": {"b": "x"}}, {"a": "x"}, {"a.b": None, "a": {"b": "x"}}, {"a": {"b": ["y", "x"]}},
+        ]  # fmt: skip
+        records = [record(n, provenance=form) for n, form in enumerate(forms)]
         index.apply(placed(records))
         found = index.find(query("provenance.a.b = x"), tenant="default", newest_first=False,
                            fetch=fetch_from(records))  # fmt: skip
@@ -402,6 +403,25 @@ class RecordIndexContract:
         stored = fetcher(log)(one.partition, one.offset)
         assert stored is not None and stored["decision_id"] == one.decision_id
         assert fetcher(log)(0, 9_999) is None
+        log.close()
+
+    def test_a_log_of_several_reads_is_indexed_whole(self, index: RecordIndex, tmp_path: Path) -> None:
+        log = LocalLog(tmp_path / "log.db", partitions=1, durable=False)
+        records = [record(n, at=NOW + n) for n in range(4500)]
+        log.append([Append(RECORDS, encode(item), item["decision_id"].encode()) for item in records])
+        log.append([Append(LABELS, encode(label(n, records[n], "success"))) for n in range(1, 2301)])
+        assert catch_up(log, index).records == index.count(tenant=None) == 4500
+        assert index.count(query("label=success"), tenant="default") == 2300
+        log.close()
+
+    def test_a_record_that_compaction_removed_is_passed_over(self, index: RecordIndex, tmp_path: Path) -> None:
+        log = LocalLog(tmp_path / "log.db", partitions=1, durable=False)
+        records = [record(n, evidence={"n": n}) for n in range(3)]
+        log.append([Append(RECORDS, encode(item), item["decision_id"].encode()) for item in records])
+        with sqlite3.connect(tmp_path / "log.db") as db:
+            db.execute("DELETE FROM log_records WHERE pos = 1")
+        assert fetcher(log)(0, 1) is None
+        assert catch_up(log, index).records == 2 and index.positions() == {0: 3}
         log.close()
 
     def test_an_index_of_a_longer_log_is_not_believed(self, index: RecordIndex, tmp_path: Path) -> None:

@@ -116,11 +116,6 @@ def test_damaged_content_makes_memory_unavailable_not_empty(store, path, vectori
         Asker(store, vectoriser).ask(version=1)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason="BUG (small): `points` decodes rows outside its guard, so a damaged row raises JSONDecodeError",
-)
 def test_a_damaged_row_makes_the_listing_unavailable(store, path):
     store.apply([event(1, decision("A"), FAILED, "ann")])
     with sqlite3.connect(path) as db:

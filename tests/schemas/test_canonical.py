@@ -204,12 +204,6 @@ class TestEncoding:
         value = {"t": (1, 2.0), "level": Level.HIGH, "name": Name.A, "o": OrderedDict(b=1, a=[1.0])}
         assert encode(value) == b'{"level":3,"name":"a","o":{"a":[1],"b":1},"t":[1,2]}'
 
-    @pytest.mark.xfail(
-        strict=True,
-        raises=(AssertionError, AttributeError, UnicodeEncodeError),
-        reason="BUG: `_plain` returns for subclasses (numpy.float64, OrderedDict, StrEnum) without looking inside, so "
-        '`encode(OrderedDict(a=nan))` writes `{"a":nan}`, which is not JSON',
-    )
     @pytest.mark.parametrize(
         "make",
         [
@@ -230,9 +224,12 @@ class TestEncoding:
         raise AssertionError(f"{data!r} was written")
 
     @given(FLOATS.filter(lambda value: abs(value) <= MAX_SAFE_INTEGER))
-    def test_tidy_keeps_the_number_and_its_text(self, value):
-        assert tidy(value) == value
-        assert encode(tidy(value)) == encode(value)
+    def test_tidy_keeps_a_number_and_its_text_but_for_what_is_next_to_nothing(self, value):
+        if abs(value) < 1e-5:
+            assert tidy(value) == 0
+        else:
+            assert tidy(value) == value
+            assert encode(tidy(value)) == encode(value)
 
 
 def nested(depth: int):
@@ -311,11 +308,6 @@ class TestDecoding:
     def test_numbers_within_bounds_are_read(self, text):
         assert decode(text) == float(text)
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="BUG (small): the place of a duplicate key, NaN or big integer is found by text search, so the same "
-        "text in an earlier string is pointed at instead",
-    )
     @pytest.mark.parametrize(
         ("text", "where"),
         [

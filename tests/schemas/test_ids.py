@@ -57,7 +57,6 @@ def test_what_is_no_whole_ulid_is_not_an_id(text):
     assert not is_decision_id(text)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG (small): `$` in the pattern accepts a trailing newline")
 def test_an_id_with_a_newline_after_it_is_not_an_id():
     assert not is_decision_id("01ARZ3NDEKTSV4RRFFQ69G5FAV\n")
 
