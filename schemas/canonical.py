@@ -56,8 +56,13 @@ def encode_noting(value: Any, *, finite: bool = False) -> tuple[bytes, bool]:
     return _slow(value).encode("utf-8"), False
 
 
+def is_plain_number(value: float | int) -> bool:
+    """Whether orjson writes a number as RFC 8785 does."""
+    return isinstance(value, int) or (1e-5 <= abs(value) < 1e15 and not value.is_integer())
+
+
 def encode_plain(value: Any) -> bytes:
-    """Canonical bytes of a value that surely holds strings, small integers, booleans and null only, ASCII keys."""
+    """orjson's bytes: canonical for strings, integers, booleans and null under ASCII keys."""
     return orjson.dumps(value, option=_OPTIONS)
 
 
@@ -84,7 +89,7 @@ def _plain(value: Any, depth: int) -> bool:
             raise BadJson(f"`{float(value)}` is not a JSON number")
         if MAX_SAFE_INTEGER < abs(value) < 1e21:  # its text would be an integer that readers do not keep exactly
             raise BadJson(f"number {float(value)!r} is an integer beyond 2^53-1")
-        return kind is float and 1e-5 <= abs(value) < 1e15 and not value.is_integer()
+        return kind is float and is_plain_number(value)
     if depth >= MAX_RECORD_DEPTH:
         raise TooLarge(f"nested deeper than {MAX_RECORD_DEPTH} levels")
     if isinstance(value, dict):
@@ -141,6 +146,7 @@ def _slow(value: Any) -> str:
 
 def tidy(value: float) -> float | int:
     """A score as orjson and RFC 8785 both write it: whole numbers as int, nothing nearer to 0 than 1e-5."""
+    value = float(value)
     if value.is_integer() or -1e-5 < value < 1e-5:
         return int(value)
     return value

@@ -11,7 +11,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from schemas.canonical import check_depth, decode, decode_trusted, encode_noting, is_canonical
+from schemas.canonical import check_depth, decode, decode_trusted, encode_noting, encode_plain
 from schemas.digests import digest, digest_of
 from schemas.errors import BadRequest, LumynError, TooLarge
 from schemas.limits import MAX_BODY_BYTES
@@ -99,12 +99,13 @@ def parse_request(
     canonical, plain = _canonical(value, where)
     value = decode_trusted(canonical)
     _validate(value, where)
-    return _sealed(value, canonical, plain)
+    return _sealed(value, canonical, plain or encode_plain(value) == canonical)
 
 
 def stored_request(canonical: bytes) -> Request:
     """A request from the log's own bytes, which `parse_request` made."""
-    return _sealed(decode_trusted(canonical), canonical, is_canonical(canonical))
+    value = decode_trusted(canonical)
+    return _sealed(value, canonical, encode_plain(value) == canonical)
 
 
 def _sealed(value: dict[str, Any], canonical: bytes, plain: bool) -> Request:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from memory_service.recall import OFF, Recall
-from schemas.canonical import encode, is_canonical
+from schemas.canonical import encode, is_canonical, is_plain_number
 from schemas.digests import digest
 from schemas.ids import decision_id, iso_time
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
@@ -129,8 +129,9 @@ def _seal(
     # The request is canonical already: its bytes are put in as they are, which spares encoding them again.
     record["provenance"] = request.value.get("provenance") or {}
     raw = {"request": orjson.Fragment(request.canonical)}
-    # A record's numbers come from the request, the policy and `tidy`: with both plain, orjson's bytes are canonical.
-    plain = request.plain and _is_plain(policy)
+    # A record's numbers come from the request, the policy, `tidy` and neighbours' amounts: where these are plain,
+    # orjson's bytes are canonical.
+    plain = request.plain and _is_plain(policy) and all(is_plain_number(h.amount or 0) for h in recall.counted)
     if plain or is_canonical(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)):
         record["record_digest"] = digest(orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS))
         canonical = orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS)

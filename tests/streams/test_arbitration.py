@@ -16,7 +16,7 @@ from memory_service.recaller import Recaller
 from memory_service.sqlite_store import SqliteMemoryStore
 from schemas.reasons import FAILURE_MEMORY_SIMILAR_BLOCK as BLOCK
 from schemas.reasons import FAILURE_MEMORY_SIMILAR_ESCALATE as ASK
-from schemas.reasons import KILL_SWITCH, STORAGE_UNAVAILABLE
+from schemas.reasons import INTERNAL_ERROR, KILL_SWITCH, STORAGE_UNAVAILABLE
 from schemas.request import parse_request
 from schemas.verdict import SEVERITY
 from streams.arbitration import arbitrate
@@ -250,7 +250,7 @@ def test_a_kill_switch_denies_even_when_the_evaluation_raises():
 
     switch = KillSwitch("k1", {}, "incident", "ops", "2024-12-19T14:30:00.000Z")
     record = internal_error(request(), PLACE, policy(), ControlState(version=3, switches=(switch,))).record
-    assert (record["verdict"], record["reason_codes"]) == ("DENY", [KILL_SWITCH])
+    assert (record["verdict"], record["reason_codes"]) == ("DENY", [KILL_SWITCH, INTERNAL_ERROR])
 
 
 def test_stale_control_always_abstains():
