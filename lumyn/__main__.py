@@ -14,40 +14,46 @@ def main() -> None:
         from lumyn.cli.app import run
 
         code = run()
-        sys.stdout.flush()
+        sys.stdout.flush()  # what can't be written is an error, not silence
     except KeyboardInterrupt:
         if debug:
             raise
         _say("lumyn: interrupted; what was committed before stays, nothing is half written")
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:
         if debug:
             raise
         code = _report(error)
+    _give_up_output()
     sys.exit(code)
 
 
+def _give_up_output() -> None:
+    """What is still buffered for a reader that is gone is dropped, so that Python's own exit has nothing to say."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _report(error: Exception) -> int:
+    from lumyn.cli.output import error_json, error_text, one_line
     from schemas.errors import LumynError
 
     if isinstance(error, LumynError):
-        _say(_as_json(error) if "--json" in sys.argv else f"lumyn: {error}")
+        _say(error_json(error) if "--json" in sys.argv else f"lumyn: {error_text(error)}")
         return error.exit_code
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        _say(f"lumyn: {where}{(error.strerror or str(error)).lower()}")
+        _say(f"lumyn: {one_line(where + (error.strerror or str(error)).lower())}")
         return 4
-    _say(f"lumyn: internal error: {type(error).__name__}: {error}\n  help: LUMYN_DEBUG=1 shows where; please report it")
+    _say(
+        f"lumyn: internal error: {one_line(f'{type(error).__name__}: {error}')}\n"
+        "  help: LUMYN_DEBUG=1 shows where; please report it"
+    )
     return 70
-
-
-def _as_json(error: object) -> str:
-    import orjson
-
-    return orjson.dumps({"error": error.as_dict()}).decode()  # type: ignore[attr-defined]
 
 
 def _say(text: str) -> None:

@@ -126,7 +126,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadConfig(f"can't be read: {error}", where=str(path)) from None
-    known = {_IN_FILE.get(f.name, f.name) for f in fields(LumynConfig)}
+    known = {_IN_FILE.get(name, name) for name in _ENVIRONMENT}
     unknown = sorted(set(value) - known)
     if unknown:
         raise BadConfig(f"unknown setting `{unknown[0]}`", where=str(path), help=f"known: {', '.join(sorted(known))}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
-from schemas.errors import StorageUnavailable
+from schemas.errors import StorageUnavailable, UsageError
 from streams.integrity import check_policy, check_record, require
 from streams.packs import write_pack
 from streams.topics import LABELS
@@ -44,7 +45,9 @@ def memory_labels(home: Home, record: Mapping[str, Any]) -> list[Mapping[str, An
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all. Raises `StorageUnavailable`."""
+    """Write a file so that it is there whole or not at all. Raises `StorageUnavailable`, `UsageError`."""
+    if path.name in ("", "..") or path.is_dir():
+        raise UsageError("this is a folder, not a file to write", where=str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
@@ -55,4 +58,5 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         raise StorageUnavailable(f"can't be written: {error.strerror or error}", where=str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

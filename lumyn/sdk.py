@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from lumyn.collector import collector_paused
 from lumyn.config import LumynConfig
 from lumyn.lookup import find_record, sound_record
 from lumyn.wiring import Home, existing_home, load_policy_file, open_home
@@ -35,6 +36,11 @@ def decide_many(
     requests: Iterable[RequestLike], config: LumynConfig | None = None
 ) -> list[DecisionRecord | LumynError]:
     """Decide many in a few transactions. Order is kept; a bad request yields its error in its place."""
+    with collector_paused():
+        return _decide_many(requests, config)
+
+
+def _decide_many(requests: Iterable[RequestLike], config: LumynConfig | None) -> list[DecisionRecord | LumynError]:
     home = open_home(config)
     results: list[DecisionRecord | LumynError | None] = []
     good: list[Request] = []

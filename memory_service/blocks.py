@@ -84,6 +84,9 @@ def numbers_block(numbers: Sequence[tuple[str, float]]) -> Array:
     return fixed_point(block)
 
 
+_SAME = UNIT - UNIT // SCALE
+
+
 def score_of(dot: int) -> float:
-    """A fixed-point dot product as a similarity, at most 1."""
-    return 1 if dot >= UNIT else tidy(dot / UNIT)
+    """A fixed-point dot product as a similarity, at most 1; within rounding of 1 it is 1, so the same is the same."""
+    return 1 if dot >= _SAME else tidy(dot / UNIT)

@@ -27,23 +27,23 @@ UNKNOWN = Rate(None, 0, 1, 0)
 def weighted_rate(neighbours: Iterable[tuple[float, bool]]) -> Rate:
     """Rate over (score, allowing was wrong) pairs; each weighs its score to the fourth power.
 
-    A perfectly similar neighbour is one observation, a distant one a small part of one; unequal weights count for
-    less (Kish 1965: (sum w)^2 / sum w^2). The interval is Wilson's (1927) at that effective size.
+    A perfectly similar neighbour is one observation, a distant one a small part of one: the effective size is the sum
+    of the weights (each at most 1, so Kish's (sum w)^2 / sum w^2 is never less). The interval is Wilson's (1927).
     """
-    total = wrong = squares = 0.0
+    total = wrong = 0.0
     for score, harmful in neighbours:
-        square = max(0.0, score) * max(0.0, score)
+        if score <= 0.0:
+            continue
+        square = score * score
         weight = square * square
         total += weight
-        squares += weight * weight
         if harmful:
             wrong += weight
-    if total <= 0.0 or squares <= 0.0:
+    if total <= 0.0:
         return UNKNOWN
-    n = min(total, total * total / squares)
     rate = wrong / total
-    lower, upper = wilson(rate, n)
-    return Rate(*(tidy(round(value, 6)) for value in (rate, lower, upper, n)))
+    lower, upper = wilson(rate, total)
+    return Rate(*(tidy(round(value, 6)) for value in (rate, lower, upper, total)))
 
 
 def wilson(rate: float, n: float) -> tuple[float, float]:

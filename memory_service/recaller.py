@@ -50,7 +50,7 @@ class Recaller:
         return [self._recall(search, f) for search, f in zip(searches, found, strict=True)]
 
     def _recall(self, search: Search, found: Found) -> Recall:
-        rate = weighted_rate((score_of(dot), harmful) for dot, harmful in found.nearby)
+        rate = weighted_rate([(min(dot, UNIT) / UNIT, harmful) for dot, harmful in found.nearby])
         counted = [
             *_counted("harmful", found.harmful),
             *_counted("harmful_without_text", found.harmful_without_text),

@@ -99,14 +99,17 @@ def _supported(recall: Recall, settings: MemorySettings, harmful: CountedHit | N
 
 
 def _soften(policy: CompiledPolicy, base: Outcome, recall: Recall, settings: MemorySettings) -> Outcome:
-    """Step 3: a DENY by rules that was wrong before, for the same rules, with no harm nearer, goes to a person."""
+    """Step 3: a DENY by rules that was wrong before, for the same rules, with no harm nearer, goes to a person.
+
+    A rule that blocks because its evidence is missing is never softened: what is not known is no excuse.
+    """
     blocking = [hit for hit in base.hits if hit.effect == "DENY"]
-    if base.verdict != "DENY" or not blocking or any(hit.immune for hit in blocking):
+    if base.verdict != "DENY" or not blocking or any(h.immune or h.outcome != "matched" for h in blocking):
         return base
     harmful = recall.nearest("harmful")
     rules = {hit.id for hit in blocking}
     excused = any(
-        s.score >= settings.soften and rules <= set(s.rules) and (harmful is None or s.dot > harmful.dot)
+        s.score >= settings.soften and rules <= set(s.rules) and (harmful is None or s.dot >= harmful.dot)
         for s in recall.in_role("softening")
     )
     if not excused:

@@ -22,7 +22,7 @@ from streams.prior import PriorDecision, PriorDecisions
 from streams.topics import CONTROL, LABELS, RECORDS, REQUESTS, full_name
 
 GROUP = "decide"
-_MOST_AT_ONCE = 512
+_MOST_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,9 @@ class DecideAgent:
 
     def control(self) -> ControlState:
         """The control state, read to its end."""
-        self._control = read_control(self._log, self._control)
-        return self._control
+        with self._turn:
+            self._control = read_control(self._log, self._control)
+            return self._control
 
     def decide(self, requests: Sequence[Request], policy: CompiledPolicy | None = None) -> list[Answer | LumynError]:
         """Append and decide requests, in order; a conflict is an error in its place. Durable when it returns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -145,6 +146,7 @@ def _source(policy: CompiledPolicy | None) -> tuple[bytes, str] | None:
 
 
 def _start_worker(*sources: tuple[bytes, str] | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone speaks and stops
     _worker_policies[:] = [load_policy(s[0], name=s[1]) if s is not None else None for s in sources]
 
 

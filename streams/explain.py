@@ -32,7 +32,12 @@ _VERDICTS = {
 def explain_record(record: Mapping[str, Any]) -> str:
     """A few sentences: what was asked, what was decided, why, and what memory had to do with it."""
     lines = [_opening(record), *_rules(record), *_memory(record), *_special(record)]
-    return "\n".join(lines)
+    return "\n".join(map(_one_line, lines))
+
+
+def _one_line(text: str) -> str:
+    """Recorded text may hold line breaks and controls: they are shown, so that no sentence can be made up by it."""
+    return "".join(char if char.isprintable() or char in "\u00a0\u3000" else ascii(char)[1:-1] for char in text)
 
 
 def _opening(record: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from streams.topics import DEFAULT_PARTITIONS, TOPICS
 _LAYOUT = "1"
 _SHIFT = 48
 _KEYED = frozenset({"records", "receipts", "labels", "label-requests"})
-_PAGE = 4096
+_PAGE = 16384
 
 
 def _table(topic: str) -> str:
@@ -265,6 +265,8 @@ class LocalTransaction:
             if partition is None:
                 count = log.partitions(item.topic)
                 partition = 0 if count == 1 else partition_for(item.key or item.value, count)
+            elif not 0 <= partition < log.partitions(item.topic):
+                raise BadConfig(f"`{item.topic}` has no partition {partition}")
             offset, last = log._end(item.topic, partition)
             at = max(clock, last)  # time never goes back within a partition, whatever the clock does
             rows.setdefault(item.topic, []).append(((partition << _SHIFT) + offset, at, item.key, item.value))

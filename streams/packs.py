@@ -141,6 +141,8 @@ def _members(path: Path) -> dict[str, bytes]:
             raise BadPack(f"{size} bytes, more than the {MAX_PACK_BYTES} of a pack", where=where)
         with zipfile.ZipFile(path) as archive:
             return {info.filename: _member(archive, info, where) for info in _checked(archive, where)}
+    except LumynError:
+        raise
     except FileNotFoundError:
         raise NotFound("no such file", where=where) from None
     except IsADirectoryError:

@@ -44,7 +44,7 @@ def _canonical(raw: bytes, record: Mapping[str, Any]) -> Check:
 
 def _in_log(log: Log, place: Mapping[str, Any]) -> bool:
     partition, offset = place["partition"], place["offset"]
-    return 0 <= partition < log.partitions(REQUESTS) and 0 <= offset < log.end(RECEIPTS, partition)
+    return bool(0 <= partition < log.partitions(REQUESTS) and 0 <= offset < log.end(RECEIPTS, partition))
 
 
 def _receipt(log: Log, record: Mapping[str, Any]) -> Check:

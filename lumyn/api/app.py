@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,6 +35,8 @@ def make_app(config: LumynConfig) -> FastAPI:
     app.add_middleware(_BodyLimit)
     app.add_exception_handler(LumynError, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(RequestValidationError, _parameter_problem)
+    app.add_exception_handler(Exception, _internal_problem)
     _decisions(app, config)
     _look(app, config)
     _health(app, config)
@@ -62,11 +65,14 @@ def _decisions(app: FastAPI, config: LumynConfig) -> None:
         unknown = sorted(set(body) - {"label", "summary", "should", "event_id", "actor"})
         if unknown:
             raise BadInput(f"unknown key `{unknown[0]}`", where="body")
+        wrong = [name for name, value in body.items() if value is not None and not isinstance(value, str)]
+        if wrong:
+            raise BadInput(f"`{wrong[0]}` must be text", where="body")
         event = await run_in_threadpool(
             lambda: sdk.label(
                 decision_id,
                 body["label"],
-                summary=body.get("summary", ""),
+                summary=body.get("summary") or "",
                 should=body.get("should"),
                 event_id=body.get("event_id"),
                 actor=body.get("actor"),
@@ -147,6 +153,18 @@ async def _http_problem(_request: Request, error: Exception) -> Response:
     return Response(
         encode(value), error.status_code, media_type="application/problem+json", headers=dict(error.headers or {})
     )
+
+
+async def _parameter_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    text = str(problem["msg"])
+    return await _problem(request, BadInput(text[:1].lower() + text[1:], where=".".join(map(str, problem["loc"]))))
+
+
+async def _internal_problem(_request: Request, error: Exception) -> Response:
+    value = {"type": "about:blank", "title": f"internal error: {type(error).__name__}", "status": 500}
+    return Response(encode(value), 500, media_type="application/problem+json")
 
 
 class _BodyLimit:

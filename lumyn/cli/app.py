@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-import click
 import typer
 
 from lumyn.cli import (
@@ -23,11 +23,11 @@ from lumyn.cli import (
     show,
     verify,
 )
+from lumyn.cli.output import one_line, say
 
 app = typer.Typer(
     name="lumyn",
     help="Gate what AI agents want to do: decide, record, replay, label, and decide differently next time.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -66,19 +66,31 @@ def root(
 
 
 def run() -> int:
-    """Run the command line; returns the exit code. Usage errors are exit 2."""
+    """Run the command line; returns the exit code. Usage errors are exit 2.
+
+    The command is invoked without click's own `main`, which turns Ctrl-C into a silent exit and a broken pipe into
+    exit 1. Its errors are known by what they do: newer versions of typer bring classes of their own.
+    """
+    command = typer.main.get_command(app)
     try:
-        result = app(standalone_mode=False)
-    except click.exceptions.Exit as stop:
+        with command.make_context("lumyn", sys.argv[1:]) as context:
+            result = command.invoke(context)
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.exceptions.Abort:
+    except typer.Abort:
         raise KeyboardInterrupt from None
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "lumyn"
-        message = error.format_message()
-        sys.stderr.write(f"{command}: {message[:1].lower()}{message[1:].rstrip('.')}\n  help: `{command} --help`\n")
-        return 2
-    except click.ClickException as error:
-        sys.stderr.write(f"lumyn: {error.format_message()}\n")
-        return 2
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return _misused(error)
     return result if isinstance(result, int) else 0
+
+
+def _misused(error: Any) -> int:
+    context, message = getattr(error, "ctx", None), error.format_message()
+    name = context.command_path if context else "lumyn"
+    if context is not None and type(error).__name__ == "NoArgsIsHelpError":
+        say(context.get_help())
+        return 2
+    say(f"{name}: {one_line(message[:1].lower() + message[1:].rstrip('.'))}\n  help: `{name} --help`")
+    return 2

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from lumyn.cli.output import out, out_bytes, out_json, progress, say
+from lumyn.cli.output import error_text, out, out_bytes, out_json, progress, say
+
+if TYPE_CHECKING:
+    from schemas.errors import LumynError
+    from streams.decide_agent import Answer
+
+_AT_ONCE = 256
 
 
 def decide(
@@ -19,6 +26,7 @@ def decide(
 ) -> int:
     """Decide one request (or one a line) and print its record as JSON.
 
+    \b
     Example: lumyn decide request.json --policy policy.yml
     """
     from lumyn.config import LumynConfig
@@ -41,38 +49,43 @@ def decide(
         for message in home.agent.submit(good):
             out(f"{home.log.prefix}.{message.topic} {message.partition}:{message.offset}")
         return _errors([p for p in parsed if isinstance(p, LumynError)])
-    answers = []
-    with progress("deciding", len(good)) as tick:
-        for start in range(0, len(good), 256):
-            answers += home.agent.decide(good[start : start + 256], home.given_policy)
-            tick(len(good[start : start + 256]))
     errors = [p for p in parsed if isinstance(p, LumynError)]
-    for answer in answers:
-        if isinstance(answer, LumynError):
-            errors.append(answer)
-            continue
-        from schemas.canonical import decode_trusted
-
-        record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
-        if answer.outcome == "duplicate":
-            say(f"duplicate: request_id `{record['request_id']}` was decided before; this is the first record")
-        if human:
-            from lumyn.cli.show import summary
-
-            out(summary(record))
-        elif json_ or len(bodies) > 1:
-            out_bytes(answer.canonical)
-        else:
-            out_json(record)
+    with progress("deciding", len(good)) as tick:
+        for start in range(0, len(good), _AT_ONCE):
+            some = good[start : start + _AT_ONCE]
+            for answer in home.agent.decide(some, home.given_policy):  # told as soon as it is stored
+                if isinstance(answer, LumynError):
+                    errors.append(answer)
+                else:
+                    _tell(answer, human=human, line=json_ or len(bodies) > 1)
+            tick(len(some))
     return _errors(errors)
 
 
-def _errors(errors: Sequence[Exception]) -> int:
+def _tell(answer: Answer, *, human: bool, line: bool) -> None:
+    from lumyn.cli.show import summary
+    from schemas.canonical import decode_trusted
+
+    if answer.outcome != "duplicate" and line and not human:
+        out_bytes(answer.canonical)
+        return
+    record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
+    if answer.outcome == "duplicate":
+        say(f"duplicate: request_id `{record['request_id']}` was decided before; this is the first record")
+    if human:
+        out(summary(record))
+    elif line:
+        out_bytes(answer.canonical)
+    else:
+        out_json(record)
+
+
+def _errors(errors: Sequence[LumynError]) -> int:
     if len(errors) == 1:
         raise errors[0]
     for error in errors:
-        say(f"lumyn: {error}")
-    return max((getattr(error, "exit_code", 2) for error in errors), default=0)
+        say(f"lumyn: {error_text(error)}")
+    return max((error.exit_code for error in errors), default=0)
 
 
 def _read(request: str) -> list[bytes]:

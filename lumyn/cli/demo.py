@@ -24,6 +24,9 @@ def demo(
     """Tell the incident story in under a minute: decide, an incident, replay, label, decide otherwise.
 
     The requests are write actions that a gpt-4o airline agent took in recorded conversations (tau-bench, MIT).
+
+    \b
+    Example: lumyn demo --keep my-demo
     """
     data = _data_folder()
     with tempfile.TemporaryDirectory(prefix="lumyn-demo-") as temporary:

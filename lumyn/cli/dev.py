@@ -15,6 +15,7 @@ def dev(
 ) -> None:
     """Run everything embedded: HTTP API on 127.0.0.1, deciding in this process. For development: no keys.
 
+    \b
     Example: lumyn dev --policy policy.yml --port 8700
     """
     import socket

@@ -25,6 +25,7 @@ def diff(
 ) -> int:
     """Show which past decisions a policy would change, with the memory that each was decided on.
 
+    \b
     Example: lumyn diff decisions.jsonl --policy candidate.yml
     Exit 0: nothing changes. 1: something does. 2 or 3: a record could not be compared.
     """

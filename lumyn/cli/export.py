@@ -20,6 +20,7 @@ def export(
 ) -> None:
     """Export decisions: a pack each, or a record a line.
 
+    \b
     Examples: lumyn export 01JBQX8P2M... --pack --out incident.zip
               lumyn export --query "verdict=DENY AND action_type=refund"
               lumyn export --limit 100 --out decisions.jsonl

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from lumyn.cli.output import out, progress
+from lumyn.cli.output import out, out_json, progress
 
 app = typer.Typer(help="The record index that lists and queries use.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("rebuild")
-def rebuild() -> None:
+def rebuild(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """Make the record index again from the log; nothing else is touched.
 
+    \b
     Example: lumyn index rebuild
     """
     from lumyn.wiring import INDEX_FILE, existing_home
@@ -28,4 +29,7 @@ def rebuild() -> None:
     with progress("indexing", total) as tick:
         result = catch_up(home.log, index, tick)
     index.close()
-    out(f"index rebuilt: {result.records} decisions, {result.labels} labels, {len(result.refused)} refused")
+    if json_:
+        out_json({"decisions": result.records, "labels": result.labels, "refused": len(result.refused)})
+    else:
+        out(f"index rebuilt: {result.records} decisions, {result.labels} labels, {len(result.refused)} refused")

@@ -15,6 +15,7 @@ app = typer.Typer(help="The home's signing key, and keys that it trusts.", no_ar
 def show(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """Print the home's public key, making the key at first use.
 
+    \b
     Example: lumyn keys show
     """
     from lumyn.wiring import operator_home
@@ -30,6 +31,7 @@ def show(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> 
 def list_(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """List the keys that this home believes.
 
+    \b
     Example: lumyn keys list
     """
     from lumyn.config import resolve
@@ -48,9 +50,11 @@ def list_(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) ->
 @app.command("trust")
 def trust(
     source: str = typer.Argument(..., metavar="PACK.zip | PUBLIC_KEY", help="A pack signed by it, or the key itself."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Trust a signing key: packs that it signed are believed here from now on.
 
+    \b
     Example: lumyn keys trust incident.zip
     """
     from lumyn.config import resolve
@@ -69,4 +73,7 @@ def trust(
     folder = resolve().home / TRUSTED_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{signer.key_id}.pub", signer.text.encode() + b"\n")
-    out(f"trusted {signer.key_id}")
+    if json_:
+        out_json({"key_id": signer.key_id, "is": "trusted"})
+    else:
+        out(f"trusted {signer.key_id}")

@@ -18,6 +18,7 @@ def label(
 ) -> None:
     """Label a decision; the next similar request is decided with it. Append-only.
 
+    \b
     Example: lumyn label 01JBQX8P2M... --label failure --summary "False positive"
     """
     from lumyn import sdk

@@ -14,6 +14,7 @@ def list_(
 ) -> None:
     """List decisions, newest first.
 
+    \b
     Example: lumyn list --query "verdict=DENY AND created_at > '14:00'"
     """
     from dataclasses import asdict

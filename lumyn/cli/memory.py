@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from lumyn.cli.output import out, out_json, progress, say
+from lumyn.cli.output import one_line, out, out_json, progress, say
 
 app = typer.Typer(
     help="Look into the memory, and make it again from the labels.", no_args_is_help=True, rich_markup_mode=None
@@ -15,6 +15,7 @@ app = typer.Typer(
 def stats(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """Say what the memory holds.
 
+    \b
     Example: lumyn memory stats
     """
     from collections import Counter
@@ -44,9 +45,10 @@ def stats(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) ->
 
 
 @app.command("rebuild")
-def rebuild() -> None:
+def rebuild(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """Make the memory again from the labels in the log; nothing else is touched.
 
+    \b
     Example: lumyn memory rebuild
     """
     from lumyn.wiring import MEMORY_FILE, existing_home
@@ -62,7 +64,10 @@ def rebuild() -> None:
         version = catch_up(home.log, store, tick)
     mark = store.watermark()
     store.close()
-    out(f"memory rebuilt: version {version}, {mark.count} points")
+    if json_:
+        out_json({"version": version, "points": mark.count})
+    else:
+        out(f"memory rebuilt: version {version}, {mark.count} points")
 
 
 @app.command("search")
@@ -73,6 +78,7 @@ def search(
 ) -> None:
     """Show the remembered decisions nearest to a request.
 
+    \b
     Example: lumyn memory search request.json
     """
     from dataclasses import replace
@@ -99,6 +105,7 @@ def search(
     )
     for hit in hits:
         blocks = " ".join(f"{name}={score:.2f}" for name, score in hit["score_by_block"].items())
-        out(f"{hit['score']:.3f} {hit['memory_id']} {hit['label']} of {hit['verdict']} ({blocks}) {hit['summary']}")
+        told = f"{hit['score']:.3f} {hit['memory_id']} {hit['label']} of {hit['verdict']} ({blocks}) {hit['summary']}"
+        out(one_line(told))
     if not hits:
         say("memory knows nothing of this action type")

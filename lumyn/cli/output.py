@@ -9,12 +9,27 @@ from typing import Any
 
 import orjson
 
-CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x0A, 0x09)}
+from schemas.errors import LumynError, PolicyInvalid
+
+_ACTED_ON = (
+    *(code for code in range(0x20) if code not in (0x0A, 0x09)),
+    *range(0x7F, 0xA0),
+    0x061C,
+    *range(0x200B, 0x2010),
+    *range(0x2028, 0x202F),
+    *range(0x2060, 0x2070),
+    0xFEFF,
+    *range(0xD800, 0xE000),
+)
+"""What a terminal acts on, hides or can't show: controls, text direction, zero width, line separators, surrogates."""
+CONTROL = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _ACTED_ON}
+_IN_JSON = {code: f"\\u{code:04x}" for code in _ACTED_ON if code > 0x20}
+_ONE_LINE = {**CONTROL, 0x0A: "\\n", 0x09: "\\t"}
 
 
 def say(text: str) -> None:
     """Talk: to stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(clean(text) + "\n")
 
 
 def out(text: str) -> None:
@@ -23,20 +38,41 @@ def out(text: str) -> None:
 
 
 def out_bytes(data: bytes) -> None:
-    """A line of bytes to stdout, as they are."""
+    """A line of canonical JSON to stdout, byte for byte; on a terminal controls are written as JSON escapes."""
+    if sys.stdout.isatty():
+        data = data.decode().translate(_IN_JSON).encode()
     sys.stdout.flush()
     sys.stdout.buffer.write(data + b"\n")
     sys.stdout.buffer.flush()
 
 
 def out_json(value: Any) -> None:
-    """A value as indented JSON."""
-    out_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    """A value as indented JSON, controls escaped."""
+    out_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode().translate(_IN_JSON).encode())
 
 
 def clean(text: str) -> str:
     """Recorded text may be hostile: escape sequences and other controls become visible."""
     return text.translate(CONTROL)
+
+
+def one_line(text: str) -> str:
+    """The same for text that stands within a line: it can't begin another."""
+    return text.translate(_ONE_LINE)
+
+
+def error_text(error: LumynError) -> str:
+    """An error as it is told: a line (a line a problem for policies), then its help."""
+    problems = error.problems if isinstance(error, PolicyInvalid) else [error.message]
+    text = "\n".join(map(one_line, problems))
+    if error.where:
+        text = f"{one_line(error.where)}: {text}"
+    return clean(f"{text}\n  help: {error.help}" if error.help else text)
+
+
+def error_json(error: LumynError) -> str:
+    """An error as one line of JSON."""
+    return orjson.dumps({"error": error.as_dict()}).decode().translate(_IN_JSON)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from lumyn.cli.output import out, out_json, say, table
+from lumyn.cli.output import one_line, out, out_json, say, table
 
 app = typer.Typer(help="Check, publish, activate and roll back policies.", no_args_is_help=True, rich_markup_mode=None)
 switch_app = typer.Typer(help="Stop actions at once, by scope.", no_args_is_help=True, rich_markup_mode=None)
@@ -20,6 +20,7 @@ def check(
 ) -> int:
     """Check a policy file: all errors at once, with line and column, and warnings.
 
+    \b
     Example: lumyn policy check policy.yml
     """
     from lumyn.config import read_policy_file
@@ -53,6 +54,7 @@ def show(
 ) -> None:
     """Show a policy: its source, or what it is compiled to.
 
+    \b
     Example: lumyn policy show policy.yml --compiled
     """
     from lumyn.wiring import existing_home, load_policy_file
@@ -80,9 +82,13 @@ def show(
 
 
 @app.command("publish")
-def publish(file: Path = typer.Argument(..., metavar="FILE", help="The policy file.")) -> None:
+def publish(
+    file: Path = typer.Argument(..., metavar="FILE", help="The policy file."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
     """Publish a policy document, so that it can be activated. The same name@version never changes content.
 
+    \b
     Example: lumyn policy publish policy.yml
     """
     from lumyn.wiring import load_policy_file, operator_home
@@ -95,16 +101,18 @@ def publish(file: Path = typer.Argument(..., metavar="FILE", help="The policy fi
     known = control.policies.get(policy.policy_hash)
     if known is None or known.origin != "publish":
         home.log.append([publish_event(policy, home.settings.actor, "publish")])
-    out(f"published {policy.name}@{policy.version} {policy.policy_hash}")
+    _tell("published", policy.name, policy.version, policy.policy_hash, json_)
 
 
 @app.command("activate")
 def activate(
     name: str = typer.Argument(..., metavar="NAME[@VERSION]", help="A published policy; default: its latest version."),
     why: str = typer.Option("", "--why", help="The reason, for the audit trail."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Make a published policy the one that decides.
 
+    \b
     Example: lumyn policy activate refunds@4.1.0 --why "limit raised"
     """
     from lumyn.wiring import existing_home
@@ -113,16 +121,18 @@ def activate(
     bare, _, version = name.partition("@")
     chosen = home.agent.control().find(bare, version or None)
     _activate(home, chosen, why)
-    out(f"active: {chosen.name}@{chosen.version} {chosen.hash}")
+    _tell("active:", chosen.name, chosen.version, chosen.hash, json_)
 
 
 @app.command("rollback")
 def rollback(
     name: str = typer.Argument(..., metavar="NAME", help="The policy."),
     why: str = typer.Option("", "--why", help="The reason, for the audit trail."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Go back to the policy that was active before.
 
+    \b
     Example: lumyn policy rollback refunds --why "blocks too much"
     """
     from lumyn.wiring import existing_home
@@ -131,7 +141,14 @@ def rollback(
     home = existing_home()
     chosen = previous_policy(home.agent.control(), name)
     _activate(home, chosen, why or "rollback")
-    out(f"active: {chosen.name}@{chosen.version} {chosen.hash}")
+    _tell("active:", chosen.name, chosen.version, chosen.hash, json_)
+
+
+def _tell(what: str, name: str, version: str, hash_: str, json_: bool) -> None:
+    if json_:
+        out_json({"name": name, "version": version, "hash": hash_})
+    else:
+        out(f"{what} {name}@{version} {hash_}")
 
 
 def _activate(home: Any, chosen: Any, why: str) -> None:
@@ -157,6 +174,7 @@ def _activate(home: Any, chosen: Any, why: str) -> None:
 def list_(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """List published policies; a star marks the active ones.
 
+    \b
     Example: lumyn policy list
     """
     from lumyn.wiring import existing_home
@@ -192,16 +210,20 @@ def switch_on(
 ) -> None:
     """Deny everything in a scope from now on, before any rule or memory.
 
+    \b
     Example: lumyn kill-switch on --action-type refund --why "double refunds"
     """
     import uuid
 
     from lumyn.wiring import operator_home
+    from schemas.errors import UsageError
     from streams.control import control_append
 
     home = operator_home()
     given = {"action_type": action_type, "tenant": tenant, "policy": policy}
-    scope = {name: value for name, value in given.items() if value}
+    scope = {name: value for name, value in given.items() if value is not None}
+    if not all(scope.values()):
+        raise UsageError("a scope must not be empty text", help="leave the option out to stop everything")
     switch_id = uuid.uuid4().hex[:12]
     home.log.append(
         [
@@ -226,9 +248,11 @@ def switch_on(
 def switch_off(
     switch_id: str = typer.Argument(..., metavar="SWITCH_ID", help="As `kill-switch status` shows it."),
     why: str = typer.Option("", "--why", help="The reason."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Take a kill switch off.
 
+    \b
     Example: lumyn kill-switch off 3f2a --why "fixed"
     """
     from lumyn.wiring import existing_home
@@ -236,7 +260,7 @@ def switch_off(
     from streams.control import control_append
 
     home = existing_home()
-    found = [s for s in home.agent.control().switches if s.switch_id.startswith(switch_id)]
+    found = [s for s in home.agent.control().switches if switch_id and s.switch_id.startswith(switch_id)]
     if len(found) != 1:
         raise NotFound(f"no one switch `{switch_id}` is on", help="`lumyn kill-switch status` shows those that are")
     home.log.append(
@@ -246,13 +270,17 @@ def switch_off(
             )
         ]
     )
-    out(f"off: {found[0].switch_id}")
+    if json_:
+        out_json({"switch_id": found[0].switch_id})
+    else:
+        out(f"off: {found[0].switch_id}")
 
 
 @switch_app.command("status")
 def switch_status(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """Show the kill switches that are on.
 
+    \b
     Example: lumyn kill-switch status
     """
     from lumyn.wiring import existing_home
@@ -262,7 +290,7 @@ def switch_status(json_: bool = typer.Option(False, "--json", help="Print as JSO
         out_json([s.as_record() for s in switches])
         return
     for s in switches:
-        out(f"{s.switch_id} {_scope(s.scope)} since {s.at} by {s.actor}: {s.why}")
+        out(one_line(f"{s.switch_id} {_scope(s.scope)} since {s.at} by {s.actor}: {s.why}"))
     if not switches:
         say("no kill switch is on")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lumyn.cli.output import out, out_json, say
+from lumyn.cli.output import error_text, one_line, out, out_json, say
 
 if TYPE_CHECKING:
     from lumyn.replaying import PackReplay
@@ -25,6 +26,7 @@ def replay(
 ) -> int:
     """Replay decisions: check the pack, decide its request again, say what differs and why.
 
+    \b
     Examples: lumyn replay incident.zip
               lumyn replay incident.zip --policy candidate.yml
     Exit 0: the verdict is the original's. 1: it differs. 3: the pack is not sound.
@@ -42,7 +44,7 @@ def replay(
         except LumynError as error:
             if len(packs) == 1:
                 raise
-            say(f"lumyn: {error}")
+            say(f"lumyn: {error_text(error)}")
             worst = max(worst, error.exit_code)
             continue
         for note in replayed.notes:
@@ -68,7 +70,7 @@ def _text(replayed: PackReplay) -> str:
         f"Replaying decision {old['decision_id']}...",
         "",
         f"verdict: {now['verdict']}{was}",
-        f"reason_codes: {', '.join(now['reason_codes'])}",
+        one_line(f"reason_codes: {', '.join(now['reason_codes'])}"),
         "",
         *rule_lines(now["matched_rules"]),
         "",
@@ -101,7 +103,7 @@ def _closing(replayed: PackReplay) -> list[str]:
         lines.append(
             f"The active policy {active['policy']} would say {active['verdict']} [{', '.join(active['reason_codes'])}]."
         )
-    return lines
+    return [one_line(line) for line in lines]
 
 
 def _markdown(replayed: PackReplay) -> str:
@@ -114,7 +116,7 @@ def _markdown(replayed: PackReplay) -> str:
         ("failure similarity", *(f"{r['risk_signals']['failure_similarity']['score']:.2f}" for r in (old, now))),
         ("policy", *(f"{r['policy']['name']}@{r['policy']['version']}" for r in (old, now))),
     ]
-    cells = [" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows]
+    cells = [" | ".join(_escaped(cell) for cell in row) for row in rows]
     return "\n".join(
         [
             f"## Replay of decision {old['decision_id']}",
@@ -123,6 +125,11 @@ def _markdown(replayed: PackReplay) -> str:
             "|---|---|---|",
             *(f"| {cell} |" for cell in cells),
             "",
-            *_closing(replayed),
+            *map(_escaped, _closing(replayed)),
         ]
     )
+
+
+def _escaped(text: str) -> str:
+    """Recorded text within Markdown: no other cell, line or tag can come out of it."""
+    return html.escape(one_line(text), quote=False).replace("|", "\\|")

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from lumyn.cli.output import out, out_json
+from lumyn.cli.output import one_line, out, out_json
 
 
 def show(
@@ -16,6 +16,7 @@ def show(
 ) -> None:
     """Show a decision and its events.
 
+    \b
     Example: lumyn show 01JBQX8P2M...
     """
     from lumyn.lookup import sound_record
@@ -38,6 +39,7 @@ def explain(
 ) -> None:
     """Explain a decision in plain English, from its record alone.
 
+    \b
     Example: lumyn explain 01JBQX8P2M...
     """
     from lumyn.lookup import sound_record
@@ -58,10 +60,10 @@ def summary(record: Mapping[str, Any]) -> str:
         f"decision_id: {record['decision_id']}",
         f"created_at: {record['created_at']}",
         f"action: {action_text(record['request'])}",
-        f"policy: {record['policy']['name']}@{record['policy']['version']}",
+        one_line(f"policy: {record['policy']['name']}@{record['policy']['version']}"),
         "",
         f"verdict: {record['verdict']}",
-        f"reason_codes: {', '.join(record['reason_codes'])}",
+        one_line(f"reason_codes: {', '.join(record['reason_codes'])}"),
         *rule_lines(record["matched_rules"]),
         *signal_lines(record),
     ]
@@ -72,7 +74,7 @@ def action_text(request: Mapping[str, Any]) -> str:
     """The action with its amount and subject, on one line."""
     amount = request["action"].get("amount")
     money = f" {amount.get('value')} {amount.get('currency', '')}".rstrip() if isinstance(amount, dict) else ""
-    return f"{request['action']['type']}{money} for {request['subject']['type']} {request['subject']['id']}"
+    return one_line(f"{request['action']['type']}{money} for {request['subject']['type']} {request['subject']['id']}")
 
 
 def rule_lines(rules: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -84,7 +86,7 @@ def rule_lines(rules: Sequence[Mapping[str, Any]]) -> list[str]:
         missing = [f["fact"] for f in rule["facts"] if f.get("missing") or f.get("wrong_type")]
         note = f" indeterminate ({', '.join(missing)})" if rule["outcome"] == "indeterminate" else ""
         lines.append(f"  - {rule['stage']}:{rule['id']} effect={rule['effect']} reasons={rule['reason_codes']}{note}")
-    return lines
+    return [one_line(line) for line in lines]
 
 
 def signal_lines(record: Mapping[str, Any]) -> list[str]:

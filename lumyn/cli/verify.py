@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import typer
 
-from lumyn.cli.output import out, out_json, say
+from lumyn.cli.output import one_line, out, out_json, say
 
 
 def verify(
@@ -18,6 +19,7 @@ def verify(
 ) -> int:
     """Check digests, policy, receipt and place in the log, and decide again from the recorded inputs.
 
+    \b
     Examples: lumyn verify 01JBQX8P2M...
               lumyn verify incident.zip
               lumyn verify
@@ -36,7 +38,7 @@ def _one(what: str, trust_signer: bool, json_: bool) -> int:
     from streams.packs import read_pack
     from streams.verify import verify_record
 
-    if what.endswith(".zip") or Path(what).is_file():
+    if what.endswith(".zip") or os.path.isfile(what):  # noqa: PTH113 - no error for what can't be a name
         pack = read_pack(Path(what))
         name = pack.record["decision_id"]
         checks = check_pack(pack, trust_signer=trust_signer, settings_home=resolve().home)
@@ -57,7 +59,8 @@ def _one(what: str, trust_signer: bool, json_: bool) -> int:
         return 0 if good else 3
     out(f"decision {name}: {'verified' if good else 'NOT VERIFIED'}")
     for check in checks:
-        out(f"  {'ok    ' if check.ok else 'FAILED'} {check.name}" + (f": {check.detail}" if check.detail else ""))
+        told = f"{check.name}: {check.detail}" if check.detail else check.name
+        out(f"  {'ok    ' if check.ok else 'FAILED'} {one_line(told)}")
     return 0 if good else 3
 
 
@@ -72,7 +75,7 @@ def _all(json_: bool) -> int:
         failed = [check for check in checks if not check.ok]
         if failed:
             bad.append({"decision_id": name, "failed": [{"name": c.name, "detail": c.detail} for c in failed]})
-            say(f"{name}: " + "; ".join(f"{c.name} failed ({c.detail})" for c in failed))
+            say(one_line(f"{name}: " + "; ".join(f"{c.name} failed ({c.detail})" for c in failed)))
     if json_:
         out_json({"verified": not bad, "decisions": count, "failed": bad})
     else:

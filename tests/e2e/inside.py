@@ -81,7 +81,7 @@ class Inside:
         """How many decisions the home holds."""
         if not (self.home / "lumyn.db").exists():
             return 0
-        log = wiring.open_home().log
+        log = wiring.operator_home().log
         return sum(log.end("records", partition) for partition in range(log.partitions("records")))
 
 

@@ -573,3 +573,22 @@ def test_a_contested_fine_one_neither_supports_nor_softens(remembered_in):
         "ESCALATE",
     ]
     assert [hit["contested"] for hit in decided(live(), risky, 2)["memory"]["counted"]] == [True, True]
+
+
+def test_a_rule_that_blocks_for_missing_evidence_is_never_softened():
+    source = b"""
+policy: p
+rules:
+  - id: R_RISK
+    stage: HARD_BLOCKS
+    if: {risk: {gte: 0.8}}
+    then: {verdict: DENY, reason_codes: [RISK]}
+    on_missing: deny
+memory: {}
+"""
+    compiled = load_policy(source, name="p.yml")
+    parsed = parse_request({"subject": {"type": "u", "id": "1"}, "action": {"type": "refund"}})
+    evaluation = compiled.evaluate(parsed.value, time_ms=0)
+    hit = CountedHit("softening", "M", "fine", "DENY", ("R_RISK",), None, False, 1, 4194304)
+    outcome = arbitrate(compiled, evaluation, Recall("exact", True, counted=(hit,), coverage=1))
+    assert (outcome.verdict, outcome.reason_codes) == ("DENY", ("MISSING_EVIDENCE",))

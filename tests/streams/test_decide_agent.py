@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from log_contract import in_processes
 
 from memory_service.recall import recorded
+from memory_service.sqlite_store import rebuild_file
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import (
     BadInput,
@@ -315,6 +316,7 @@ def test_a_retry_of_a_waiting_request_is_its_duplicate(home):
 POISON = [
     b"",
     b"not json",
+    b" \n{ \n",
     b"\xff\xfe\x00",
     b'{"a": NaN}',
     b'{"subject": 1}',
@@ -439,12 +441,6 @@ def test_a_locked_log_gives_no_verdict(home):
         impatient.decide(request("r-1"))
     impatient.decide(request("r-1"))
     assert home.check() == {"decided": 2}
-
-
-ROLLED_BACK = (
-    "BUG: `_catch_up` publishes the policy and advances `self._control` inside the transaction; when that rolls back, the "
-    "agent believes in a control event that is not in the log"
-)
 
 
 def test_after_a_failed_transaction_a_kill_switch_is_still_heard(home):
@@ -767,6 +763,10 @@ def test_memory_that_breaks_while_open_is_an_outage_too(remembering):
     remembering.label(first["decision_id"], "success", actor="bob")
     (record,) = remembering.decide(request())
     assert (record["verdict"], record["reason_codes"]) == ("ABSTAIN", ["STORAGE_UNAVAILABLE"])
+    rebuild_file(remembering.home / "memory.db")
+    (record,) = remembering.decide(request())
+    assert record["memory"]["available"], "and is opened anew when trouble has passed"
+    assert record["verdict"] == "DENY"
     remembering.check()
 
 

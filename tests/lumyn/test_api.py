@@ -1,0 +1,259 @@
+"""The HTTP app: every operation, and every refusal as RFC 9457 problem+json."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest_e2e import refund
+from inside import Inside
+from starlette.testclient import TestClient
+
+from lumyn import LumynConfig, sdk
+from lumyn.api.app import make_app
+from schemas.limits import MAX_BODY_BYTES
+
+pytest_plugins = ("inside_plugin",)
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture
+def api(inside: Inside) -> Iterator[TestClient]:
+    with TestClient(make_app(LumynConfig(policy_path="policy.yml")), raise_server_exceptions=False) as client:
+        yield client
+
+
+def problem(response: Any, status: int) -> dict[str, Any]:
+    """The problem of a refusal."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    value = response.json()
+    assert value["status"] == status
+    assert value["title"]
+    assert value["type"].startswith(("urn:lumyn:error:", "about:blank"))
+    assert "Traceback" not in response.text
+    return dict(value)
+
+
+def decided(api: TestClient, amount: float = 100, **more: Any) -> dict[str, Any]:
+    response = api.post("/v1/decisions", json=refund(amount, **more))
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def test_a_decision_is_made_stored_and_served_as_the_same_record(api: TestClient, inside: Inside) -> None:
+    record = decided(api)
+    assert record["verdict"] == "ALLOW"
+    assert api.get(f"/v1/decisions/{record['decision_id']}").json() == record
+    assert sdk.show(record["decision_id"])["record"] == record
+
+
+def test_a_batch_has_errors_in_their_places(api: TestClient) -> None:
+    bodies = [refund(1), {"no": 1}, refund(2, request_id="x"), refund(3, request_id="x"), 7, None, []]
+    results = api.post("/v1/decisions:batch", json=bodies).json()
+    assert [r.get("verdict") or r["error"]["code"] for r in results] == [
+        "ALLOW", "bad_request", "ALLOW", "request_conflict", "bad_request", "bad_request", "bad_request",
+    ]  # fmt: skip
+    assert api.post("/v1/decisions:batch", json=[]).json() == []
+    problem(api.post("/v1/decisions:batch", json={"not": "a list"}), 422)
+    problem(api.post("/v1/decisions:batch", content=b"[1,", headers=JSON), 422)
+
+
+def test_a_duplicate_is_the_first_record_and_a_conflict_is_409(api: TestClient, inside: Inside) -> None:
+    first = decided(api, request_id="r")
+    assert decided(api, request_id="r") == first
+    told = problem(api.post("/v1/decisions", json=refund(999, request_id="r")), 409)
+    assert told["code"] == "request_conflict"
+    assert first["decision_id"] in told["title"]
+    assert inside.records() == 1
+
+
+@pytest.mark.parametrize("path", ["", "/events", "/verify"])
+def test_what_does_not_exist_is_404(api: TestClient, path: str) -> None:
+    decided(api)
+    for name in ("7ZZZZZZZZZZZZZZZZZZZZZZZZZ", "nonsense", "%1b%5b31m", "%00", "x" * 5000, "..%2f..%2fetc", "%ff", "'--"):
+        problem(api.get(f"/v1/decisions/{name}{path}"), 404)
+    problem(api.get("/v1/nothing"), 404)
+    problem(api.delete("/v1/decisions"), 405)
+
+
+def test_a_prefix_that_fits_several_is_400(api: TestClient) -> None:
+    first = decided(api)["decision_id"]
+    decided(api)
+    assert "fits 2 decisions" in problem(api.get(f"/v1/decisions/{first[:5]}"), 400)["title"]
+
+
+def test_another_tenant_s_decision_is_404(api: TestClient) -> None:
+    name = sdk.decide(refund(1), LumynConfig(tenant="other"))["decision_id"]
+    decided(api)
+    for path in ("", "/events", "/verify"):
+        problem(api.get(f"/v1/decisions/{name}{path}"), 404)
+    problem(api.post(f"/v1/decisions/{name}/explain"), 404)
+    problem(api.post(f"/v1/decisions/{name}/labels", json={"label": "failure"}), 404)
+    assert name not in api.get("/v1/decisions").text
+
+
+def test_a_body_that_is_too_large_or_deep_is_413(api: TestClient, inside: Inside) -> None:
+    large = json.dumps(refund(1, evidence={"x": "y" * 300_000}))
+    assert problem(api.post("/v1/decisions", content=large, headers=JSON), 413)["code"] == "too_large"
+
+    def endless() -> Iterator[bytes]:
+        yield b'{"x": "'
+        for _ in range(64):
+            yield b"y" * 65536
+
+    problem(api.post("/v1/decisions", content=endless(), headers=JSON), 413)
+    problem(api.post("/v1/decisions", content=b"[" * 3000, headers=JSON), 413)
+    batch = b"[" + b" " * (64 * MAX_BODY_BYTES) + b"]"
+    problem(api.post("/v1/decisions:batch", content=batch, headers=JSON), 413)
+    name = decided(api)["decision_id"]
+    problem(api.post(f"/v1/decisions/{name}/labels", json={"label": "failure", "summary": "x" * 300_000}), 413)
+    assert inside.records() == 1
+
+
+def test_reading_stops_at_the_limit_whatever_the_headers_claim(inside: Inside) -> None:
+    app = make_app(LumynConfig(policy_path="policy.yml"))
+    read = 0
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal read
+        read += 65536
+        return {"type": "http.request", "body": b"y" * 65536, "more_body": read < 100 << 20}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/v1/decisions", "raw_path": b"/v1/decisions", "query_string": b"", "root_path": "",
+        "headers": [(b"content-length", b"10")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 413
+    assert read <= MAX_BODY_BYTES + 2 * 65536
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"null", b"[]", b"7", b"{}", b"\xff", b'{"a":NaN}', b'{"a":1,"a":2}', b'{"a":1e999}', b'{"a":"\\ud800"}',
+     b'{"subject":{"type":"u","id":"x"},"action":{"type":"a"},"more":1}',
+     b'{"subject":{"type":"u","id":"x"},"action":{"type":"a"},"evidence":{"r":12345678901234567890}}'],
+)  # fmt: skip
+def test_a_body_that_is_no_request_is_422(api: TestClient, inside: Inside, body: bytes) -> None:
+    told = problem(api.post("/v1/decisions", content=body, headers=JSON), 422)
+    assert told["code"] in ("bad_json", "bad_request")
+    assert inside.records() == 0
+
+
+def test_labels_and_events(api: TestClient) -> None:
+    name = decided(api)["decision_id"]
+    first = api.post(f"/v1/decisions/{name}/labels", json={"label": "failure", "summary": "x", "event_id": "e"})
+    assert first.status_code == 201
+    again = api.post(f"/v1/decisions/{name}/labels", json={"label": "failure", "summary": "x", "event_id": "e"})
+    assert again.json() == first.json()
+    api.post(f"/v1/decisions/{name}/labels", json={"label": "note", "summary": "seen"})
+    events = api.get(f"/v1/decisions/{name}/events").json()
+    assert [(e["type"], e["label"], e["summary"]) for e in events] == [("label", "failure", "x"), ("note", None, "seen")]
+    assert decided(api)["verdict"] == "DENY"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, [], "failure", None, {"label": 7}, {"label": "maybe"}, {"label": "failure", "summary": 7},
+     {"label": "failure", "should": "ALLOW"}, {"label": "failure", "extra": 1}, {"label": "failure", "actor": {}},
+     {"label": "failure", "event_id": 7}, {"label": "failure", "event_id": ["x"]}, {"label": "failure", "should": 1}],
+)  # fmt: skip
+def test_a_bad_label_is_422_and_not_stored(api: TestClient, body: Any) -> None:
+    name = decided(api)["decision_id"]
+    problem(api.post(f"/v1/decisions/{name}/labels", json=body), 422)
+    assert api.get(f"/v1/decisions/{name}/events").json() == []
+
+
+def test_explain_and_verify(api: TestClient) -> None:
+    record = decided(api, 900)
+    name = record["decision_id"]
+    explained = api.post(f"/v1/decisions/{name}/explain").json()
+    assert explained["decision_id"] == name
+    assert "amount_usd (900) is above 250 by 650" in explained["explanation"]
+    verified = api.get(f"/v1/decisions/{name}/verify").json()
+    assert (verified["verified"], verified["ir_hash"]) == (True, record["ir_hash"])
+    assert {check["name"] for check in verified["checks"]} >= {"record_digest", "receipt", "reproduction"}
+
+
+def test_a_tampered_record_is_not_served_and_verify_says_what_failed(api: TestClient, inside: Inside) -> None:
+    name = decided(api, 900)["decision_id"]
+    with sqlite3.connect(inside.home / "lumyn.db") as db:
+        db.execute("UPDATE log_records SET value = replace(value, 'ESCALATE', 'ALLOW')")
+    for response in (api.get(f"/v1/decisions/{name}"), api.post(f"/v1/decisions/{name}/explain")):
+        told = problem(response, 500)
+        assert told["code"] == "integrity"
+        assert "record_digest" in told["title"]
+    verified = api.get(f"/v1/decisions/{name}/verify").json()
+    assert verified["verified"] is False
+    assert "record_digest" in {check["name"] for check in verified["checks"] if not check["ok"]}
+
+
+def test_listing_by_query(api: TestClient) -> None:
+    names = [decided(api, amount)["decision_id"] for amount in (100, 200, 300, 400)]
+    listed = api.get("/v1/decisions").json()["decisions"]
+    assert [row["decision_id"] for row in listed] == names[::-1]
+    found = api.get("/v1/decisions", params={"query": "verdict=ESCALATE AND amount_usd > 300"}).json()["decisions"]
+    assert [row["decision_id"] for row in found] == names[3:]
+    assert len(api.get("/v1/decisions", params={"limit": 2}).json()["decisions"]) == 2
+    assert len(api.get("/v1/decisions", params={"limit": -5}).json()["decisions"]) == 1
+
+
+@pytest.mark.parametrize("query", ["verdict=", "verdit=DENY", "(" * 300, "created_at > 'soon'", "\x00=1", "x" * 120_000])
+def test_a_bad_query_is_422_and_points_at_the_column(api: TestClient, query: str) -> None:
+    decided(api)
+    if len(query) > 60_000:  # what a client would send as a URL has its own limit there
+        from schemas.query import MAX_CHARS
+
+        assert len(query) > MAX_CHARS
+        return
+    told = problem(api.get("/v1/decisions", params={"query": query}), 422)
+    assert told["code"] == "bad_query"
+    assert told["where"].startswith("query:1:")
+
+
+@pytest.mark.parametrize("limit", ["x", "1.5", "", "999999999999999999999999"])
+def test_a_bad_parameter_is_a_problem_or_bounded(api: TestClient, limit: str) -> None:
+    decided(api)
+    response = api.get("/v1/decisions", params={"limit": limit})
+    if response.status_code != 200:
+        problem(response, 422)
+
+
+def test_before_the_first_decision_looking_is_404_and_ready_is_200(api: TestClient, inside: Inside) -> None:
+    problem(api.get("/v1/decisions"), 404)
+    assert not inside.home.exists()
+    assert api.get("/healthz").json() == {"status": "ok"}
+    assert api.get("/readyz").json()["status"] == "ready"
+
+
+def test_an_unusable_home_is_503(inside: Inside) -> None:
+    inside.write("file", "not a folder")
+    app = make_app(LumynConfig(policy_path="policy.yml", home="file"))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert problem(client.post("/v1/decisions", json=refund(1)), 503)["code"] == "storage_unavailable"
+        problem(client.get("/readyz"), 503)
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_broken_policy_file_is_a_problem_too(api: TestClient, inside: Inside) -> None:
+    decided(api)
+    inside.write("policy.yml", "rules: [")
+    told = problem(api.post("/v1/decisions", json=refund(1)), 422)
+    assert told["code"] == "policy_invalid"
+    assert inside.records() == 1
+
+
+def test_the_schema_of_the_api_is_served(api: TestClient) -> None:
+    paths = api.get("/openapi.json").json()["paths"]
+    assert {"/v1/decisions", "/v1/decisions:batch", "/v1/decisions/{decision_id}/verify"} <= set(paths)
