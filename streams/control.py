@@ -108,8 +108,9 @@ def apply_control(state: ControlState, message: Message) -> ControlState:
     at = iso_time(message.time_ms)
     match event["type"]:
         case "policy_published":
-            if event["hash"] in state.policies:
-                return state
+            known = state.policies.get(event["hash"])
+            if known is not None and (known.origin == "publish" or event.get("origin") == "file"):
+                return state  # a document first used from a file may be published later; never the other way
             policy = PublishedPolicy(
                 event["name"],
                 event["policy_version"],

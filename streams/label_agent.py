@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memory_service.profile import remembered_part
+from memory_service.profile import amount_of, remembered_part
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import BadInput, LumynError, NotFound
 from schemas.ids import iso_time
@@ -79,13 +79,13 @@ class LabelAgent:
 
 def labelled_decision(record: DecisionRecord) -> LabelledDecision:
     """What the memory needs of a decision: no subject, no provenance, nothing that names a person."""
-    amount = record["request"]["action"].get("amount")
+    part = remembered_part(record["request"])
     return {
         "action_type": record["request"]["action"]["type"],
         "verdict": record["verdict"],
         "rules": [rule["id"] for rule in record["matched_rules"] if rule["outcome"] == "matched"],
-        "amount": amount if isinstance(amount, int | float) and not isinstance(amount, bool) else None,
-        "facts": remembered_part(record["request"]),
+        "amount": amount_of(part),
+        "facts": part,
     }
 
 

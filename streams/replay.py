@@ -69,12 +69,15 @@ def replay(
     if changed:
         alone = _decide(original, recorded_policy, recall_for(original, recorded_policy, memory, recalls, version))
         swapped = _decide_recorded(original, policy)
+        base: Mapping[str, Any] = original
+        if original["engine"] != ENGINE:  # what this engine makes of the same inputs is neither policy's nor memory's
+            base = _decide_recorded(original, recorded_policy) or original
         causes = [
             name
             for name, other in (("policy", swapped), ("memory", alone))
-            if other is not None and _face(other) != _face(original)
+            if other is not None and _face(other) != _face(base)
         ]
-        if original["engine"] != ENGINE:
+        if original["engine"] != ENGINE and _face(base) != _face(original):
             causes.append("engine")
         if not causes:
             causes = ["policy and memory together"]

@@ -22,9 +22,12 @@ from conftest_e2e import Shell, refund
 from inside import Inside, one_line
 
 from lumyn import LumynConfig, sdk, wiring
+from schemas.canonical import encode
 from schemas.errors import BadInput, StorageUnavailable
+from schemas.record import record_digest
 from streams.local_log import LocalLog
 from streams.log import Append
+from streams.packs import write_pack
 
 pytest_plugins = ("inside_plugin",)
 
@@ -639,11 +642,11 @@ memory: {}
 """
 
 
-def assert_safe(text: str, commands: str) -> None:
+def assert_safe(text: str, commands: str, verdicts: int = 0) -> None:
     """No character that a terminal acts on, and no line that the recorded text made up."""
     for char in text:
         assert char.isprintable() or char == "\n", f"{commands}: {char!r}"
-    assert not re.search(r"^\s*verdict: ALLOW", text, re.MULTILINE), text
+    assert len(re.findall(r"^\s*verdict: ALLOW", text, re.MULTILINE)) == verdicts, text
     assert not re.search(r"^\| a \|", text, re.MULTILINE), text
 
 
@@ -679,6 +682,28 @@ def test_hostile_recorded_text_is_shown_safely_everywhere(inside: Inside) -> Non
         text = inside.run(*arguments).stdout
         assert_safe(text, " ".join(arguments))
         json.loads(text)
+
+
+def test_a_record_of_another_engine_is_shown_safely_whatever_it_holds(inside: Inside, pack: bytes) -> None:
+    """What another engine decided is not decided again here, so nothing but its signature vouches for it."""
+    record = json.loads(members(pack)["decision_record.json"])
+    record["engine"] = "another/9"
+    record["reason_codes"] = [HOSTILE, "A|B"]
+    record["matched_rules"][0] |= {"id": HOSTILE, "stage": HOSTILE, "reason_codes": [HOSTILE]}
+    record["matched_rules"][0]["facts"][0] |= {"fact": HOSTILE, "op": HOSTILE, "value": HOSTILE, "want": HOSTILE}
+    record["record_digest"] = record_digest(record)
+    key = wiring.open_home().signing_key()
+    inside.write("other.zip", write_pack(encode(record), members(pack)["policy.yml"], key))
+    for arguments in (("replay", "other.zip"), ("replay", "other.zip", "--markdown"), ("verify", "other.zip")):
+        done = inside.run(*arguments, code=None)
+        assert done.code in (0, 1)
+        told = arguments == ("replay", "other.zip")
+        assert_safe(done.stdout + done.stderr, " ".join(arguments), verdicts=int(told))
+        assert not told or "Changed by: engine.\n" in done.stdout
+        if "--markdown" in arguments:
+            assert "<script" not in done.stdout
+            rows = [re.sub(r"\\\|", "", line) for line in done.stdout.splitlines() if line.startswith("|")]
+            assert {row.count("|") for row in rows} == {4}
 
 
 def test_hostile_text_in_what_is_refused_is_told_safely(inside: Inside) -> None:

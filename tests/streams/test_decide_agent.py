@@ -162,9 +162,7 @@ def test_a_retry_gets_the_first_record_byte_for_byte(home):
 def test_a_retry_after_the_world_has_changed_still_gets_the_first_record(remembering):
     (first,) = remembering.decide(request("r-1"))
     remembering.label(first["decision_id"], "failure")
-    remembering.log.append(
-        [control_append({"type": "kill_switch_on", "actor": "ops", "switch_id": "k", "scope": {}})]
-    )
+    remembering.log.append([control_append({"type": "kill_switch_on", "actor": "ops", "switch_id": "k", "scope": {}})])
     assert remembering.decide(request("r-1")) == [first]
     assert remembering.decide(request("r-2"))[0]["reason_codes"] == ["KILL_SWITCH"]
 
@@ -237,9 +235,7 @@ def test_a_retry_finds_the_first_after_reopening(tmp_path):
 @given(
     st.lists(
         st.lists(
-            st.tuples(
-                st.sampled_from(["a", "b", None]), st.sampled_from(["t1", "t2"]), st.sampled_from([1, 2])
-            ),
+            st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from(["t1", "t2"]), st.sampled_from([1, 2])),
             min_size=1,
             max_size=6,
         ),
@@ -365,9 +361,7 @@ def test_a_request_for_a_policy_that_is_not_there_is_rejected_and_may_come_again
 
 
 def test_an_evaluation_that_raises_abstains_and_the_next_ones_go_on(home):
-    answers = home.agent.decide(
-        [request("a"), request("b", evidence={"boom": 1}), request("c")], broken_policy()
-    )
+    answers = home.agent.decide([request("a"), request("b", evidence={"boom": 1}), request("c")], broken_policy())
     records = [decode_trusted(a.canonical) for a in answers]
     assert [r["verdict"] for r in records] == ["ALLOW", "ABSTAIN", "ALLOW"]
     assert records[1]["reason_codes"] == ["INTERNAL_ERROR"]
@@ -448,9 +442,7 @@ def test_after_a_failed_transaction_a_kill_switch_is_still_heard(home):
     with pytest.raises(StorageUnavailable):
         home.decide(*[request() for _ in range(200)])
     home.log._db.execute("PRAGMA max_page_count=1000000")
-    home.log.append(
-        [control_append({"type": "kill_switch_on", "actor": "ops", "switch_id": "k", "scope": {}})]
-    )
+    home.log.append([control_append({"type": "kill_switch_on", "actor": "ops", "switch_id": "k", "scope": {}})])
     (record,) = home.decide(request())
     assert record["reason_codes"] == ["KILL_SWITCH"]
 
@@ -475,9 +467,7 @@ def test_eight_threads_lose_nothing_and_each_gets_its_own_answers(home):
         start.wait()
         got = []
         for number in range(15):
-            got += home.decide(
-                request(f"{name}-{number}", amount=name), request(f"shared-{number}", amount=7)
-            )
+            got += home.decide(request(f"{name}-{number}", amount=name), request(f"shared-{number}", amount=7))
         answers[name] = got
 
     threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
@@ -610,9 +600,7 @@ def test_the_callers_policy_comes_before_the_active_one_and_that_before_the_file
     home.log.append(
         [
             publish_event(active, "ops", "publish"),
-            control_append(
-                {"type": "policy_activated", "actor": "ops", "name": "active", "hash": active.policy_hash}
-            ),
+            control_append({"type": "policy_activated", "actor": "ops", "name": "active", "hash": active.policy_hash}),
         ]
     )
     assert home.decide(request())[0]["policy"]["name"] == "active"
@@ -626,18 +614,12 @@ def test_control_is_read_to_its_end_before_each_decision(home):
     for number in range(3):
         home.decide(request())
         other.log.append(
-            [
-                control_append(
-                    {"type": "kill_switch_on", "actor": "ops", "switch_id": f"k{number}", "scope": {}}
-                )
-            ]
+            [control_append({"type": "kill_switch_on", "actor": "ops", "switch_id": f"k{number}", "scope": {}})]
         )
         (record,) = home.decide(request())
         assert record["reason_codes"] == ["KILL_SWITCH"]
         assert record["control"]["version"] == other.log.end("control", 0)
-        other.log.append(
-            [control_append({"type": "kill_switch_off", "actor": "ops", "switch_id": f"k{number}"})]
-        )
+        other.log.append([control_append({"type": "kill_switch_off", "actor": "ops", "switch_id": f"k{number}"})])
 
 
 @pytest.mark.parametrize(
@@ -653,18 +635,14 @@ def test_control_is_read_to_its_end_before_each_decision(home):
     ],
 )
 def test_a_kill_switch_covers_its_scope_and_nothing_else(home, scope, denied):
-    home.log.append(
-        [control_append({"type": "kill_switch_on", "actor": "ops", "switch_id": "k", "scope": scope})]
-    )
+    home.log.append([control_append({"type": "kill_switch_on", "actor": "ops", "switch_id": "k", "scope": scope})])
 
     def all_four():
         cases = [(action, tenant) for action in ("refund", "credit") for tenant in ("acme", "globex")]
         return cases, home.decide(*[request(tenant=t, action={"type": a, "amount": 1}) for a, t in cases])
 
     cases, records = all_four()
-    stopped = {
-        f"{a}/{t}" for (a, t), r in zip(cases, records, strict=True) if r["reason_codes"] == ["KILL_SWITCH"]
-    }
+    stopped = {f"{a}/{t}" for (a, t), r in zip(cases, records, strict=True) if r["reason_codes"] == ["KILL_SWITCH"]}
     assert stopped == denied
     assert {r["verdict"] for r in records if r["reason_codes"] != ["KILL_SWITCH"]} <= {"ALLOW"}
     home.log.append([control_append({"type": "kill_switch_off", "actor": "ops", "switch_id": "k"})])
@@ -680,10 +658,7 @@ def test_a_labelled_failure_changes_the_next_similar_decision(remembering):
     remembering.label(first["decision_id"], "failure")
     (second,) = remembering.decide(request())
     assert (second["verdict"], second["reason_codes"]) == ("DENY", ["FAILURE_MEMORY_SIMILAR_BLOCK"])
-    assert (
-        second["memory"]["version"] == 1
-        and second["memory"]["counted"][0]["memory_id"] == first["decision_id"]
-    )
+    assert second["memory"]["version"] == 1 and second["memory"]["counted"][0]["memory_id"] == first["decision_id"]
     remembering.label(first["decision_id"], "retracted")
     assert remembering.decide(request())[0]["verdict"] == "ALLOW"
 
@@ -709,9 +684,7 @@ def test_labels_are_refused_repeated_or_versioned_densely(remembering):
     assert remembering.label(one, event_id="e1") == first, "a retry gives the first event"
     assert isinstance(remembering.label(one, "success", event_id="e1"), BadInput)
     assert isinstance(remembering.label("01ARZ3NDEKTSV4RRFFQ69G5FAV"), NotFound)
-    assert isinstance(remembering.label(one, tenant="acme"), NotFound), (
-        "another tenant's decision does not exist"
-    )
+    assert isinstance(remembering.label(one, tenant="acme"), NotFound), "another tenant's decision does not exist"
     assert isinstance(remembering.label(one, "failure", should="ALLOW"), BadInput)
     note = remembering.label(one, None, type="note")
     assert (first["version"], note["version"], note["decision"]) == (1, 2, None)
@@ -736,17 +709,13 @@ def test_nothing_that_names_a_person_goes_into_the_memory(remembering):
     ],
 )
 @pytest.mark.parametrize("garbage", [b"this is no database" * 500, b"SQLite format 3\x00" + b"\xff" * 9000])
-def test_a_broken_memory_is_an_outage_of_the_memory_only(
-    tmp_path, vectoriser, setting, verdict, codes, garbage
-):
+def test_a_broken_memory_is_an_outage_of_the_memory_only(tmp_path, vectoriser, setting, verdict, codes, garbage):
     (tmp_path / "memory.db").write_bytes(garbage)
     rules = policy(POLICY + f"memory: {{on_unavailable: {setting}}}\n".encode())
     home = Embedded(tmp_path, rules, vectoriser=vectoriser)
     record, denied = home.decide(request("r-1"), request("r-2", risk=0.9))
     assert (record["verdict"], record["reason_codes"]) == (verdict, codes)
-    assert (denied["verdict"], denied["reason_codes"]) == ("DENY", ["RISK"]), (
-        "trouble never makes a DENY milder"
-    )
+    assert (denied["verdict"], denied["reason_codes"]) == ("DENY", ["RISK"]), "trouble never makes a DENY milder"
     assert record["memory"]["available"] is False and record["memory"]["counted"] == []
     assert home.check() == {"decided": 2}, "and such records are stored like any other"
     (tmp_path / "memory.db").unlink()
@@ -785,9 +754,7 @@ def test_deciding_an_offset_again_gives_the_same_bytes(remembering):
     remembering.log.append(
         [control_append({"type": "kill_switch_on", "actor": "o", "switch_id": "k", "scope": {"tenant": "x"}})]
     )
-    remembering.decide(
-        request("last", risk=0.9), request("killed", tenant="x"), request("missing", evidence={})
-    )
+    remembering.decide(request("last", risk=0.9), request("killed", tenant="x"), request("missing", evidence={}))
     control = remembering.agent.control()
     for message in remembering.all("records"):
         record = decode_trusted(message.value)
@@ -836,3 +803,21 @@ def test_a_record_beside_a_neighbour_with_an_odd_amount_is_canonical(remembering
     assert record["memory"]["counted"][0]["amount"] == odd
     assert answer.canonical == encode(record)
     assert record["record_digest"] == record_digest(record)
+
+
+def test_a_document_used_from_a_file_and_published_later_keeps_its_name_and_version(tmp_path):
+    from lumyn import decide
+    from lumyn.config import LumynConfig
+    from lumyn.wiring import load_policy_file, operator_home
+    from schemas.errors import PolicyConflict
+    from streams.control import check_publishable, publish_event
+
+    path = tmp_path / "p.yml"
+    path.write_text("policy: p\nversion: 1.0.0\nrules: []\n")
+    config = LumynConfig(home=tmp_path / "home", policy_path=path)
+    decide({"subject": {"type": "u", "id": "1"}, "action": {"type": "a"}}, config=config)
+    home = operator_home(config)
+    home.log.append([publish_event(load_policy_file(path), "me", "publish")])
+    path.write_text("policy: p\nversion: 1.0.0\nrules: []\ndescription: another\n")
+    with pytest.raises(PolicyConflict):
+        check_publishable(home.agent.control(), load_policy_file(path))

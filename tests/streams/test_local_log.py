@@ -265,7 +265,7 @@ def test_a_file_size_limit_leaves_whole_appends_only(path):
         from streams.local_log import LocalLog
         from streams.log import Append
         log = LocalLog(Path(sys.argv[1]))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_600_000, 1_600_000))
         done = 0
         try:
             while True:
@@ -282,7 +282,7 @@ def test_a_file_size_limit_leaves_whole_appends_only(path):
     assert int(out) > 5
     assert again.end("requests", 0) == again.end("records", 0) == int(out)
     assert again._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 400_000
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1_600_000
 
 
 def test_a_process_killed_in_the_middle_of_a_transaction_leaves_nothing_of_it(path):
