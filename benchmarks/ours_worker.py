@@ -135,6 +135,34 @@ def bench_diff(options: argparse.Namespace) -> Result:
     return _rate(len(lines), seconds)
 
 
+def bench_sqlite_floor(options: argparse.Namespace) -> Result:
+    """What SQLite alone takes for one decision's rows: three inserts, a position, a commit with its fsync."""
+    import sqlite3
+
+    path = options.dir / "floor.db"
+    db = sqlite3.connect(path, isolation_level=None)
+    for statement in ("PRAGMA page_size=16384", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"):
+        db.execute(statement)
+    for table in ("requests", "records", "receipts"):
+        db.execute(f"CREATE TABLE {table} (pos INTEGER PRIMARY KEY, time_ms INTEGER, key BLOB, value BLOB)")
+    db.execute("CREATE TABLE positions (p INTEGER PRIMARY KEY, position INTEGER)")
+    rows = (("requests", b"x" * 680), ("records", b"x" * 2100), ("receipts", b"x" * 400))
+    start = time.perf_counter()
+    for n in range(options.n):
+        db.execute("BEGIN IMMEDIATE")
+        for table, value in rows:
+            db.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", (n, 1, None, value))
+        db.execute("INSERT OR REPLACE INTO positions VALUES (0, ?)", (n,))
+        db.execute("COMMIT")
+    return _rate(options.n, time.perf_counter() - start)
+
+
+def bench_decide_not_durable(options: argparse.Namespace) -> Result:
+    """`decide` without the fsync: what is left is our own work and SQLite's."""
+    config = LumynConfig(policy_path=OURS, home=options.dir / "home", durable=False)
+    return _each(lambda request: decide(request, config=config), list(workload.requests(options.n + 1)))
+
+
 def bench_bytes(options: argparse.Namespace) -> Result:
     """Bytes on disk a stored decision: requests, records, receipts and the record index."""
     import sqlite3
@@ -257,6 +285,8 @@ TASKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "label": bench_label,
     "diff": bench_diff,
     "bytes": bench_bytes,
+    "sqlite_floor": bench_sqlite_floor,
+    "decide_not_durable": bench_decide_not_durable,
     "rules": bench_rules,
     "cli_help": bench_cli_help,
     "cli_show": bench_cli_show,

@@ -227,9 +227,7 @@ def cli_decide(options: Options) -> tuple[Timing, JsonObject]:
     request.write_text(json.dumps(workload.to_peer(next(workload.requests(1)))), encoding="utf-8")
     model_dir = str(options.model_dir.resolve()) if options.model_dir else ""
     shim = [sys.executable, str(Path(__file__).resolve()), CLI_MARK, model_dir]
-    timing, extra = _time_processes(
-        options, [*shim, "decide", str(request), "--workspace", str(options.home)]
-    )
+    timing, extra = _time_processes(options, [*shim, "decide", str(request), "--workspace", str(options.home)])
     return timing, {**extra, "embedder": options.embedder}
 
 
@@ -266,9 +264,7 @@ def _time_each(operation: Callable[[Any], object], items: Iterable[Any], limit: 
     return Timing(done, elapsed)
 
 
-def _time_decide(
-    options: Options, call: Callable[[JsonObject], JsonObject], note: str
-) -> tuple[Timing, JsonObject]:
+def _time_decide(options: Options, call: Callable[[JsonObject], JsonObject], note: str) -> tuple[Timing, JsonObject]:
     verdicts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
 
