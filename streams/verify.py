@@ -11,8 +11,9 @@ from schemas.errors import LumynError
 from schemas.ids import time_ms_of
 from streams.control import ControlState
 from streams.decide_agent import GROUP
-from streams.integrity import Check, check_policy, check_record, check_reproduction, recorded_policy
+from streams.integrity import Check, check_policy, check_record, check_reproduction, recorded_policy, recorded_request
 from streams.log import Log, Message
+from streams.outputs import receipt
 from streams.topics import DEAD_LETTERS, RECEIPTS, RECORDS, REQUESTS, full_name
 
 
@@ -49,23 +50,16 @@ def _in_log(log: Log, place: Mapping[str, Any]) -> bool:
 
 def _receipt(log: Log, record: Mapping[str, Any]) -> Check:
     """The receipt was written with the record, and follows from it: a retry is answered by what it says."""
-    place, request = record["log"], record["request"]
-    expected = {
-        "source": place,
-        "tenant": record["tenant"],
-        "request_id": record["request_id"],
-        "body_digest": digest(encode(request, finite=True)),
-        "outcome": "decided",
-        "decision_id": record["decision_id"],
-        "record_digest": record["record_digest"],
-    }
-    key = f"{record['tenant']}/{record['request_id']}".encode() if record["request_id"] is not None else None
+    place, request = record["log"], recorded_request(record)
+    source = Message(REQUESTS, place["partition"], place["offset"], 0, request.key, request.canonical)
+    written = receipt(place["topic"], source, request, "decided", record["decision_id"], record["record_digest"])
+    expected = decode_trusted(written.value)
     for message in log.read(RECEIPTS, place["partition"], place["offset"], 1):
         if message.offset != place["offset"]:
             break
-        receipt = _object(message)
-        wrong = [name for name in {**expected, **receipt} if receipt.get(name) != expected.get(name, receipt)]
-        if message.key != key:
+        found = _object(message)
+        wrong = [name for name in {**expected, **found} if found.get(name) != expected.get(name, found)]
+        if message.key != written.key:
             wrong.append("key")
         return Check("receipt", not wrong, f"the receipt has another {', '.join(wrong)}" if wrong else "")
     return Check("receipt", False, "no receipt for the record's offset")
@@ -82,7 +76,7 @@ def _request(log: Log, record: Mapping[str, Any]) -> Check:
         return Check("request", expired, "the request has expired" if expired else "no request at its offset")
     if messages[0].time_ms != time_ms_of(record["created_at"]):
         return Check("request", False, "the log's time of the request is not the record's")
-    same = digest(messages[0].value) == digest(encode(record["request"], finite=True))
+    same = messages[0].value == recorded_request(record).canonical
     return Check("request", same, "" if same else "the log's request is not the record's")
 
 
