@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,10 @@ _ENVIRONMENT = {
     "actor": "LUMYN_ACTOR",
 }
 _IN_FILE = {"policy_path": "policy"}
+_TABLES = ("kafka", "qdrant", "runtime")
+_OPTION_PREFIXES = ("LUMYN_KAFKA_", "LUMYN_QDRANT_")
+Options = tuple[tuple[str, str | int | float | bool], ...]
+"""Settings of a client library, sorted; they may hold secrets."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class LumynConfig:
 
     `policy_path`: the policy file. Given here it decides; from the environment or lumyn.toml it decides where no
     policy is active. `durable=False` trades the fsync of each commit for speed: a power cut may lose the last ones.
+    `timeout_s`: how long a call waits for its decision over Kafka.
     """
 
     policy_path: str | os.PathLike[str] | None = None
@@ -45,6 +51,7 @@ class LumynConfig:
     qdrant: str | None = None
     api_key: str | None = field(default=None, repr=False)
     durable: bool = True
+    timeout_s: float = 30.0
 
 
 _NOTHING_GIVEN = LumynConfig()
@@ -63,13 +70,28 @@ class Settings:
     embedder: str
     durable: bool
     api_key: str | None = field(default=None, repr=False)
+    kafka: str | None = None
+    qdrant: str | None = None
+    kafka_options: Options = field(default=(), repr=False)
+    qdrant_options: Options = field(default=(), repr=False)
+    runtime: Options = ()
+    timeout_s: float = 30.0
+
+    def runtime_setting(self, name: str, default: float) -> float:
+        """A number of the `[runtime]` table."""
+        value = dict(self.runtime).get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise BadConfig(f"[runtime] `{name}` must be a number above 0", where=CONFIG_FILE)
+        return float(value)
 
 
 def resolve(config: LumynConfig | None = None) -> Settings:
     """Settle where every setting comes from. Raises `BadConfig`."""
     config = config or _NOTHING_GIVEN
     file_status = file_stamp(CONFIG_FILE)
-    surroundings = tuple(map(os.environ.get, _ENVIRONMENT.values()))
+    surroundings: tuple[object, ...] = tuple(map(os.environ.get, _ENVIRONMENT.values()))
+    if config.kafka or config.qdrant or os.environ.get("LUMYN_KAFKA") or os.environ.get("LUMYN_QDRANT") or file_status:
+        surroundings += tuple(sorted(item for item in os.environ.items() if item[0].startswith(_OPTION_PREFIXES)))
     return _resolve(config, surroundings, file_status, os.getcwd() if file_status else "")
 
 
@@ -89,19 +111,17 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
     found = {
         f.name: getattr(config, f.name)
         or os.environ.get(_ENVIRONMENT[f.name])
-        or file.get(_IN_FILE.get(f.name, f.name))
+        or _from_file(file, _IN_FILE.get(f.name, f.name))
         for f in fields(config)
-        if f.name != "durable"
+        if f.name not in ("durable", "timeout_s")
     }
     for name, value in found.items():
         if value is not None and not isinstance(value, str | os.PathLike):
             raise BadConfig(f"`{_IN_FILE.get(name, name)}` must be text", where=CONFIG_FILE)
-    for name in ("kafka", "qdrant"):
-        if found[name]:
-            raise BadConfig(
-                f"{_ENVIRONMENT[name]} is set, but this version runs embedded only",
-                help=f"unset {_ENVIRONMENT[name]}: log and memory are then kept in LUMYN_HOME",
-            )
+    qdrant = str(found["qdrant"]) if found["qdrant"] else None
+    if qdrant and not qdrant.startswith(("http://", "https://", "edge:")):
+        forms = "`http://HOST:PORT`, `https://HOST:PORT` or `edge:FOLDER`"
+        raise BadConfig(f"LUMYN_QDRANT is `{qdrant}`", help=f"it is {forms}")
     tenant = str(found["tenant"] or DEFAULT_TENANT)
     if not TENANT.match(tenant):
         raise BadConfig(f"tenant `{tenant}` must be 1 to 64 letters, digits, `_`, `.` or `-`")
@@ -115,7 +135,41 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
         embedder=str(found["embedder"] or "static"),
         durable=config.durable,
         api_key=found["api_key"],
+        kafka=str(found["kafka"]) if found["kafka"] else None,
+        qdrant=qdrant,
+        kafka_options=_options(file, "kafka", "."),
+        qdrant_options=_options(file, "qdrant", "_"),
+        runtime=_options(file, "runtime", "."),
+        timeout_s=config.timeout_s,
     )
+
+
+def _from_file(file: Mapping[str, Any], name: str) -> Any:
+    """A setting of lumyn.toml; a table (`[kafka]`) holds the address as `address`, beside the client's options."""
+    value = file.get(name)
+    return value.get("address") if name in _TABLES and isinstance(value, dict) else value
+
+
+def _options(file: Mapping[str, Any], table: str, joint: str) -> Options:
+    """A client's options: the table's, and over them `LUMYN_KAFKA_SASL_PASSWORD` and the like of the environment."""
+    given = file.get(table)
+    options = dict(_flat(given, joint)) if isinstance(given, dict) else {}
+    options.pop("address", None)
+    prefix = f"LUMYN_{table.upper()}_"
+    for name, text in os.environ.items():
+        if name.startswith(prefix):
+            options[name.removeprefix(prefix).lower().replace("_", joint)] = text
+    return tuple(sorted(options.items()))
+
+
+def _flat(table: Mapping[str, Any], joint: str) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}{joint}{inner}", v) for inner, v in _flat(value, joint))
+        elif isinstance(value, str | int | float):
+            yield name, value
+        else:
+            raise BadConfig(f"`{name}` must be text, a number, true or false", where=CONFIG_FILE)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -126,7 +180,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadConfig(f"can't be read: {error}", where=str(path)) from None
-    known = {_IN_FILE.get(name, name) for name in _ENVIRONMENT}
+    known = {_IN_FILE.get(name, name) for name in _ENVIRONMENT} | {"runtime"}
     unknown = sorted(set(value) - known)
     if unknown:
         raise BadConfig(f"unknown setting `{unknown[0]}`", where=str(path), help=f"known: {', '.join(sorted(known))}")

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lumyn.checkpointing import inclusion_proof
 from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import StorageUnavailable, UsageError
@@ -17,11 +18,14 @@ from streams.topics import LABELS
 
 
 def export_pack(home: Home, raw: bytes, record: Mapping[str, Any], *, with_memory: bool = False) -> bytes:
-    """The bytes of a decision's signed pack. A record that is not sound is not exported: raises `IntegrityError`."""
+    """The bytes of a decision's signed pack, with the proof of its place in the log where there is a checkpoint.
+
+    A record that is not sound, or not the one that its checkpoint was signed for, raises `IntegrityError`.
+    """
     source = policy_source(home, record)
     require([*check_record(record), *check_policy(record, source)], where=f"decision {record['decision_id']}")
     labels = memory_labels(home, record) if with_memory else None
-    return write_pack(raw, source, home.signing_key(), labels=labels)
+    return write_pack(raw, source, home.signing_key(), labels=labels, proof=inclusion_proof(home, record))
 
 
 def policy_source(home: Home, record: Mapping[str, Any]) -> bytes:

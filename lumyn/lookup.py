@@ -7,10 +7,9 @@ from typing import Any
 from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import IntegrityError, NotFound, UsageError
-from schemas.ids import id_prefix, is_decision_id
+from schemas.ids import id_prefix
 from streams.integrity import check_record, require
 from streams.log import Message
-from streams.topics import RECORDS
 
 _SHOWN = 5
 _SHOWN_CHARS = 64
@@ -23,14 +22,9 @@ def find_record(home: Home, text: str, tenant: str | None = None) -> tuple[bytes
     prefix = id_prefix(text)
     if prefix is None:
         raise NotFound(f"`{shown(text)}` is not a decision id", help="an id looks like 01JBQX8P2M4T5V6W7X8Y9Z0A1B")
-    keys = [prefix.encode()] if is_decision_id(prefix) else home.log.keys_from(RECORDS, prefix.encode(), _MOST_KEYS)
-    found = [
-        (message, record)
-        for key in keys
-        if (message := home.log.latest(RECORDS, key)) is not None
-        and (record := _decoded(message)).get("tenant") == tenant
-    ]
-    if len(keys) == _MOST_KEYS and len(found) < 2:  # the one that fits may not be the only one
+    messages = home.records(prefix, _MOST_KEYS)
+    found = [(m, record) for m in messages if (record := _decoded(m)).get("tenant") == tenant]
+    if len(messages) == _MOST_KEYS and len(found) < 2:  # the one that fits may not be the only one
         raise UsageError(f"`{shown(text)}` is too short to find one decision", help="give more of the id")
     if not found:
         raise NotFound(f"no decision `{shown(text)}`", help="`lumyn list` shows the latest ones")

@@ -21,8 +21,8 @@ from streams.integrity import (
 )
 from streams.packs import Pack, read_pack
 from streams.policy import CompiledPolicy
+from streams.proof import check_proof
 from streams.replay import MemoryMode, Replay, replay
-from streams.topics import LABELS
 
 MODES = ("current", "recorded", "as-of")
 
@@ -38,10 +38,13 @@ class PackReplay:
 
 
 def check_pack(pack: Pack, *, trust_signer: bool = False, settings_home: Path | None = None) -> list[Check]:
-    """Every check of a pack: signature, digests, policy, and that deciding again gives the same record."""
+    """Every check of a pack: signature, digests, policy, checkpoint, and that deciding again gives the same record."""
     checks = [_signed(pack, trust_signer, settings_home), Check("request", *_same_request(pack))]
     checks += check_record(pack.record)
     checks += check_policy(pack.record, pack.policy_source)
+    if pack.proof is not None and all(check.ok for check in checks):
+        known = None if trust_signer or settings_home is None else trusted_keys(settings_home)
+        checks.append(check_proof(pack.record, pack.proof, known))
     if all(check.ok for check in checks):
         checks.append(check_reproduction(pack.record, recorded_policy(pack.record, pack.policy_source)))
     return checks
@@ -95,7 +98,8 @@ def replay_pack(
     pack = read_pack(path)
     require(check_pack(pack, trust_signer=trust_signer, settings_home=settings.home), where=str(path))
     policy = recorded_policy(pack.record, pack.policy_source)
-    home = operator_home(config) if (settings.home / LOG_FILE).exists() else None
+    there = settings.kafka is not None or (settings.home / LOG_FILE).exists()
+    home = operator_home(config) if there else None
     notes: list[str] = []
     if pack.signer is not None and trusted_keys(settings.home) is None:
         notes.append(f"signed by key {pack.signer.key_id}; there is no home here to say whose that is")
@@ -130,9 +134,8 @@ def _memory(
             "the record's memory is another home's, so this home can't answer as of its version",
             help="use `--memory recorded` or `--memory current`",
         )
-    version = home.log.end(LABELS, 0)
     try:
-        recaller = home.memory.recaller()
+        recaller, version = home.memory.recaller(), home.memory.version()
     except LumynError as error:
         raise UsageError(f"the current memory can't be asked: {error}", help="or use `--memory recorded`") from None
     if asked != "as-of" and home.memory.store().is_remembered(pack.record["decision_id"]):
@@ -150,7 +153,7 @@ def _active(
     active = home.agent.control().compiled(published.hash)
     if active.memory is not None and recalls is None:
         recaller = home.memory.recaller()
-        recalls, version, mode = (lambda one: recaller.recall([one])[0]), home.log.end(LABELS, 0), "current"
+        recalls, version, mode = (lambda one: recaller.recall([one])[0]), home.memory.version(), "current"
     try:
         now = replay(
             pack.record,

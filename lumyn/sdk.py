@@ -16,7 +16,7 @@ from schemas.errors import LumynError
 from schemas.label import LabelEvent, LabelRequest
 from schemas.record import DecisionRecord
 from schemas.request import Request, parse_request
-from streams.decide_agent import Answer
+from streams.deciding import Answer
 
 RequestLike = Mapping[str, Any] | bytes | str
 
@@ -62,6 +62,8 @@ def submit(request: RequestLike, config: LumynConfig | None = None) -> dict[str,
     home = open_home(config)
     parsed = parse_request(request, tenant=home.settings.tenant)
     message = home.agent.submit([parsed])[0]
+    if isinstance(message, LumynError):
+        raise message
     return {"topic": f"{home.log.prefix}.{message.topic}", "partition": message.partition, "offset": message.offset}
 
 
@@ -129,11 +131,9 @@ def label_request(
 
 def show(decision_id: str, config: LumynConfig | None = None) -> dict[str, Any]:
     """A record and its events: `{"record": ..., "events": [...]}`. Raises `NotFound`, `IntegrityError`."""
-    from streams.label_agent import events_of
-
     home = existing_home(config)
     _, record = sound_record(home, decision_id)
-    return {"record": record, "events": events_of(home.log, record["decision_id"])}
+    return {"record": record, "events": home.events(record["decision_id"])}
 
 
 def explain(decision_id: str, config: LumynConfig | None = None) -> str:

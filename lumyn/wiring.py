@@ -4,34 +4,146 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lumyn.config import LumynConfig, Settings, file_stamp, read_policy_file, resolve
-from schemas.errors import BadConfig, NotFound, StorageUnavailable
+from schemas.errors import LumynError, NotFound, StorageUnavailable
+from schemas.ids import is_decision_id
+from schemas.label import LabelEvent, LabelRequest
+from schemas.request import Request
+from streams.control import ControlState
 from streams.decide_agent import DecideAgent
-from streams.label_agent import LabelAgent
+from streams.deciding import Answer
+from streams.label_agent import LabelAgent, events_of
 from streams.local_log import LocalLog
-from streams.memory_sync import SyncedMemory
+from streams.log import Log, Message
+from streams.memory_sync import Memory, SyncedMemory, catch_up
 from streams.policy import CompiledPolicy, load_policy
+from streams.topics import RECORDS
 
 if TYPE_CHECKING:
     from memory_service.recaller import Recaller
+    from memory_service.record_index import RecordIndex
     from memory_service.sqlite_record_index import SqliteRecordIndex
-    from memory_service.sqlite_store import SqliteMemoryStore
-    from memory_service.vectoriser import Vectoriser
+    from memory_service.store import MemoryStore
+    from streams.index_sync import CaughtUp
     from streams.signing import SigningKey
 
 LOG_FILE = "lumyn.db"
-MEMORY_FILE = "memory.db"
 INDEX_FILE = "index.db"
 KEY_FILE = "keys/signing.pem"
 TRUSTED_FOLDER = "keys/trusted"
 
 
-class Home:
+class Gate(Protocol):
+    """Who decides: the embedded agent here, or the workers behind Kafka."""
+
+    def decide(self, requests: Sequence[Request], policy: CompiledPolicy | None = None) -> list[Answer | LumynError]:
+        """Append and decide, in order; an error in its place."""
+        ...
+
+    def submit(self, requests: Sequence[Request]) -> Sequence[Message | LumynError]:
+        """Append without waiting."""
+        ...
+
+    def drain(self, limit: int = 1024) -> int:
+        """Decide what waits, where that is this process's business; returns how many there were."""
+        ...
+
+    def control(self) -> ControlState:
+        """The control state, read to its end."""
+        ...
+
+
+class Labels(Protocol):
+    """Who takes labels."""
+
+    def label(self, requests: Sequence[LabelRequest]) -> list[LabelEvent | LumynError]:
+        """Accept labels, in order; a refused one is an error in its place."""
+        ...
+
+
+class HomeMemory(Memory, Protocol):
+    """The memory as a home's commands use it. All raise `LumynError`."""
+
+    def store(self) -> MemoryStore:
+        """The store."""
+        ...
+
+    def recaller(self) -> Recaller:
+        """The recaller over the store."""
+        ...
+
+    def version(self) -> int:
+        """The version that questions of now are asked at."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+class Home(Protocol):
     """A LUMYN_HOME with its parts; each is opened when it is first used."""
+
+    settings: Settings
+    path: Path
+    given_policy: CompiledPolicy | None
+
+    @property
+    def log(self) -> Log:
+        """The log."""
+        ...
+
+    @property
+    def agent(self) -> Gate:
+        """Who decides."""
+        ...
+
+    @property
+    def labels(self) -> Labels:
+        """Who takes labels."""
+        ...
+
+    @property
+    def memory(self) -> HomeMemory:
+        """The memory."""
+        ...
+
+    def index(self) -> RecordIndex:
+        """The record index, caught up."""
+        ...
+
+    def rebuild_index(self, progress: Callable[[int], None]) -> CaughtUp:
+        """Make the record index again from the log."""
+        ...
+
+    def rebuild_memory(self, progress: Callable[[int], None]) -> int:
+        """Make the memory again from the labels; returns its version."""
+        ...
+
+    def records(self, prefix: str, limit: int) -> list[Message]:
+        """The newest record of each id that starts with a prefix, in order, at most `limit`; of every tenant."""
+        ...
+
+    def events(self, decision_id: str) -> list[LabelEvent]:
+        """All label events of a decision, in version order."""
+        ...
+
+    def signing_key(self) -> SigningKey:
+        """The home's own key, made at first use."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+class EmbeddedHome:
+    """A home with no servers: everything in its folder."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -45,24 +157,22 @@ class Home:
         self.agent = DecideAgent(self.log, self.memory, fallback, sticky=os.getpid())
         self._index: SqliteRecordIndex | None = None
 
-    def open_memory(self) -> tuple[SqliteMemoryStore, Recaller]:
+    def open_memory(self) -> tuple[MemoryStore, Recaller]:
         """The memory store and its recaller. Raises `MemoryUnavailable`."""
-        from memory_service.recaller import Recaller
-        from memory_service.sqlite_store import SqliteMemoryStore
+        from lumyn.stores import open_memory
 
-        vectoriser = self.vectoriser()
-        store = SqliteMemoryStore(self.path / MEMORY_FILE, vectoriser, self.log.epoch)
-        return store, Recaller(store, vectoriser, self.log.epoch)
+        return open_memory(self.settings, self.path, self.log.epoch)
 
-    def vectoriser(self) -> Vectoriser:
-        """The vectoriser of the configured embedder."""
-        from memory_service.embedders.cache import CachedEmbedder
-        from memory_service.embedders.static import StaticEmbedder
-        from memory_service.vectoriser import Vectoriser
+    def rebuild_memory(self, progress: Callable[[int], None]) -> int:
+        from lumyn.stores import remove_memory
 
-        if self.settings.embedder != "static":
-            raise BadConfig(f"unknown embedder `{self.settings.embedder}`", help="this version has `static`")
-        return Vectoriser(CachedEmbedder(StaticEmbedder()))
+        self.memory.close()
+        remove_memory(self.settings, self.path, self.log.epoch)
+        store, _ = self.open_memory()
+        try:
+            return catch_up(self.log, store, progress)
+        finally:
+            store.close()
 
     def index(self) -> SqliteRecordIndex:
         """The record index, caught up."""
@@ -73,6 +183,30 @@ class Home:
             self._index = SqliteRecordIndex(self.path / INDEX_FILE, self.log.epoch)
         catch_up(self.log, self._index)
         return self._index
+
+    def rebuild_index(self, progress: Callable[[int], None]) -> CaughtUp:
+        from memory_service.sqlite_record_index import SqliteRecordIndex, remove_index_file
+        from streams.index_sync import catch_up as catch_up_index
+
+        path = self.path / INDEX_FILE
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+        remove_index_file(path)
+        index = SqliteRecordIndex(path, self.log.epoch)
+        try:
+            return catch_up_index(self.log, index, progress)
+        finally:
+            index.close()
+
+    def records(self, prefix: str, limit: int) -> list[Message]:
+        whole = is_decision_id(prefix)
+        keys = [prefix.encode()] if whole else self.log.keys_from(RECORDS, prefix.encode(), limit)
+        found = [self.log.latest(RECORDS, key) for key in keys]
+        return [message for message in found if message is not None]
+
+    def events(self, decision_id: str) -> list[LabelEvent]:
+        return events_of(self.log, decision_id)
 
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""
@@ -111,6 +245,16 @@ def load_policy_file(path: Path) -> CompiledPolicy:
 
 
 _homes: dict[tuple[object, ...], Home] = {}
+
+
+def _make(settings: Settings) -> Home:
+    if settings.kafka is None:
+        return EmbeddedHome(settings)
+    from lumyn.kafka_home import KafkaHome
+
+    return KafkaHome(settings)
+
+
 _homes_lock = threading.Lock()
 
 
@@ -125,19 +269,23 @@ def _open(settings: Settings) -> Home:
         stamp = load_policy_file(settings.policy_path).policy_hash
     key = (os.getpid(), os.getcwd(), settings, stamp)
     home = _homes.get(key)
-    if home is not None and file_stamp(home.log_file) is not None:
+    if home is not None and _is_there(home):
         return home
     with _homes_lock:
         home = _homes.get(key)
-        if home is None or file_stamp(home.log_file) is None:
-            home = _homes[key] = Home(settings)
+        if home is None or not _is_there(home):
+            home = _homes[key] = _make(settings)
         return home
+
+
+def _is_there(home: Home) -> bool:
+    return not isinstance(home, EmbeddedHome) or file_stamp(home.log_file) is not None
 
 
 def existing_home(config: LumynConfig | None = None) -> Home:
     """Like `open_home`, for commands that only look: a home that is not there is an error. Raises `NotFound`."""
     settings = resolve(config)
-    if not (settings.home / LOG_FILE).exists():
+    if settings.kafka is None and not (settings.home / LOG_FILE).exists():
         raise NotFound(
             "there are no decisions here yet",
             where=str(settings.home / LOG_FILE),

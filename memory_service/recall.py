@@ -119,9 +119,12 @@ def recorded(record: Mapping[str, Any]) -> Recall:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One recall to make: a request, under which settings, as of which version, leaving out which decision."""
+    """One recall to make: a request, under which settings, as of which version, leaving out which decision.
+
+    Without a version it is the memory's present one, which whoever keeps the memory fills in.
+    """
 
     request: Mapping[str, Any]
     settings: MemorySettings
-    version: int
+    version: int | None = None
     leave_out: str | None = None

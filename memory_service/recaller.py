@@ -26,13 +26,17 @@ class Recaller:
 
     def recall(self, asked: Sequence[Asked]) -> list[Recall]:
         """One recall a request, in order; all `unavailable` when the memory can't answer."""
+        try:
+            now = self._store.watermark().version if any(a.version is None for a in asked) else 0
+        except MemoryUnavailable:
+            return [unavailable()] * len(asked)
         parts = [remembered_part(a.request) for a in asked]
         vectors = self._vectoriser.vectorise(parts)
         searches = [
             Search(
                 tenant=a.request["tenant"],
                 action_type=a.request["action"]["type"],
-                version=a.version,
+                version=a.version if a.version is not None else now,
                 query=query_of(vector, a.settings.weights),
                 amount=amount_of(part),
                 amount_within=a.settings.amount_within,

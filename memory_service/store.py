@@ -19,6 +19,8 @@ class Watermark:
     version: int
     count: int
     vectoriser_id: str
+    at_ms: int | None = None
+    """Unix milliseconds at which its writer last vouched that this is all there is; None: nobody does."""
 
 
 @dataclass(frozen=True, slots=True)

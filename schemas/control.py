@@ -21,7 +21,7 @@ class SwitchScope(TypedDict):
 
 @with_config({"extra": "forbid", "strict": True, "title": "ControlEvent"})
 class ControlEvent(TypedDict):
-    """One control event; its dense version is its offset on the single control partition, plus one."""
+    """One control event; its dense version is its number on the single control partition, counted from 1."""
 
     type: ControlType
     actor: str

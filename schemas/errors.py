@@ -89,6 +89,13 @@ class NotFound(LumynError):
     code = "not_found"
 
 
+class DecisionPending(LumynError):
+    """The request is in the log, and nobody has decided it in time: it will be."""
+
+    code = "pending"
+    exit_code = EXIT_UNREACHABLE
+
+
 class RequestConflict(LumynError):
     """The same `request_id` came with another body: nothing was decided."""
 

@@ -24,6 +24,11 @@ def is_decision_id(text: str) -> bool:
     return bool(_ULID.match(text))
 
 
+def decision_time_ms(text: str) -> int:
+    """The time in a decision id, in milliseconds since 1970. Raises `ValueError` for what is none."""
+    return int.from_bytes(ULID.from_str(text).bytes[:6], "big")
+
+
 def id_prefix(text: str) -> str | None:
     """The prefix a user means (`01jbq...` -> `01JBQ`), or None when it can't be part of an id."""
     cleaned = text.strip().rstrip(".…").upper()

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from schemas import control, label, receipt, record, request
+from schemas import checkpoint, control, label, label_receipt, receipt, record, request
 
 SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "decision_request": request.ADAPTER,
@@ -18,7 +18,10 @@ SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "dead_letter": receipt.DEAD_LETTER,
     "label_request": label.REQUEST,
     "label_event": label.EVENT,
+    "label_receipt": label_receipt.ADAPTER,
     "control_event": control.ADAPTER,
+    "checkpoint": checkpoint.EVENT,
+    "inclusion_proof": checkpoint.PROOF,
 }
 FOLDER = Path(__file__).parent / "json"
 

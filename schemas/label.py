@@ -79,16 +79,23 @@ def meaning_of(verdict: Verdict, label: LabelName, should: str | None) -> Meanin
     return {"ALLOW": "fine", "DENY": "harmful"}.get(right, "neutral")  # type: ignore[return-value]
 
 
-def check_label(request: LabelRequest, verdict: Verdict) -> None:
-    """Refuse a label that is malformed or contradicts itself. Raises `BadInput`."""
+def check_label_form(value: Any) -> LabelRequest:
+    """A label request by its form alone. Raises `BadInput`."""
     try:
-        REQUEST.validate_python(request)
+        request = REQUEST.validate_python(value)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(str(part) for part in problem["loc"])
         raise BadInput(f"label: `{path}`: {problem['msg'].lower()}") from None
-    if len(request["summary"]) > MAX_TEXT:
-        raise BadInput(f"label: the summary has {len(request['summary'])} characters, more than {MAX_TEXT}")
+    for name in ("summary", "actor", "event_id", "job"):
+        if len(str(request.get(name) or "")) > MAX_TEXT:
+            raise BadInput(f"label: the {name} has {len(str(request[name]))} characters, more than {MAX_TEXT}")
+    return request
+
+
+def check_label(request: LabelRequest, verdict: Verdict) -> None:
+    """Refuse a label that is malformed or contradicts itself. Raises `BadInput`."""
+    check_label_form(request)
     label, should = request.get("label"), request.get("should")
     if request["type"] in ("label", "settle") and label is None:
         raise BadInput("label: `label` is missing: failure, success or retracted")

@@ -57,9 +57,13 @@ class KillSwitch:
 
 @dataclass(frozen=True, slots=True)
 class ControlState:
-    """Control as of a dense version. `stale` means that it may have moved on unseen."""
+    """Control as of a dense version: the number of events taken in. `stale` means that it may have moved on unseen.
+
+    `position` is the offset of the next event; on Kafka, where offsets may have gaps, it is not the version.
+    """
 
     version: int = 0
+    position: int = 0
     policies: Mapping[str, PublishedPolicy] = field(default_factory=dict)
     active: Mapping[str, str] = field(default_factory=dict)
     history: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -102,9 +106,16 @@ def compile_policy(source: bytes, name: str, hash_: str) -> CompiledPolicy:
 
 
 def apply_control(state: ControlState, message: Message) -> ControlState:
-    """Take one control message in; its version is its offset plus one."""
-    event: ControlEvent = decode_trusted(message.value)
-    state = replace(state, version=message.offset + 1)
+    """Take one control message in. One that is no event counts and changes nothing."""
+    state = replace(state, version=state.version + 1, position=message.offset + 1)
+    try:
+        event: ControlEvent = decode_trusted(message.value)
+        return _applied(state, event, message)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return state
+
+
+def _applied(state: ControlState, event: ControlEvent, message: Message) -> ControlState:
     at = iso_time(message.time_ms)
     match event["type"]:
         case "policy_published":
@@ -146,7 +157,7 @@ def read_control(log: Log, state: ControlState | None = None) -> ControlState:
     """Read control to its end, from a state on."""
     state = state or ControlState()
     while True:
-        messages = log.read(CONTROL, 0, state.version)
+        messages = log.read(CONTROL, 0, state.position)
         if not messages:
             return state
         for message in messages:

@@ -12,7 +12,7 @@ import orjson
 from memory_service.recall import OFF, Recall
 from schemas.canonical import encode, is_canonical, is_plain_number
 from schemas.digests import digest
-from schemas.ids import decision_id, iso_time
+from schemas.ids import decision_id, is_decision_id, iso_time
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
 from schemas.record import ENGINE, SCHEMA, record_digest
 from schemas.request import Request
@@ -45,8 +45,6 @@ def decide(
     policy: CompiledPolicy,
     control: ControlState,
     recall: Recall = OFF,
-    *,
-    links: Mapping[str, Any] | None = None,
 ) -> Decision:
     """Decide one request. No clock, no random, no I/O: the same arguments give the same bytes."""
     switches = control.switches_for(request.tenant, request.value["action"]["type"], policy.name)
@@ -58,24 +56,25 @@ def decide(
         switches,
         recall,
         _outcome(request, position, policy, control.stale, switches, recall),
-        links or {},
+        links_of(request),
     )
 
 
 def internal_error(
-    request: Request,
-    position: Position,
-    policy: CompiledPolicy,
-    control: ControlState,
-    *,
-    links: Mapping[str, Any] | None = None,
+    request: Request, position: Position, policy: CompiledPolicy, control: ControlState
 ) -> Decision:
     """The record of a request whose evaluation raised: ABSTAIN, so that nothing is lost and nothing is let through."""
     switches = control.switches_for(request.tenant, request.value["action"]["type"], policy.name)
     outcome = Outcome("ABSTAIN", (INTERNAL_ERROR,), (), (), ())
     if switches:
         outcome = Outcome("DENY", (KILL_SWITCH, INTERNAL_ERROR), (), (), ())
-    return _seal(request, position, policy, control.version, switches, OFF, outcome, links or {})
+    return _seal(request, position, policy, control.version, switches, OFF, outcome, links_of(request))
+
+
+def links_of(request: Request) -> dict[str, Any]:
+    """What the request says it follows from: `provenance.redrive_of`, the decision that it decides again."""
+    first = (request.value.get("provenance") or {}).get("redrive_of")
+    return {"redrive_of": first} if isinstance(first, str) and is_decision_id(first) else {}
 
 
 def _outcome(

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-from memory_service.recall import OFF, Asked, Recall
-from schemas.errors import BadRequest, LumynError, RequestConflict
-from schemas.receipt import Outcome as ReceiptOutcome
-from schemas.request import Request, parse_request
+from schemas.errors import LumynError
+from schemas.request import Request
 from streams.control import ControlState, publish_event, read_control
-from streams.decide import Decision, Position, decide, internal_error
+from streams.deciding import Answer, Deciding, Pending
 from streams.log import Append, Message, Transaction, TransactionalLog
 from streams.memory_sync import Memory
-from streams.outputs import dead_letter, receipt
 from streams.policy import CompiledPolicy
-from streams.prior import PriorDecision, PriorDecisions
-from streams.topics import CONTROL, LABELS, RECORDS, REQUESTS, full_name
+from streams.prior import PriorDecisions
+from streams.topics import CONTROL, REQUESTS, full_name
 
 GROUP = "decide"
 _MOST_AT_ONCE = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of one request: its record's canonical bytes, and whether it was decided now or before."""
-
-    outcome: ReceiptOutcome
-    canonical: bytes
-    record: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -42,17 +29,6 @@ class _Job:
     answers: list[Answer | LumynError | None] = field(default_factory=list)
     error: BaseException | None = None
     done: bool = False
-
-
-@dataclass(slots=True)
-class _Pending:
-    """One message on its way to a decision."""
-
-    message: Message
-    request: Request | None
-    policy: CompiledPolicy | None
-    problem: LumynError | None = None
-    recall: Recall = OFF
 
 
 class DecideAgent:
@@ -66,14 +42,13 @@ class DecideAgent:
         `sticky` picks the partition of requests without a request_id, as Kafka's own producers do for keyless ones.
         """
         self._log = log
-        self._memory = memory
+        self._deciding = Deciding(full_name(log.prefix, REQUESTS), memory, fallback)
         self._fallback = fallback
         self._sticky = sticky % log.partitions(REQUESTS)
         self._control = ControlState()
         self._queue: list[_Job] = []
         self._queue_lock = threading.Lock()
         self._turn = threading.Lock()
-        self._topic = full_name(log.prefix, REQUESTS)
 
     def control(self) -> ControlState:
         """The control state, read to its end."""
@@ -91,7 +66,7 @@ class DecideAgent:
 
     def submit(self, requests: Sequence[Request]) -> list[Message]:
         """Append requests without deciding them; `drain` or the next `decide` does."""
-        return self._log.append([_request_append(request, self._sticky) for request in requests])
+        return self._log.append([request_append(request, self._sticky) for request in requests])
 
     def drain(self, limit: int = _MOST_AT_ONCE) -> int:
         """Decide up to `limit` waiting requests of each partition; returns how many there were."""
@@ -102,7 +77,7 @@ class DecideAgent:
                 for partition in range(self._log.partitions(REQUESTS))
                 for message in self._waiting(transaction, partition, self._log.end(REQUESTS, partition))[:limit]
             ]
-            self._decide_all(transaction, [self._parse(message) for message in waiting])
+            self._decide_all(transaction, [self._deciding.parse(message, self._control) for message in waiting])
         return len(waiting)
 
     def _run(self, job: _Job) -> _Job:
@@ -143,15 +118,16 @@ class DecideAgent:
     def _run_jobs(self, transaction: Transaction, jobs: Sequence[_Job]) -> None:
         self._catch_up(transaction, [job.policy for job in jobs])
         asked = [(job, request) for job in jobs for request in job.requests]
-        messages = transaction.append([_request_append(request, self._sticky) for _, request in asked])
+        messages = transaction.append([request_append(request, self._sticky) for _, request in asked])
         pending = []
         firsts: dict[int, int] = {}
         for message in messages:
             firsts.setdefault(message.partition, message.offset)
         for partition, first in firsts.items():
-            pending += [self._parse(message) for message in self._waiting(transaction, partition, first)]
+            waiting = self._waiting(transaction, partition, first)
+            pending += [self._deciding.parse(message, self._control) for message in waiting]
         own = [
-            _Pending(message, request, *self._choose(request, job.policy))
+            Pending(message, request, *self._deciding.choose(request, job.policy, self._control))
             for message, (job, request) in zip(messages, asked, strict=True)
         ]
         answers = self._decide_all(transaction, [*pending, *own])[len(pending) :]
@@ -167,45 +143,22 @@ class DecideAgent:
 
     def _catch_up(self, transaction: Transaction, policies: Sequence[CompiledPolicy | None]) -> None:
         """Control is read to its end before anything is decided; policies used are published by their hash."""
-        if self._log.end(CONTROL, 0) > self._control.version:
+        if self._log.end(CONTROL, 0) > self._control.position:
             self._control = read_control(self._log, self._control)
         for policy in {p.policy_hash: p for p in (*policies, self._fallback) if p is not None}.values():
             if policy.policy_hash not in self._control.policies:
                 transaction.append([publish_event(policy, "lumyn", "file")])
                 self._control = read_control(self._log, self._control)
 
-    def _parse(self, message: Message) -> _Pending:
-        try:
-            request = parse_request(message.value, where=_place(message))
-        except LumynError as error:
-            return _Pending(message, None, None, error)
-        return _Pending(message, request, *self._choose(request, None))
-
-    def _choose(
-        self, request: Request, given: CompiledPolicy | None
-    ) -> tuple[CompiledPolicy | None, LumynError | None]:
-        """The policy that decides: the caller's, else the active one, else the file's."""
-        name = request.value.get("policy")
-        published = self._control.active_policy(name) if given is None else None
-        try:
-            policy = given or (self._control.compiled(published.hash) if published else self._fallback)
-        except LumynError as error:
-            return None, error
-        if policy is None:
-            return None, BadRequest("no policy is active", help="give one: `--policy FILE`, or `lumyn policy activate`")
-        if name is not None and policy.name != name:
-            return None, BadRequest(f"the request asks for policy `{name}`, which is not active")
-        return policy, None
-
-    def _decide_all(self, transaction: Transaction, pending: Sequence[_Pending]) -> list[Answer | LumynError]:
+    def _decide_all(self, transaction: Transaction, pending: Sequence[Pending]) -> list[Answer | LumynError]:
         """Idempotency, one recall for all, evaluation, and the outputs with the moved positions."""
         prior = PriorDecisions(self._log)
-        self._recall([p for p in pending if p.request is not None and p.policy is not None])
+        self._deciding.recall(pending)
         answers: list[Answer | LumynError] = []
         outputs: list[Append] = []
         positions: dict[int, int] = {}
         for item in pending:
-            answer, appends = self._one(item, prior)
+            answer, appends = self._deciding.decide(item, self._control, prior)
             answers.append(answer)
             outputs += appends
             positions[item.message.partition] = item.message.offset + 1
@@ -214,73 +167,9 @@ class DecideAgent:
             transaction.move(GROUP, REQUESTS, partition, position)
         return answers
 
-    def _recall(self, pending: Sequence[_Pending]) -> None:
-        wanted = [p for p in pending if p.policy is not None and p.policy.memory is not None]
-        if not wanted:
-            return
-        version = self._log.end(LABELS, 0)
-        asked = [
-            Asked(p.request.value, p.policy.memory, version)
-            for p in wanted
-            if p.request is not None and p.policy is not None and p.policy.memory is not None
-        ]
-        for item, recall in zip(wanted, self._memory.recall(asked), strict=True):
-            item.recall = recall
 
-    def _one(self, item: _Pending, prior: PriorDecisions) -> tuple[Answer | LumynError, list[Append]]:
-        message, request = item.message, item.request
-        if request is None:
-            assert item.problem is not None
-            return item.problem, [
-                dead_letter(self._topic, message, item.problem),
-                receipt(self._topic, message, None, "rejected"),
-            ]
-        earlier = prior.find(request, message.time_ms)
-        if earlier is not None:
-            return self._again(message, request, earlier, prior)
-        if item.policy is None:
-            assert item.problem is not None
-            return item.problem, [
-                dead_letter(self._topic, message, item.problem),
-                receipt(self._topic, message, request, "rejected"),
-            ]
-        decision = self._evaluate(message, request, item.policy, item.recall)
-        record = decision.record
-        prior.remember(request, record["decision_id"], decision.canonical)
-        return Answer("decided", decision.canonical, record), [
-            Append(RECORDS, decision.canonical, record["decision_id"].encode(), message.partition),
-            receipt(self._topic, message, request, "decided", record["decision_id"], record["record_digest"]),
-        ]
-
-    def _again(
-        self, message: Message, request: Request, earlier: PriorDecision, prior: PriorDecisions
-    ) -> tuple[Answer | LumynError, list[Append]]:
-        if earlier.body_digest != request.body_digest:
-            error = RequestConflict(
-                f"request_id `{request.request_id}` was decided before with another body (decision "
-                f"{earlier.decision_id})",
-                help="a retry must send the same body; another request needs another request_id",
-            )
-            return error, [receipt(self._topic, message, request, "conflict", earlier.decision_id)]
-        canonical, record_digest = prior.record(earlier)
-        return Answer("duplicate", canonical), [
-            receipt(self._topic, message, request, "duplicate", earlier.decision_id, record_digest)
-        ]
-
-    def _evaluate(self, message: Message, request: Request, policy: CompiledPolicy, recall: Recall) -> Decision:
-        position = Position(self._topic, message.partition, message.offset, message.time_ms)
-        try:
-            return decide(request, position, policy, self._control, recall)
-        except Exception:  # whatever an evaluation raises, the request must not be lost nor stop the next
-            return internal_error(request, position, policy, self._control)
-
-
-def _request_append(request: Request, sticky: int) -> Append:
+def request_append(request: Request, sticky: int) -> Append:
     """With a request_id the key chooses the partition, so that a retry meets its first; else a sticky one does."""
     if request.key is not None:
         return Append(REQUESTS, request.canonical, request.key)
     return Append(REQUESTS, request.canonical, None, sticky)
-
-
-def _place(message: Message) -> str:
-    return f"{message.topic}/{message.partition}/{message.offset}"

@@ -139,4 +139,7 @@ def _special(record: Mapping[str, Any]) -> list[str]:
         "INTERNAL_ERROR": "The evaluation failed with an internal error, so nothing was let through.",
         "MISSING_EVIDENCE": "Evidence that a rule needs was missing or of the wrong type; that never opens a gate.",
     }
-    return lines + [meanings[code] for code in record["reason_codes"] if code in meanings]
+    lines += [meanings[code] for code in record["reason_codes"] if code in meanings]
+    if "redrive_of" in record["links"]:
+        lines.append(f"The request was decided before, as {record['links']['redrive_of']}, and sent again.")
+    return lines

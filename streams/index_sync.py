@@ -13,6 +13,7 @@ from schemas.canonical import decode_trusted
 from schemas.errors import StorageUnavailable
 from streams.log import Log, Message
 from streams.topics import LABELS, RECORDS
+from streams.versions import offset_after
 
 _BATCH = 2000
 
@@ -26,7 +27,16 @@ class CaughtUp:
     refused: tuple[Refused, ...]
 
 
-def catch_up(log: Log, index: RecordIndex, progress: Callable[[int], None] | None = None) -> CaughtUp:
+@dataclass(slots=True)
+class Seen:
+    """What one that catches up again and again keeps from one time to the next."""
+
+    labels_offset: int | None = None
+
+
+def catch_up(
+    log: Log, index: RecordIndex, progress: Callable[[int], None] | None = None, seen: Seen | None = None
+) -> CaughtUp:
     """Index all that the log holds and the index has not seen. `progress` gets each batch's size.
 
     May be broken off and run again, and by several processes at once. Raises `StorageUnavailable`.
@@ -39,7 +49,7 @@ def catch_up(log: Log, index: RecordIndex, progress: Callable[[int], None] | Non
         records += len(batch)
         if progress:
             progress(len(batch))
-    return CaughtUp(records, _catch_up_labels(log, index, progress), tuple(refused))
+    return CaughtUp(records, _catch_up_labels(log, index, progress, seen or Seen()), tuple(refused))
 
 
 def _in_time_order(log: Log, positions: Mapping[int, int]) -> Iterator[Message]:
@@ -48,11 +58,16 @@ def _in_time_order(log: Log, positions: Mapping[int, int]) -> Iterator[Message]:
     return heapq.merge(*partitions, key=lambda message: message.time_ms)
 
 
-def _catch_up_labels(log: Log, index: RecordIndex, progress: Callable[[int], None] | None) -> int:
+def _catch_up_labels(
+    log: Log, index: RecordIndex, progress: Callable[[int], None] | None, seen: Seen
+) -> int:
     labels = 0
-    waiting = _messages(log, LABELS, 0, index.labels_position())
+    if seen.labels_offset is None:
+        seen.labels_offset = offset_after(log, LABELS, index.labels_position())
+    waiting = _messages(log, LABELS, 0, seen.labels_offset)
     while batch := list(islice(waiting, _BATCH)):
         index.apply([], [decode_trusted(message.value) for message in batch])
+        seen.labels_offset = batch[-1].offset + 1
         labels += len(batch)
         if progress:
             progress(len(batch))

@@ -119,7 +119,6 @@ def reproduce(record: Mapping[str, Any], policy: CompiledPolicy) -> Decision:
         policy,
         recorded_control(record),
         recorded(record),
-        links=record["links"],
     )
 
 

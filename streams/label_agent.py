@@ -50,20 +50,7 @@ class LabelAgent:
             raise NotFound(f"no decision `{request['decision_id']}`")
         check_label(request, record["verdict"])
         asked = transaction.append([Append(LABEL_REQUESTS, encode(request), key)])[0]
-        event: LabelEvent = {
-            "version": self._log.end(LABELS, 0) + 1,
-            "event_id": request["event_id"],
-            "decision_id": request["decision_id"],
-            "tenant": request["tenant"],
-            "type": request["type"],
-            "label": request.get("label"),
-            "should": request.get("should"),
-            "summary": request["summary"],
-            "actor": request["actor"],
-            "at": iso_time(asked.time_ms),
-            "job": request.get("job"),
-            "decision": None if request["type"] == "note" else labelled_decision(record),
-        }
+        event = label_event(request, record, self._log.end(LABELS, 0) + 1, asked.time_ms)
         transaction.append([Append(LABELS, encode(event, finite=True), request["decision_id"].encode())])
         return event
 
@@ -75,6 +62,24 @@ class LabelAgent:
             if event["event_id"] == request["event_id"]:
                 return event
         raise BadInput(f"event_id `{request['event_id']}` was asked for but never accepted")
+
+
+def label_event(request: LabelRequest, record: DecisionRecord, version: int, time_ms: int) -> LabelEvent:
+    """The event that a checked request becomes; `time_ms` is when the log took the request."""
+    return {
+        "version": version,
+        "event_id": request["event_id"],
+        "decision_id": request["decision_id"],
+        "tenant": request["tenant"],
+        "type": request["type"],
+        "label": request.get("label"),
+        "should": request.get("should"),
+        "summary": request["summary"],
+        "actor": request["actor"],
+        "at": iso_time(time_ms),
+        "job": request.get("job"),
+        "decision": None if request["type"] == "note" else labelled_decision(record),
+    }
 
 
 def labelled_decision(record: DecisionRecord) -> LabelledDecision:

@@ -17,7 +17,7 @@ from pathlib import Path
 from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable
 from streams.log import Append, Message
 from streams.partitioner import partition_for
-from streams.topics import DEFAULT_PARTITIONS, TOPICS
+from streams.topics import DEFAULT_PARTITIONS, TOPICS, check_key
 
 _LAYOUT = "1"
 _SHIFT = 48
@@ -261,6 +261,7 @@ class LocalTransaction:
         messages = []
         rows: dict[str, list[tuple[int, int, bytes | None, bytes]]] = {}
         for item in appends:
+            check_key(item.topic, item.key)
             partition = item.partition
             if partition is None:
                 count = log.partitions(item.topic)

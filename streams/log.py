@@ -55,6 +55,11 @@ class Log(Protocol):
         """What stands before every topic's name."""
         ...
 
+    @property
+    def epoch(self) -> str:
+        """Which log this is: one made anew under the same name is another, and what was derived is of no use."""
+        ...
+
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has; fixed for the log's life."""
         ...

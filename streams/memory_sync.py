@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from memory_service.recall import Asked, Recall, unavailable
@@ -10,6 +11,7 @@ from schemas.canonical import decode_trusted
 from schemas.errors import LumynError
 from streams.log import Log
 from streams.topics import LABELS
+from streams.versions import offset_after
 
 if TYPE_CHECKING:  # a policy without memory never loads numpy
     from memory_service.recaller import Recaller
@@ -22,20 +24,33 @@ class Memory(Protocol):
     """What the decide agent asks."""
 
     def recall(self, asked: Sequence[Asked]) -> list[Recall]:
-        """One recall a request, in order; `unavailable` ones when memory can't answer. Never raises."""
+        """One recall a request, in order, as of now where no version is asked for.
+
+        `unavailable` ones when memory can't answer. Never raises.
+        """
         ...
 
 
 def catch_up(log: Log, store: MemoryStore, progress: Callable[[int], None] | None = None) -> int:
-    """Apply all label events that the store has not seen; returns its version. Raises `MemoryUnavailable`."""
-    version = store.watermark().version
-    while True:
-        messages = log.read(LABELS, 0, version, _BATCH)
-        if not messages:
-            return version
+    """Apply all label events that the store has not seen; returns its version.
+
+    Raises `MemoryUnavailable`, `StorageUnavailable`.
+    """
+    return _catch_up(log, store, store.watermark().version, None, progress)[0]
+
+
+def _catch_up(
+    log: Log, store: MemoryStore, version: int, offset: int | None, progress: Callable[[int], None] | None = None
+) -> tuple[int, int]:
+    """From a version, whose next event is at `offset` if that is known; returns where it stands then."""
+    if offset is None:
+        offset = offset_after(log, LABELS, version)
+    while messages := log.read(LABELS, 0, offset, _BATCH):
         version = store.apply([decode_trusted(m.value) for m in messages]).version
+        offset = messages[-1].offset + 1
         if progress:
             progress(len(messages))
+    return version, offset
 
 
 class SyncedMemory:
@@ -45,16 +60,25 @@ class SyncedMemory:
         self._log = log
         self._open = open_store
         self._opened: tuple[MemoryStore, Recaller] | None = None
-        self._version = -1
+        self._version = 0
+        self._offset: int | None = None
+        self._end = -1
 
     def store(self) -> MemoryStore:
         """The store, opened and caught up. Raises `LumynError`."""
         if self._opened is None:
             self._opened = self._open()
-            self._version = -1
-        if self._log.end(LABELS, 0) != self._version:
-            self._version = catch_up(self._log, self._opened[0])
+            self._version, self._offset, self._end = self._opened[0].watermark().version, None, -1
+        end = self._log.end(LABELS, 0)
+        if end != self._end:
+            self._version, self._offset = _catch_up(self._log, self._opened[0], self._version, self._offset)
+            self._end = end
         return self._opened[0]
+
+    def version(self) -> int:
+        """The caught-up store's version. Raises `LumynError`."""
+        self.store()
+        return self._version
 
     def recaller(self) -> Recaller:
         """The recaller over the caught-up store. Raises `LumynError`."""
@@ -64,7 +88,8 @@ class SyncedMemory:
 
     def recall(self, asked: Sequence[Asked]) -> list[Recall]:
         try:
-            return self.recaller().recall(asked)
+            version = self.version()
+            return self.recaller().recall([replace(a, version=version) if a.version is None else a for a in asked])
         except LumynError:
             self.forget()
             return [unavailable()] * len(asked)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.canonical import decode, decode_trusted, encode
+from schemas.checkpoint import PROOF, InclusionProof
 from schemas.digests import digest
 from schemas.errors import BadPack, IntegrityError, LumynError, NotFound, StorageUnavailable
 from schemas.label import EVENT
@@ -25,6 +26,7 @@ POLICY = "policy.yml"
 README = "README.txt"
 SIGNATURE = "signature.json"
 LABELS = "labels.jsonl"
+CHECKPOINT = "checkpoint.json"
 _LIMITS = {
     RECORD: MAX_RECORD_BYTES,
     REQUEST: MAX_RECORD_BYTES,
@@ -32,6 +34,7 @@ _LIMITS = {
     README: 65536,
     SIGNATURE: 65536,
     LABELS: MAX_PACK_BYTES,
+    CHECKPOINT: 65536,
 }
 _REQUIRED = (RECORD, REQUEST, POLICY)
 _SIGNATURE_SCHEMA = "lumyn.signature/1"
@@ -51,10 +54,16 @@ class Pack:
     policy_source: bytes
     signer: PublicKey | None
     labels: list[dict[str, Any]] | None
+    proof: InclusionProof | None = None
 
 
 def write_pack(
-    record_bytes: bytes, policy_source: bytes, key: SigningKey, *, labels: list[Mapping[str, Any]] | None = None
+    record_bytes: bytes,
+    policy_source: bytes,
+    key: SigningKey,
+    *,
+    labels: list[Mapping[str, Any]] | None = None,
+    proof: InclusionProof | None = None,
 ) -> bytes:
     """The bytes of a signed pack of one decision; the same arguments give the same bytes."""
     record = decode_trusted(record_bytes)
@@ -62,8 +71,10 @@ def write_pack(
         RECORD: record_bytes,
         REQUEST: encode(record["request"], finite=True),
         POLICY: policy_source,
-        README: _readme(record, key).encode("utf-8"),
+        README: _readme(record, key, proof).encode("utf-8"),
     }
+    if proof is not None:
+        members[CHECKPOINT] = encode(proof)
     if labels is not None:
         members[LABELS] = b"".join(encode(event, finite=True) + b"\n" for event in labels)
     members[SIGNATURE] = encode(_sign({name: digest(data) for name, data in members.items()}, key))
@@ -88,7 +99,7 @@ def _sign(digests: dict[str, str], key: SigningKey) -> dict[str, Any]:
     }
 
 
-def _readme(record: Mapping[str, Any], key: SigningKey) -> str:
+def _readme(record: Mapping[str, Any], key: SigningKey, proof: InclusionProof | None) -> str:
     return (
         f"Decision {record['decision_id']}: {record['verdict']}\n"
         f"Made {record['created_at']} by policy {record['policy']['name']}@{record['policy']['version']}.\n\n"
@@ -98,6 +109,23 @@ def _readme(record: Mapping[str, Any], key: SigningKey) -> str:
         f"{RECORD}  the whole decision record\n{REQUEST}          the request, as it was decided\n"
         f"{POLICY}            the policy, byte for byte, at decision time\n"
         f"{SIGNATURE}        digests of these files, signed by key {key.public.key_id}\n"
+        f"{_about_proof(proof)}"
+    )
+
+
+def _about_proof(proof: InclusionProof | None) -> str:
+    if proof is None:
+        return "\nNo checkpoint covered this decision when it was exported.\n"
+    statement, leaf = proof["statement"], proof["leaf"]
+    number, place = statement["number"], f"{leaf['topic']}/{leaf['partition']}/{leaf['offset']}"
+    return (
+        f"{CHECKPOINT}       this decision's place under checkpoint {number}\n\n"
+        f"What {CHECKPOINT} shows: this very record stood in the log as the decision on request\n"
+        f"{place} when checkpoint {number} was signed by key {statement['key_id']}, with all requests\n"
+        f"of its range up to {statement['up_to']}. A record that was edited since does not fit it, even with\n"
+        "every digest made right again. Keep the pack elsewhere: should the log be rewritten together\n"
+        "with its checkpoints, `lumyn verify THIS.zip` at that log finds that this one is missing.\n"
+        "It does not show that the decision was right, nor who held the key.\n"
     )
 
 
@@ -117,10 +145,21 @@ def read_pack(path: Path) -> Pack:
         request = decode(members[REQUEST], where=f"{where}:{REQUEST}", limit=MAX_RECORD_BYTES)
         lines = io.BytesIO(members.get(LABELS, b""))
         labels = [_event(line, f"{where}:{LABELS}:{number}") for number, line in enumerate(lines, start=1)]
+        proof = _proof(members[CHECKPOINT], f"{where}:{CHECKPOINT}") if CHECKPOINT in members else None
     except LumynError as error:
         raise BadPack(error.message, where=error.where) from None
     _check_shape(record, f"{where}:{RECORD}")
-    return Pack(where, record, members[RECORD], request, members[POLICY], signer, labels if LABELS in members else None)
+    labelled = labels if LABELS in members else None
+    return Pack(where, record, members[RECORD], request, members[POLICY], signer, labelled, proof)
+
+
+def _proof(data: bytes, where: str) -> InclusionProof:
+    value = decode(data, where=where)
+    try:
+        PROOF.validate_python(value)
+    except ValidationError:
+        raise BadPack("not an inclusion proof", where=where) from None
+    return value  # type: ignore[no-any-return]
 
 
 def _event(line: bytes, where: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from schemas.errors import IntegrityError
 from schemas.limits import IDEMPOTENCY_WINDOW_MS
 from schemas.receipt import Receipt
 from schemas.request import Request
-from streams.log import Log
+from streams.decide import Decision
+from streams.log import TransactionalLog
 from streams.topics import RECEIPTS, RECORDS
 
 
@@ -25,7 +26,7 @@ class PriorDecision:
 class PriorDecisions:
     """Looks earlier decisions up in a log, and in what the running batch has decided."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: TransactionalLog) -> None:
         self._log = log
         self._now: dict[bytes, PriorDecision] = {}
 
@@ -43,10 +44,11 @@ class PriorDecisions:
         assert receipt["decision_id"] is not None
         return PriorDecision(receipt["decision_id"], receipt["body_digest"], None)
 
-    def remember(self, request: Request, decision_id: str, canonical: bytes) -> None:
+    def remember(self, request: Request, decision: Decision) -> None:
         """A decision of the running batch."""
         if request.key is not None:
-            self._now[request.key] = PriorDecision(decision_id, request.body_digest, canonical)
+            found = PriorDecision(decision.record["decision_id"], request.body_digest, decision.canonical)
+            self._now[request.key] = found
 
     def record(self, prior: PriorDecision) -> tuple[bytes, str]:
         """The first decision's record and its digest."""

@@ -95,7 +95,6 @@ def _decide(original: Mapping[str, Any], policy: CompiledPolicy, recall: Recall)
         policy,
         recorded_control(original),
         recall,
-        links=original["links"],
     ).record
 
 

@@ -1,30 +1,103 @@
-"""Verify stored records: digests, policy, receipt, the request in the log, and deciding again."""
+"""Verify a stored record: digests, receipt, request, checkpoint, policy, and deciding again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from schemas.canonical import decode_trusted, encode
 from schemas.digests import digest
-from schemas.errors import LumynError
+from schemas.errors import IntegrityError, LumynError
 from schemas.ids import time_ms_of
+from schemas.request import Request, parse_request
+from streams.checkpoints import Chain
 from streams.control import ControlState
-from streams.decide_agent import GROUP
 from streams.integrity import Check, check_policy, check_record, check_reproduction, recorded_policy, recorded_request
+from streams.leaves import GAP, OUTCOMES, record_leaf, request_entry, split
+from streams.local_log import wall_clock_ms
 from streams.log import Log, Message
 from streams.outputs import receipt
-from streams.topics import DEAD_LETTERS, RECEIPTS, RECORDS, REQUESTS, full_name
+from streams.reading import at_offset, is_embedded, object_in, of_request
+from streams.retention import Held
+from streams.topics import RECEIPTS, RECORDS, REQUESTS, full_name
+
+Leaf = tuple[bytes, int]
+"""A signed leaf, and the number of its checkpoint."""
 
 
-def verify_record(log: Log, control: ControlState, raw: bytes, record: Mapping[str, Any]) -> list[Check]:
-    """Every check of a stored record, in the order in which they are made; a record whose own digests fail ends it."""
-    checks = [_canonical(raw, record), *check_record(record)]
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What the log holds about a request's offset beside its record; None where it holds nothing."""
+
+    request: Message | None
+    receipt: Message | None
+    leaf: Leaf | None
+
+
+def verify_record(
+    log: Log,
+    control: ControlState,
+    raw: bytes,
+    record: Mapping[str, Any],
+    *,
+    chain: Chain | None = None,
+    now_ms: int | None = None,
+) -> list[Check]:
+    """Every check of a stored record, in the order in which they are made; a record whose own digests fail ends it.
+
+    `chain`, caught up, adds the check against the checkpoint that covers the record.
+    """
+    checks = sealed_checks(raw, record)
     if not all(check.ok for check in checks):
         return checks
-    if not _in_log(log, record["log"]):
+    partition, offset = record["log"]["partition"], record["log"]["offset"]
+    if not (0 <= partition < log.partitions(REQUESTS) and 0 <= offset < log.end(REQUESTS, partition)):
         return [*checks, Check("request", False, "its place is not in this log")]
-    checks += [_receipt(log, record), _request(log, record), _order(log, record)]
+    found = log.latest(RECORDS, record["decision_id"].encode())
+    filed = found is not None and found.value == raw and found.partition == partition
+    checks.append(Check("record", filed, "" if filed else "the log holds another record under this id"))
+    try:
+        leaf = _signed_leaf(chain, record) if chain is not None else None
+    except IntegrityError as error:
+        return [*checks, Check("checkpoint", False, str(error))]
+    traces = Traces(at_offset(log, REQUESTS, partition, offset), of_request(log, RECEIPTS, partition, offset), leaf)
+    held = Held(log, partition, now_ms if now_ms is not None else wall_clock_ms())
+    checks += stored_checks(log, control, record, traces, held, found.time_ms if found else 0)
+    if chain is not None and leaf is None:
+        checks.append(Check("checkpoint", True, "no checkpoint covers it yet"))
+    return checks
+
+
+def _signed_leaf(chain: Chain, record: Mapping[str, Any]) -> Leaf | None:
+    place = record["log"]
+    stretch = chain.covering(place["topic"], place["partition"], place["offset"])
+    if stretch is None:
+        return None
+    return split(chain.load(stretch).leaves)[place["offset"] - stretch.start], stretch.number
+
+
+def sealed_checks(raw: bytes, record: Mapping[str, Any]) -> list[Check]:
+    """The checks of a record by itself."""
+    try:
+        same = raw == encode(record)
+    except LumynError:
+        same = False
+    canonical = Check("canonical", same, "" if same else "the stored bytes are not the record's canonical bytes")
+    return [canonical, *check_record(record)]
+
+
+def stored_checks(
+    log: Log, control: ControlState, record: Mapping[str, Any], traces: Traces, held: Held, decided_ms: int
+) -> list[Check]:
+    """The checks of a record whose own digests hold, against what the log holds about its request.
+
+    `decided_ms`: the log's time of the record.
+    """
+    request = recorded_request(record)
+    checks = [_receipt(record, request, traces.receipt, held, decided_ms), _request(log, record, request, traces, held)]
+    if traces.leaf is not None:
+        checks.append(_checkpoint(record, *traces.leaf))
     try:
         source = control.compiled(record["policy"]["hash"]).source
         checks += check_policy(record, source)
@@ -35,126 +108,59 @@ def verify_record(log: Log, control: ControlState, raw: bytes, record: Mapping[s
     return checks
 
 
-def _canonical(raw: bytes, record: Mapping[str, Any]) -> Check:
-    try:
-        same = raw == encode(record)
-    except LumynError:
-        same = False
-    return Check("canonical", same, "" if same else "the stored bytes are not the record's canonical bytes")
-
-
-def _in_log(log: Log, place: Mapping[str, Any]) -> bool:
-    partition, offset = place["partition"], place["offset"]
-    return bool(0 <= partition < log.partitions(REQUESTS) and 0 <= offset < log.end(RECEIPTS, partition))
-
-
-def _receipt(log: Log, record: Mapping[str, Any]) -> Check:
+def _receipt(record: Mapping[str, Any], request: Request, found: Message | None, held: Held, decided_ms: int) -> Check:
     """The receipt was written with the record, and follows from it: a retry is answered by what it says."""
-    place, request = record["log"], recorded_request(record)
+    place = record["log"]
+    if found is None:
+        written_ms = max(decided_ms, time_ms_of(record["created_at"]))
+        expired = held.expired(RECEIPTS, place["offset"], written_ms)
+        return Check("receipt", expired, "the receipt has expired" if expired else "no receipt for the record's offset")
     source = Message(REQUESTS, place["partition"], place["offset"], 0, request.key, request.canonical)
     written = receipt(place["topic"], source, request, "decided", record["decision_id"], record["record_digest"])
-    expected = decode_trusted(written.value)
-    for message in log.read(RECEIPTS, place["partition"], place["offset"], 1):
-        if message.offset != place["offset"]:
-            break
-        found = _object(message)
-        wrong = [name for name in {**expected, **found} if found.get(name) != expected.get(name, found)]
-        if message.key != written.key:
-            wrong.append("key")
-        return Check("receipt", not wrong, f"the receipt has another {', '.join(wrong)}" if wrong else "")
-    return Check("receipt", False, "no receipt for the record's offset")
+    expected, value = decode_trusted(written.value), object_in(found)
+    wrong = [name for name in {**expected, **value} if value.get(name) != expected.get(name, value)]
+    if found.key != written.key:
+        wrong.append("key")
+    return Check("receipt", not wrong, f"the receipt has another {', '.join(wrong)}" if wrong else "")
 
 
-def _request(log: Log, record: Mapping[str, Any]) -> Check:
+def _request(log: Log, record: Mapping[str, Any], request: Request, traces: Traces, held: Held) -> Check:
     """The request in the log, where retention still holds it, is the record's, and so is its time."""
-    place = record["log"]
+    place, found, created_ms = record["log"], traces.request, time_ms_of(record["created_at"])
     if place["topic"] != full_name(log.prefix, REQUESTS):
         return Check("request", False, f"the request's topic `{place['topic']}` is not this log's")
-    messages = log.read(REQUESTS, place["partition"], place["offset"], 1)
-    if not messages or messages[0].offset != place["offset"]:
-        expired = place["offset"] < log.begin(REQUESTS, place["partition"])
+    if found is None:
+        expired = held.expired(REQUESTS, place["offset"], created_ms)
         return Check("request", expired, "the request has expired" if expired else "no request at its offset")
-    if messages[0].time_ms != time_ms_of(record["created_at"]):
+    if found.time_ms != created_ms:
         return Check("request", False, "the log's time of the request is not the record's")
-    same = messages[0].value == recorded_request(record).canonical
+    same = has_body(log, found, request.body_digest)
     return Check("request", same, "" if same else "the log's request is not the record's")
 
 
-def _order(log: Log, record: Mapping[str, Any]) -> Check:
-    """The id finds this very record, and no second one."""
-    found = log.latest(RECORDS, record["decision_id"].encode())
-    same = found is not None and found.value == encode(record)
-    return Check("record", same, "" if same else "the log holds another record under this id")
+def has_body(log: Log, request: Message, body_digest: str) -> bool:
+    """Whether a request's bytes have a digest. In a log that others write to, they may be the same in other bytes."""
+    return body_digest == digest(request.value) or (not is_embedded(log) and body_digest == canonical_digest(request))
 
 
-def verify_all(log: Log, control: ControlState, tenant: str | None = None) -> Iterator[tuple[str, list[Check]]]:
-    """Yield (decision_id, checks) for every stored record, and for what should be in the log and is gone.
-
-    With a `tenant`, sound records of others are passed over; one that fails is told whatever tenant it claims.
-    """
-    dead = {_place(_object(m).get("source")) for m in _messages(log, DEAD_LETTERS, 0, 0)}
-    for partition in range(log.partitions(RECORDS)):
-        seen: set[str] = set()
-        for message in _messages(log, RECORDS, partition, 0):
-            record = _object(message)
-            if not isinstance(record.get("decision_id"), str):
-                place = f"{message.topic}/{message.partition}/{message.offset}"
-                yield place, [Check("record_digest", False, "the stored bytes are not a record any more")]
-                continue
-            seen.add(record["decision_id"])
-            checks = verify_record(log, control, message.value, record)
-            if tenant in (None, record.get("tenant")) or not all(check.ok for check in checks):
-                yield record["decision_id"], checks
-        yield from _gone(log, partition, seen, dead)
-
-
-def _gone(log: Log, partition: int, records: set[str], dead: set[Any]) -> Iterator[tuple[str, list[Check]]]:
-    """Every request below the reader's position has its receipt, and every receipt what it speaks of."""
-    requests = _messages(log, REQUESTS, partition, 0)
-    request = next(requests, None)
-    expected = min(log.begin(REQUESTS, partition), log.begin(RECEIPTS, partition))
-    for message in _messages(log, RECEIPTS, partition, 0):
-        if message.offset > expected:
-            yield _hole(partition, expected, message.offset)
-        expected = message.offset + 1
-        while request is not None and request.offset < message.offset:
-            request = next(requests, None)
-        place, receipt = f"{RECEIPTS}/{partition}/{message.offset}", _object(message)
-        name, outcome = receipt.get("decision_id"), receipt.get("outcome")
-        if outcome in ("decided", "duplicate", "conflict"):
-            if name not in records:
-                yield str(name), [Check("record", False, f"its receipt ({place}) is there, the record is gone")]
-        elif outcome != "rejected" or _place(receipt.get("source")) not in dead:
-            yield place, [Check("receipt", False, "it is neither a decision's nor a dead letter's")]
-        same = (
-            request is None or request.offset != message.offset or receipt.get("body_digest") == digest(request.value)
-        )
-        if not same:
-            yield place, [Check("receipt", False, "its body_digest is not the digest of the request in the log")]
-    position = log.committed(GROUP, REQUESTS, partition)
-    if position > expected:
-        yield _hole(partition, expected, position)
-
-
-def _hole(partition: int, start: int, end: int) -> tuple[str, list[Check]]:
-    offsets = f"{start}" if end == start + 1 else f"{start} to {end - 1}"
-    return f"{REQUESTS}/{partition}/{offsets}", [Check("receipt", False, "decided once, and its receipt is gone")]
-
-
-def _messages(log: Log, topic: str, partition: int, offset: int) -> Iterator[Message]:
-    while messages := log.read(topic, partition, offset):
-        yield from messages
-        offset = messages[-1].offset + 1
-
-
-def _object(message: Message) -> dict[str, Any]:
-    """The object in a message; an empty one when its bytes are no object any more."""
+def canonical_digest(request: Message) -> str:
+    """The digest of a request's canonical body; of its bytes, where they are no request."""
     try:
-        value = decode_trusted(message.value)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return parse_request(request.value).body_digest
+    except LumynError:
+        return digest(request.value)
 
 
-def _place(source: Any) -> Any:
-    return (source.get("topic"), source.get("partition"), source.get("offset")) if isinstance(source, dict) else None
+def _checkpoint(record: Mapping[str, Any], leaf: bytes, number: int) -> Check:
+    """The record is the one that the covering checkpoint was signed for."""
+    code, expected = leaf[:1], request_entry(record_leaf(record))
+    if leaf == expected:
+        return Check("checkpoint", True, f"checkpoint {number}")
+    if code == GAP:
+        why = f"nothing stood here when checkpoint {number} was signed: the record was put in later"
+    elif code != expected[:1]:
+        then = OUTCOMES.get(code, "something else")
+        why = f"checkpoint {number} was signed for a request that was {then}, not decided"
+    else:
+        why = f"checkpoint {number} was signed for another record: this one is not what was decided"
+    return Check("checkpoint", False, why)

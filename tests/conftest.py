@@ -37,3 +37,19 @@ def vectoriser(embedder):
     from memory_service.vectoriser import Vectoriser
 
     return Vectoriser(embedder)
+
+
+@pytest.fixture(scope="session")
+def kafka_broker():
+    """A real broker for the whole run."""
+    from servers.kafka import find_broker
+
+    broker = find_broker()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_broker):
+    """The broker's address."""
+    return kafka_broker.address

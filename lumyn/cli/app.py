@@ -8,20 +8,27 @@ from typing import Any
 import typer
 
 from lumyn.cli import (
+    checkpoint,
+    dead_letters,
     decide,
     demo,
     dev,
     diff,
+    doctor,
     export,
     index,
     keys,
+    kill_switch,
     label,
     list_,
     memory,
     policy,
+    redrive,
     replay,
     show,
+    topics,
     verify,
+    worker,
 )
 from lumyn.cli.output import one_line, say
 
@@ -41,13 +48,19 @@ app.command("replay")(replay.replay)
 app.command("label")(label.label)
 app.command("diff")(diff.diff)
 app.command("verify")(verify.verify)
+app.command("redrive")(redrive.redrive)
+app.command("checkpoint")(checkpoint.checkpoint)
 app.command("demo")(demo.demo)
 app.command("dev")(dev.dev)
+app.command("doctor")(doctor.doctor)
 app.add_typer(policy.app, name="policy")
-app.add_typer(policy.switch_app, name="kill-switch")
+app.add_typer(kill_switch.app, name="kill-switch")
 app.add_typer(memory.app, name="memory")
 app.add_typer(index.app, name="index")
 app.add_typer(keys.app, name="keys")
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(topics.app, name="topics")
+app.add_typer(worker.app, name="worker")
 
 
 @app.callback(invoke_without_command=True)

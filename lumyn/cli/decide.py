@@ -12,7 +12,7 @@ from lumyn.cli.output import error_text, out, out_bytes, out_json, progress, say
 
 if TYPE_CHECKING:
     from schemas.errors import LumynError
-    from streams.decide_agent import Answer
+    from streams.deciding import Answer
 
 _AT_ONCE = 256
 
@@ -46,9 +46,13 @@ def decide(
             parsed.append(error)
     good = [p for p in parsed if isinstance(p, Request)]
     if no_wait:
+        failed = [p for p in parsed if isinstance(p, LumynError)]
         for message in home.agent.submit(good):
-            out(f"{home.log.prefix}.{message.topic} {message.partition}:{message.offset}")
-        return _errors([p for p in parsed if isinstance(p, LumynError)])
+            if isinstance(message, LumynError):
+                failed.append(message)
+            else:
+                out(f"{home.log.prefix}.{message.topic} {message.partition}:{message.offset}")
+        return _errors(failed)
     errors = [p for p in parsed if isinstance(p, LumynError)]
     with progress("deciding", len(good)) as tick:
         for start in range(0, len(good), _AT_ONCE):

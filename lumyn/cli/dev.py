@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from lumyn.cli.output import say
+
+if TYPE_CHECKING:
+    from lumyn.wiring import Home
 
 
 def dev(
@@ -50,14 +54,12 @@ def dev(
         worker.join(5)
 
 
-def _drain(home: object, stop: object) -> None:
+def _drain(home: Home, stop: object) -> None:
     """Decide what `submit` and `--no-wait` appended, a few times a second."""
     import threading
 
-    from lumyn.wiring import Home
     from schemas.errors import LumynError
 
-    assert isinstance(home, Home)
     assert isinstance(stop, threading.Event)
     while not stop.wait(0.2):
         try:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from lumyn.cli.output import out, out_json, progress, say
+
+if TYPE_CHECKING:
+    from lumyn.wiring import Home
 
 
 def export(
@@ -46,13 +50,11 @@ def export(
             out(str(path))
 
 
-def _one(home: object, decision: str, to: Path | None, pack: bool, with_memory: bool) -> Path:
+def _one(home: Home, decision: str, to: Path | None, pack: bool, with_memory: bool) -> Path:
     from lumyn.exporting import export_pack, write_whole
     from lumyn.lookup import sound_record
-    from lumyn.wiring import Home
     from schemas.errors import UsageError
 
-    assert isinstance(home, Home)
     raw, record = sound_record(home, decision)
     path = to or Path(f"decision_{record['decision_id']}.zip")
     if not pack and path.suffix != ".zip" and path.suffix not in (".json", ".jsonl"):
@@ -64,13 +66,11 @@ def _one(home: object, decision: str, to: Path | None, pack: bool, with_memory: 
     return path
 
 
-def _packs(home: object, query: str | None, limit: int | None, with_memory: bool) -> list[Path]:
+def _packs(home: Home, query: str | None, limit: int | None, with_memory: bool) -> list[Path]:
     from lumyn.exporting import export_pack, write_whole
     from lumyn.lookup import find_record
     from lumyn.searching import search
-    from lumyn.wiring import Home
 
-    assert isinstance(home, Home)
     rows = search(home, query, limit=limit, newest_first=True, say=say)
     written = []
     with progress("exporting", len(rows)) as tick:
@@ -84,15 +84,13 @@ def _packs(home: object, query: str | None, limit: int | None, with_memory: bool
     return written
 
 
-def _dataset(home: object, query: str | None, limit: int | None, to: Path) -> Path:
+def _dataset(home: Home, query: str | None, limit: int | None, to: Path) -> Path:
     """Records, oldest first, one a line: what `lumyn diff` reads."""
     from lumyn.exporting import write_whole
     from lumyn.lookup import sound_record
     from lumyn.searching import search
-    from lumyn.wiring import Home
     from schemas.errors import UsageError
 
-    assert isinstance(home, Home)
     if to.suffix not in (".jsonl", ".ndjson", ".json"):
         raise UsageError("`--out` must end in .jsonl: a record a line", where=str(to))
     rows = search(home, query, limit=limit, newest_first=True, say=say)

@@ -16,19 +16,13 @@ def rebuild(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) 
     \b
     Example: lumyn index rebuild
     """
-    from lumyn.wiring import INDEX_FILE, existing_home
-    from memory_service.sqlite_record_index import SqliteRecordIndex, remove_index_file
-    from streams.index_sync import catch_up
+    from lumyn.wiring import existing_home
     from streams.topics import RECORDS
 
     home = existing_home()
-    path = home.path / INDEX_FILE
-    remove_index_file(path)
-    index = SqliteRecordIndex(path, home.log.epoch)
     total = sum(home.log.end(RECORDS, partition) for partition in range(home.log.partitions(RECORDS)))
     with progress("indexing", total) as tick:
-        result = catch_up(home.log, index, tick)
-    index.close()
+        result = home.rebuild_index(tick)
     if json_:
         out_json({"decisions": result.records, "labels": result.labels, "refused": len(result.refused)})
     else:

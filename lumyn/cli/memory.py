@@ -51,23 +51,17 @@ def rebuild(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) 
     \b
     Example: lumyn memory rebuild
     """
-    from lumyn.wiring import MEMORY_FILE, existing_home
-    from memory_service.sqlite_store import rebuild_file
-    from streams.memory_sync import catch_up
+    from lumyn.wiring import existing_home
     from streams.topics import LABELS
 
     home = existing_home()
-    home.memory.close()
-    rebuild_file(home.path / MEMORY_FILE)
-    store, _ = home.open_memory()
     with progress("rebuilding", home.log.end(LABELS, 0)) as tick:
-        version = catch_up(home.log, store, tick)
-    mark = store.watermark()
-    store.close()
+        version = home.rebuild_memory(tick)
+    points = home.memory.store().watermark().count
     if json_:
-        out_json({"version": version, "points": mark.count})
+        out_json({"version": version, "points": points})
     else:
-        out(f"memory rebuilt: version {version}, {mark.count} points")
+        out(f"memory rebuilt: version {version}, {points} points")
 
 
 @app.command("search")
@@ -88,14 +82,13 @@ def search(
     from memory_service.recall import Asked
     from schemas.policy import MemorySettings
     from schemas.request import parse_request
-    from streams.topics import LABELS
 
     home = existing_home()
     parsed = parse_request(_read(request)[0], tenant=home.settings.tenant, where=request)
     if parsed.tenant != home.settings.tenant:
         say(f"note: the request's tenant `{parsed.tenant}` is not this home's `{home.settings.tenant}`")
     settings = replace(MemorySettings(), top_k=limit)
-    recall = home.memory.recaller().recall([Asked(parsed.value, settings, home.log.end(LABELS, 0))])[0]
+    recall = home.memory.recaller().recall([Asked(parsed.value, settings, home.memory.version())])[0]
     if json_:
         out_json({"risk_signals": recall.signals, "memory": recall.as_record()})
         return

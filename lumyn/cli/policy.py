@@ -1,4 +1,4 @@
-"""`lumyn policy` and `lumyn kill-switch`: what is published, what is active, what is stopped."""
+"""`lumyn policy`: what is published, what is active."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import typer
 
-from lumyn.cli.output import one_line, out, out_json, say, table
+from lumyn.cli.output import out, out_json, say, table
 
 app = typer.Typer(help="Check, publish, activate and roll back policies.", no_args_is_help=True, rich_markup_mode=None)
-switch_app = typer.Typer(help="Stop actions at once, by scope.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("check")
@@ -198,102 +197,3 @@ def list_(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) ->
             ],
         )
     )
-
-
-@switch_app.command("on")
-def switch_on(
-    why: str = typer.Option(..., "--why", help="The reason; it goes into every record that is denied."),
-    action_type: str | None = typer.Option(None, "--action-type", help="Only this action type."),
-    tenant: str | None = typer.Option(None, "--tenant", help="Only this tenant."),
-    policy: str | None = typer.Option(None, "--policy", help="Only requests that this policy decides."),
-    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
-) -> None:
-    """Deny everything in a scope from now on, before any rule or memory.
-
-    \b
-    Example: lumyn kill-switch on --action-type refund --why "double refunds"
-    """
-    import uuid
-
-    from lumyn.wiring import operator_home
-    from schemas.errors import UsageError
-    from streams.control import control_append
-
-    home = operator_home()
-    given = {"action_type": action_type, "tenant": tenant, "policy": policy}
-    scope = {name: value for name, value in given.items() if value is not None}
-    if not all(scope.values()):
-        raise UsageError("a scope must not be empty text", help="leave the option out to stop everything")
-    switch_id = uuid.uuid4().hex[:12]
-    home.log.append(
-        [
-            control_append(
-                {
-                    "type": "kill_switch_on",
-                    "actor": home.settings.actor,
-                    "why": why,
-                    "switch_id": switch_id,
-                    "scope": scope,
-                }
-            )
-        ]
-    )
-    if json_:
-        out_json({"switch_id": switch_id, "scope": scope})
-    else:
-        out(f"on: {switch_id} ({_scope(scope)})")
-
-
-@switch_app.command("off")
-def switch_off(
-    switch_id: str = typer.Argument(..., metavar="SWITCH_ID", help="As `kill-switch status` shows it."),
-    why: str = typer.Option("", "--why", help="The reason."),
-    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
-) -> None:
-    """Take a kill switch off.
-
-    \b
-    Example: lumyn kill-switch off 3f2a --why "fixed"
-    """
-    from lumyn.wiring import existing_home
-    from schemas.errors import NotFound
-    from streams.control import control_append
-
-    home = existing_home()
-    found = [s for s in home.agent.control().switches if switch_id and s.switch_id.startswith(switch_id)]
-    if len(found) != 1:
-        raise NotFound(f"no one switch `{switch_id}` is on", help="`lumyn kill-switch status` shows those that are")
-    home.log.append(
-        [
-            control_append(
-                {"type": "kill_switch_off", "actor": home.settings.actor, "why": why, "switch_id": found[0].switch_id}
-            )
-        ]
-    )
-    if json_:
-        out_json({"switch_id": found[0].switch_id})
-    else:
-        out(f"off: {found[0].switch_id}")
-
-
-@switch_app.command("status")
-def switch_status(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
-    """Show the kill switches that are on.
-
-    \b
-    Example: lumyn kill-switch status
-    """
-    from lumyn.wiring import existing_home
-
-    switches = existing_home().agent.control().switches
-    if json_:
-        out_json([s.as_record() for s in switches])
-        return
-    for s in switches:
-        out(one_line(f"{s.switch_id} {_scope(s.scope)} since {s.at} by {s.actor}: {s.why}"))
-    if not switches:
-        say("no kill switch is on")
-
-
-def _scope(scope: Any) -> str:
-    return ", ".join(f"{name}={value}" for name, value in scope.items()) or "everything"

@@ -21,11 +21,10 @@ def show(
     """
     from lumyn.lookup import sound_record
     from lumyn.wiring import existing_home
-    from streams.label_agent import events_of
 
     home = existing_home()
     _, record = sound_record(home, decision)
-    events = events_of(home.log, record["decision_id"])
+    events = home.events(record["decision_id"])
     if json_:
         out_json({"record": record, "events": events})
         return
@@ -61,6 +60,7 @@ def summary(record: Mapping[str, Any]) -> str:
         f"created_at: {record['created_at']}",
         f"action: {action_text(record['request'])}",
         one_line(f"policy: {record['policy']['name']}@{record['policy']['version']}"),
+        *([f"redrive_of: {record['links']['redrive_of']}"] if "redrive_of" in record["links"] else []),
         "",
         f"verdict: {record['verdict']}",
         one_line(f"reason_codes: {', '.join(record['reason_codes'])}"),

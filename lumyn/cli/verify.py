@@ -4,33 +4,51 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lumyn.cli.output import one_line, out, out_json, say
+
+if TYPE_CHECKING:
+    from streams.checkpoints import Chain
+    from streams.integrity import Check
+    from streams.packs import Pack
+    from streams.sweep import Summary
 
 
 def verify(
     what: str | None = typer.Argument(
         None, metavar="[ID | PACK.zip]", help="One decision or pack; default: all decisions."
     ),
+    start: str | None = typer.Option(None, "--from", metavar="T", help="From a time (UTC), or a position like 3:1000."),
+    end: str | None = typer.Option(None, "--to", metavar="T", help="Up to a time, or before a position."),
+    head: str | None = typer.Option(None, "--head", metavar="DIGEST", help="A checkpoint's digest that must be there."),
     trust_signer: bool = typer.Option(False, "--trust-signer", help="Accept a signature by a key not known here."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> int:
-    """Check digests, policy, receipt and place in the log, and decide again from the recorded inputs.
+    """Check digests, policy, receipt, place in the log and checkpoints, and decide again from the recorded inputs.
 
     \b
     Examples: lumyn verify 01JBQX8P2M...
               lumyn verify incident.zip
               lumyn verify
+              lumyn verify --from '2024-12-19 14:00' --to '2024-12-19 15:00'
+              lumyn verify --from 3:1000 --to 3:2000
+    3:1000 is partition 3, offset 1000 of the requests; 14:25, two digits on both sides, is a time of today.
     Exit 0: all hold. 3: something was changed; the check that failed is named.
     """
+    from schemas.errors import UsageError
+
     if what is None:
-        return _all(json_)
+        return _all(start, end, head, json_)
+    if start is not None or end is not None or head is not None:
+        raise UsageError("`--from`, `--to` and `--head` are for the whole log, not for one decision or pack")
     return _one(what, trust_signer, json_)
 
 
 def _one(what: str, trust_signer: bool, json_: bool) -> int:
+    from lumyn.checkpointing import home_chain
     from lumyn.config import resolve
     from lumyn.lookup import find_record
     from lumyn.replaying import check_pack
@@ -42,11 +60,12 @@ def _one(what: str, trust_signer: bool, json_: bool) -> int:
         pack = read_pack(Path(what))
         name = pack.record["decision_id"]
         checks = check_pack(pack, trust_signer=trust_signer, settings_home=resolve().home)
+        checks += _in_chain(pack) if all(check.ok for check in checks) else []
     else:
         home = existing_home()
         raw, record = find_record(home, what)
         name = record["decision_id"]
-        checks = verify_record(home.log, home.agent.control(), raw, record)
+        checks = verify_record(home.log, home.agent.control(), raw, record, chain=home_chain(home, check_leaves=False))
     good = all(check.ok for check in checks)
     if json_:
         out_json(
@@ -64,20 +83,83 @@ def _one(what: str, trust_signer: bool, json_: bool) -> int:
     return 0 if good else 3
 
 
-def _all(json_: bool) -> int:
-    from lumyn.wiring import existing_home
-    from streams.verify import verify_all
+def _in_chain(pack: Pack) -> list[Check]:
+    """A checkpoint of this home's own key must stand in this home's log: else the log was cut or made anew."""
+    from lumyn.checkpointing import home_chain
+    from lumyn.config import resolve
+    from lumyn.replaying import trusted_keys
+    from lumyn.wiring import LOG_FILE, operator_home
+    from schemas.digests import digest_of
+    from streams.integrity import Check
 
+    settings = resolve()
+    if pack.proof is None or (settings.kafka is None and not (settings.home / LOG_FILE).exists()):
+        return []
+    statement = pack.proof["statement"]
+    if (trusted_keys(settings.home) or {}).get(statement["key_id"]) != "own":
+        return []
+    chain = home_chain(operator_home(), wanted=digest_of(statement), check_leaves=False)
+    there = chain.seen_wanted
+    return [
+        Check("chain", there, "" if there else f"checkpoint {statement['number']} is not in this home's log any more")
+    ]
+
+
+def _all(start: str | None, end: str | None, head: str | None, json_: bool) -> int:
+    from lumyn.checkpointing import home_chain
+    from lumyn.wiring import existing_home
+    from streams.local_log import wall_clock_ms
+    from streams.span import parse_span
+    from streams.sweep import Summary, verify_all
+
+    now_ms = wall_clock_ms()
+    span = parse_span(start, end, now_ms=now_ms)
     home = existing_home()
-    count, bad = 0, []
-    for name, checks in verify_all(home.log, home.agent.control(), home.settings.tenant):
-        count += 1
-        failed = [check for check in checks if not check.ok]
+    chain, summary, bad, sound = home_chain(home, wanted=head), Summary(), [], 0
+    for finding in verify_all(home.log, chain, summary, now_ms=now_ms, tenant=home.settings.tenant, span=span):
+        failed = finding.failed
+        sound += not failed
         if failed:
-            bad.append({"decision_id": name, "failed": [{"name": c.name, "detail": c.detail} for c in failed]})
-            say(one_line(f"{name}: " + "; ".join(f"{c.name} failed ({c.detail})" for c in failed)))
+            bad.append({"decision_id": finding.name, "failed": [{"name": c.name, "detail": c.detail} for c in failed]})
+            say(one_line(f"{finding.name}: " + "; ".join(f"{c.name} failed ({c.detail})" for c in failed)))
+    if head is not None and not chain.seen_wanted:
+        detail = "no checkpoint of this log has this digest: its checkpoints were cut or made anew"
+        bad.append({"decision_id": head, "failed": [{"name": "head", "detail": detail}]})
+        say(one_line(f"{head}: head failed ({detail})"))
     if json_:
-        out_json({"verified": not bad, "decisions": count, "failed": bad})
+        found = {"verified": not bad, "decisions": summary.decisions, "failed": bad}
+        out_json({**found, "checkpoints": _checkpoints(chain, summary)})
     else:
-        out(f"{count} decisions, {count - len(bad)} verified, {len(bad)} not")
+        out(f"{summary.decisions} decisions, {sound} verified, {len(bad)} not")
+        for line in _told(chain, summary):
+            out(line)
     return 3 if bad else 0
+
+
+def _checkpoints(chain: Chain, summary: Summary) -> dict[str, Any]:
+    return {
+        "count": chain.count,
+        "head": chain.last_digest,
+        "last": chain.last,
+        "covered": summary.covered,
+        "after_last": summary.after_last,
+        "never_covered": summary.never_covered,
+        "expired": summary.expired,
+        "events_after_last": summary.events_after_last,
+    }
+
+
+def _told(chain: Chain, summary: Summary) -> list[str]:
+    if chain.last is None:
+        return ["no checkpoints: `lumyn checkpoint` makes one, and rewriting what it covers will show"]
+    lines = [
+        f"{chain.count} checkpoints hold, the last is {chain.last['number']}, up to {chain.last['up_to']}",
+        f"{summary.covered} decisions are covered, {summary.after_last} after the last checkpoint are not",
+    ]
+    if summary.never_covered:
+        lines.append(f"{summary.never_covered} decisions before or between the checkpoints were never covered")
+    if summary.events_after_last:
+        lines.append(f"{summary.events_after_last} control and label events after the last checkpoint are not covered")
+    if summary.expired:
+        lines.append(f"{summary.expired} receipts of retries and dead letters have expired: they can't be compared")
+    return lines

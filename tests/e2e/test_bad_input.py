@@ -510,7 +510,7 @@ def test_a_full_disk_gives_no_verdict_and_leaves_a_sound_log(shell: Shell) -> No
     told = [json.loads(line)["decision_id"] for line in done.stdout.splitlines()]
     stored = {row["decision_id"] for row in shell.json("lumyn list --limit 5000 --json")}
     assert set(told) <= stored, "a verdict that was told is stored"
-    assert shell.json("lumyn verify --json") == {"verified": True, "decisions": len(stored), "failed": []}
+    assert shell.json("lumyn verify --json").items() >= {"verified": True, "decisions": len(stored), "failed": []}.items()
 
 
 def test_a_full_disk_leaves_no_part_of_an_export_and_keeps_the_file_before(shell: Shell) -> None:
@@ -571,7 +571,7 @@ def test_an_interrupt_in_the_middle_leaves_whole_transactions_only(shell: Shell)
     with sqlite3.connect(log) as db:
         counts = {t: db.execute(f"SELECT count(*) FROM log_{t}").fetchone()[0] for t in ("requests", "receipts")}
     assert counts == {"requests": count, "receipts": count}
-    assert shell.json("lumyn verify --json") == {"verified": True, "decisions": count, "failed": []}
+    assert shell.json("lumyn verify --json").items() >= {"verified": True, "decisions": count, "failed": []}.items()
 
 
 def _records_in(log: Path) -> int:

@@ -19,7 +19,7 @@ PROMISED = {
     "kill-switch on", "kill-switch off", "kill-switch status", "memory search", "memory stats", "memory rebuild",
     "keys show", "keys list", "keys trust", "index rebuild",
 }  # fmt: skip
-NO_DATA = {"demo", "dev"}
+NO_DATA = {"worker decide", "worker labels", "worker index", "demo", "dev"}
 """A story and a server: what they print is talk."""
 
 

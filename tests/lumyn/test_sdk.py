@@ -297,8 +297,8 @@ def test_without_any_policy_nothing_is_decided(inside: Inside, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     "text",
-    ["tenant = ", "= 1", "tenent = 'x'", "tenant = 7", "tenant = ['a']", "[kafka]\na = 1", "\x00", "tenant = 'a b'",
-     "tenant = '../x'", "durable = false", "kafka = 'localhost:9092'"],
+    ["tenant = ", "= 1", "tenent = 'x'", "tenant = 7", "tenant = ['a']", "[kafka]\na = [1]", "\x00", "tenant = 'a b'",
+     "tenant = '../x'", "durable = false", "qdrant = 'localhost:6333'", "kafka = 9092"],
 )  # fmt: skip
 def test_a_bad_configuration_file_is_exit_2_and_says_where(inside: Inside, text: str) -> None:
     inside.write("lumyn.toml", text)

@@ -403,7 +403,7 @@ def test_memory_that_raises_what_it_should_not_decides_nothing_and_loses_nothing
             raise KeyboardInterrupt
 
     home = Embedded(tmp_path, policy(WITH_MEMORY))
-    home.agent._memory = Interrupted()
+    home.agent._deciding._memory = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         home.agent.decide([request("r-1")])
     assert home.all("requests") == home.all("records") == home.all("receipts") == home.all("control") == []

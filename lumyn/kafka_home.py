@@ -1,0 +1,153 @@
+"""A home whose log is Kafka: the workers decide, sequence labels and keep the shared stores; this process asks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from lumyn.config import Settings
+from lumyn.stores import open_index, open_memory, remove_memory, uses_server
+from lumyn.wiring import KEY_FILE, HomeMemory, load_policy_file
+from memory_service.record_index import RecordIndex
+from schemas.canonical import decode_trusted
+from schemas.errors import BadConfig, LumynError
+from schemas.ids import decision_time_ms, is_decision_id
+from schemas.label import LabelEvent
+from streams.find_records import is_current
+from streams.index_sync import CaughtUp, Seen, catch_up
+from streams.log import Message
+from streams.memory_sync import SyncedMemory
+from streams.memory_sync import catch_up as catch_up_memory
+from streams.observe import Observer
+from streams.served_memory import ServedMemory
+from streams.topics import LABELS
+
+try:
+    from streams.kafka.client import KafkaSettings
+    from streams.kafka.gateway import KafkaGateway, KafkaLabels, find_record
+    from streams.kafka.log import KafkaLog
+except ImportError as error:  # pragma: no cover - the packaging tests install without the extra
+    raise BadConfig(f"LUMYN_KAFKA needs {error.name}", help="pip install 'lumyn-streams[kafka]'") from None
+
+if TYPE_CHECKING:
+    from memory_service.recaller import Recaller
+    from memory_service.store import MemoryStore
+    from streams.signing import SigningKey
+
+_INDEX_WAIT_S = 3.0
+
+
+def kafka_log(settings: Settings) -> KafkaLog:
+    """The log of the configured brokers; nothing is asked of them yet."""
+    assert settings.kafka is not None
+    timeout = settings.runtime_setting("kafka_timeout_s", 15.0)
+    return KafkaLog(
+        KafkaSettings(settings.kafka, dict(settings.kafka_options), timeout_s=timeout), prefix=settings.prefix
+    )
+
+
+class KafkaHome:
+    """A home over Kafka. What is derived and local (index, memory, when no server keeps them) is under its folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.qdrant is not None and not uses_server(settings):
+            raise BadConfig(
+                "LUMYN_QDRANT=edge:... is for one process, and over Kafka there are several",
+                help="use a Qdrant server, or unset it: each process then keeps an exact memory of its own",
+            )
+        self.settings = settings
+        self.path = settings.home.absolute()
+        self.derived = self.path / f"kafka-{settings.prefix}"
+        self.log = kafka_log(settings)
+        self.agent = KafkaGateway(self.log, timeout_s=settings.timeout_s, sticky=os.getpid())
+        self.labels = KafkaLabels(self.log, timeout_s=settings.timeout_s)
+        self.memory: HomeMemory = self._memory()
+        self.given_policy = (
+            load_policy_file(settings.policy_path) if settings.policy_path and settings.policy_given else None
+        )
+        self._index: RecordIndex | None = None
+        self._seen = Seen()
+
+    def _memory(self) -> HomeMemory:
+        if uses_server(self.settings):
+            staleness = self.settings.runtime_setting("memory_max_staleness_s", 60.0)
+            return ServedMemory(self.open_memory, Observer(), max_staleness_s=staleness)
+        return SyncedMemory(self.log, self.open_memory)
+
+    def open_memory(self) -> tuple[MemoryStore, Recaller]:
+        """The memory store and its recaller. Raises `MemoryUnavailable`."""
+        create = not uses_server(self.settings)
+        return open_memory(self.settings, self.derived, self.log.epoch, create=create)
+
+    def index(self) -> RecordIndex:
+        """The record index: kept by the index worker on a server, which is waited for a little; else by ourselves."""
+        if self._index is None:
+            self._index = open_index(self.settings, self.derived, self.log.epoch)
+        if not uses_server(self.settings):
+            catch_up(self.log, self._index, seen=self._seen)
+            return self._index
+        deadline = time.monotonic() + _INDEX_WAIT_S
+        while not is_current(self.log, self._index) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return self._index
+
+    def rebuild_index(self, progress: Callable[[int], None]) -> CaughtUp:
+        """Empty the index and fill it again. With a server the index worker may go on: both do the same."""
+        index = open_index(self.settings, self.derived, self.log.epoch)
+        try:
+            index.reset()
+            return catch_up(self.log, index, progress)
+        finally:
+            index.close()
+
+    def rebuild_memory(self, progress: Callable[[int], None]) -> int:
+        """Empty the memory and fill it again from the labels. Stop the label worker first: it is the one writer."""
+        self.memory.close()
+        remove_memory(self.settings, self.derived, self.log.epoch)
+        store, _ = open_memory(self.settings, self.derived, self.log.epoch, create=True)
+        try:
+            version = catch_up_memory(self.log, store, progress)
+            beat = getattr(store, "beat", None)
+            if beat is not None:
+                beat(int(time.time() * 1000))
+            return version
+        finally:
+            store.close()
+
+    def records(self, prefix: str, limit: int) -> list[Message]:
+        if is_decision_id(prefix):
+            found = find_record(self.log, prefix)
+            return [found] if found is not None else []
+        index, out = self.index(), []
+        for name in index.by_prefix(prefix, None, limit):
+            message = find_record(self.log, name)
+            if message is not None:
+                out.append(message)
+        return out
+
+    def events(self, decision_id: str) -> list[LabelEvent]:
+        """Read from the decision's own time on: no label comes before its decision."""
+        out: list[LabelEvent] = []
+        offset = self.log.at_time(LABELS, 0, decision_time_ms(decision_id))
+        while messages := self.log.read(LABELS, 0, offset, 2000):
+            out += [decode_trusted(m.value) for m in messages if m.key == decision_id.encode()]
+            offset = messages[-1].offset + 1
+        return out
+
+    def signing_key(self) -> SigningKey:
+        """The home's own key, made at first use."""
+        from streams.signing import SigningKey
+
+        return SigningKey.load_or_create(self.path / KEY_FILE)
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        with suppress(LumynError):
+            self.memory.close()
+        if self._index is not None:
+            self._index.close()
+        self.agent.close()
+        self.log.close()

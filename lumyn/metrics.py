@@ -1,0 +1,148 @@
+"""What workers tell, as Prometheus metrics. The one module that knows prometheus-client; loaded only to serve them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+
+from lumyn import __version__
+from schemas.record import ENGINE
+from streams.observe import Observer
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+_BREAKER_STATES = ("closed", "half-open", "open")
+_WAITS_S = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 15, 60)
+_CALLS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric's kind, what it says, its labels (whose values are few) and, of a histogram, its bounds."""
+
+    kind: type[Counter] | type[Gauge] | type[Histogram]
+    says: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] | None = None
+
+
+METRICS: Mapping[str, Metric] = {
+    "lumyn_decisions_total": Metric(Counter, "Requests answered, by what became of them.", ("outcome", "verdict")),
+    "lumyn_decision_latency_seconds": Metric(
+        Histogram, "From the log's append of a request to the commit of its answer.", bounds=_WAITS_S
+    ),
+    "lumyn_partition_lag": Metric(Gauge, "Requests that wait, in each partition owned.", ("partition",)),
+    "lumyn_batch_requests": Metric(Histogram, "Requests taken in at once.", bounds=_SIZES),
+    "lumyn_commit_seconds": Metric(Histogram, "One transaction, written and committed.", bounds=_CALLS_S),
+    "lumyn_memory_recall_seconds": Metric(
+        Histogram, "One question to the memory, for a whole batch.", ("available",), _CALLS_S
+    ),
+    "lumyn_memory_breaker": Metric(Gauge, "1 for the state that the memory's breaker is in.", ("state",)),
+    "lumyn_memory_version": Metric(Gauge, "The label version last asked of (decide) or applied (labels)."),
+    "lumyn_memory_version_timestamp_seconds": Metric(Gauge, "When that was, in Unix seconds."),
+    "lumyn_control_version": Metric(Gauge, "The version of the control state in use."),
+    "lumyn_control_stale": Metric(Gauge, "1: cut off from control for too long, every decision is ABSTAIN."),
+    "lumyn_dead_letters_total": Metric(Counter, "Messages that could not be used, by reason.", ("reason",)),
+    "lumyn_ready": Metric(Gauge, "1: this part stands; /readyz wants all of them.", ("part",)),
+    "lumyn_events_total": Metric(Counter, "The worker's log events, by name.", ("name",)),
+    "lumyn_troubles_total": Metric(Counter, "What went wrong and is being handled, by name.", ("name",)),
+    "lumyn_build_info": Metric(Gauge, "Which build this is.", ("worker", "engine", "version")),
+}
+
+
+class Metrics(Observer):
+    """One worker's metrics, in a registry of their own. A metric is there from its first value on.
+
+    So an index worker says nothing of decisions, and no alert mistakes a zero for a measurement.
+    """
+
+    def __init__(self, worker: str) -> None:
+        """`worker` is the kind of worker: decide, labels, index, ..."""
+        self._registry = CollectorRegistry()
+        self._making = threading.Lock()
+        self._made: dict[str, Any] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
+        self._partitions: set[int] = set()
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._of("lumyn_build_info", worker, ENGINE, __version__).set(1)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the format that an `Accept` header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def _of(self, name: str, *labels: str) -> Any:
+        """A metric, or its child for label values: kept, since finding one costs more than counting."""
+        child = self._children.get((name, *labels))
+        if child is None:
+            with self._making:
+                metric = self._made.get(name)
+                if metric is None:
+                    metric = self._made[name] = self._make(name, METRICS[name])
+                child = self._children[(name, *labels)] = metric.labels(*labels) if labels else metric
+        return child
+
+    def _make(self, name: str, metric: Metric) -> Any:
+        if metric.bounds is not None:
+            return Histogram(name, metric.says, metric.labels, registry=self._registry, buckets=metric.bounds)
+        return metric.kind(name, metric.says, metric.labels, registry=self._registry)
+
+    def decided(self, outcome: str, verdict: str | None, latency_s: float, decision_id: str | None) -> None:  # noqa: ARG002
+        self._of("lumyn_decisions_total", outcome, verdict or "").inc()
+        self._of("lumyn_decision_latency_seconds").observe(latency_s)
+
+    def batch(self, size: int) -> None:
+        self._of("lumyn_batch_requests").observe(size)
+
+    def committed(self, seconds: float, messages: int) -> None:  # noqa: ARG002
+        self._of("lumyn_commit_seconds").observe(seconds)
+
+    def recalled(self, seconds: float, available: bool, count: int) -> None:  # noqa: ARG002
+        self._of("lumyn_memory_recall_seconds", str(available).lower()).observe(seconds)
+
+    def breaker(self, state: str) -> None:
+        for name in _BREAKER_STATES:
+            self._of("lumyn_memory_breaker", name).set(name == state)
+
+    def dead_letter(self, reason: str) -> None:
+        self._of("lumyn_dead_letters_total", reason).inc()
+
+    def lag(self, waiting: Mapping[int, int]) -> None:
+        for partition, messages in waiting.items():
+            self._of("lumyn_partition_lag", str(partition)).set(messages)
+        for partition in self._partitions - set(waiting):  # another worker's to tell of now
+            self._children.pop(("lumyn_partition_lag", str(partition)), None)
+            self._made["lumyn_partition_lag"].remove(str(partition))
+        self._partitions = set(waiting)
+
+    def ready(self, part: str, stands: bool) -> None:
+        self._of("lumyn_ready", part).set(stands)
+
+    def memory_version(self, version: int) -> None:
+        self._of("lumyn_memory_version").set(version)
+        self._of("lumyn_memory_version_timestamp_seconds").set(time.time())
+
+    def control_version(self, version: int, stale: bool) -> None:
+        self._of("lumyn_control_version").set(version)
+        self._of("lumyn_control_stale").set(stale)
+
+    def event(self, name: str, **facts: Any) -> None:  # noqa: ARG002
+        self._of("lumyn_events_total", name).inc()
+
+    def trouble(self, name: str, error: BaseException, facts: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        self._of("lumyn_troubles_total", name).inc()

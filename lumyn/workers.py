@@ -1,0 +1,134 @@
+"""Building the workers from settings: what `lumyn worker ...` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lumyn.config import LumynConfig, Settings, resolve
+from lumyn.stores import open_index, open_memory, uses_server
+from lumyn.wiring import load_policy_file
+from schemas.errors import BadConfig
+from streams.find_records import IndexedFinder
+from streams.index_sync import Seen, catch_up
+from streams.memory_sync import Memory, SyncedMemory
+from streams.observe import Observer
+from streams.served_memory import GuardedMemory, ServedMemory
+
+if TYPE_CHECKING:
+    from memory_service.store import MemoryStore
+    from streams.index_worker import IndexWorker
+    from streams.kafka.decide_worker import DecideWorker
+    from streams.kafka.log import KafkaLog
+    from streams.label_worker import LabelWorker
+
+
+def worker_settings(config: LumynConfig | None = None) -> Settings:
+    """The settings of a worker, which needs a Kafka. Raises `BadConfig`."""
+    settings = resolve(config)
+    if settings.kafka is None:
+        raise BadConfig(
+            "workers run over Kafka, and LUMYN_KAFKA is not set",
+            help="set LUMYN_KAFKA=HOST:PORT; without Kafka `lumyn decide` and `lumyn dev` decide by themselves",
+        )
+    if settings.qdrant is not None and not uses_server(settings):
+        raise BadConfig("LUMYN_QDRANT=edge:... is for one process", help="use a Qdrant server, or unset it")
+    return settings
+
+
+def _log(settings: Settings) -> KafkaLog:
+    from lumyn.kafka_home import kafka_log
+
+    return kafka_log(settings)
+
+
+def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
+    """A decide worker: memory from the Qdrant server, or an exact one of this machine's own."""
+    log = _log(settings)
+    from streams.kafka.decide_worker import DecideWorker, WorkerSettings
+
+    folder = settings.home.absolute() / f"kafka-{settings.prefix}"
+    runtime = settings.runtime_setting
+    memory: Memory
+    if uses_server(settings):
+        memory = ServedMemory(
+            lambda: open_memory(settings, folder, log.epoch, create=False),
+            observer,
+            max_staleness_s=runtime("memory_max_staleness_s", 60.0),
+        )
+    else:
+        memory = SyncedMemory(log, lambda: open_memory(settings, folder, log.epoch))
+    guarded = GuardedMemory(
+        memory,
+        observer,
+        failures=int(runtime("breaker_failures", 3)),
+        rest_s=runtime("breaker_rest_s", 2.0),
+    )
+    fallback = load_policy_file(settings.policy_path) if settings.policy_path else None
+    return DecideWorker(
+        log,
+        guarded,
+        observer,
+        WorkerSettings(
+            folder / "windows",
+            batch=int(runtime("batch", 500)),
+            linger_s=runtime("linger_s", 0.01),
+            control_max_staleness_s=runtime("control_max_staleness_s", 10.0),
+            session_timeout_s=runtime("session_timeout_s", 6.0),
+            heartbeat_s=runtime("heartbeat_s", 1.5),
+            rebalance_timeout_s=runtime("rebalance_timeout_s", 30.0),
+            check_partitions_s=runtime("check_partitions_s", 5.0),
+        ),
+        fallback,
+    )
+
+
+def label_worker(settings: Settings, observer: Observer) -> LabelWorker:
+    """The label worker; it fills the Qdrant server's memory, or sequences only where each process keeps its own."""
+    from streams.label_worker import LabelWorker
+
+    log = _log(settings)
+    folder = settings.home.absolute() / f"kafka-{settings.prefix}" / "labels"
+    index = open_index(settings, folder, log.epoch)
+    own: Callable[[], object] | None = None
+    if not uses_server(settings):
+        seen = Seen()
+        own = lambda: catch_up(log, index, seen=seen)  # noqa: E731
+    finder = IndexedFinder(log, index, catch_up=own, wait_s=settings.runtime_setting("index_wait_s", 30.0))
+    open_store: Callable[[], MemoryStore] | None = None
+    if uses_server(settings):
+        open_store = lambda: open_memory(settings, folder, log.epoch, create=True)[0]  # noqa: E731
+    return LabelWorker(
+        log,
+        finder,
+        open_store,
+        observer,
+        beat=_beat,
+        beat_s=settings.runtime_setting("memory_max_staleness_s", 60.0) / 3,
+    )
+
+
+def _beat(store: Any, at_ms: int) -> None:
+    store.beat(at_ms)
+
+
+def index_worker(settings: Settings, observer: Observer) -> IndexWorker:
+    """The index worker: the Qdrant server's record index (or this home's own), and checkpoints with the home's key."""
+    from lumyn.replaying import trusted_keys
+    from lumyn.wiring import KEY_FILE
+    from streams.checkpointer import Checkpointer
+    from streams.index_worker import IndexWorker
+    from streams.signing import SigningKey
+
+    log = _log(settings)
+    home = settings.home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    key = SigningKey.load_or_create(home / KEY_FILE)
+    folder = home / f"kafka-{settings.prefix}"
+    return IndexWorker(
+        log,
+        lambda: open_index(settings, folder, log.epoch),
+        observer,
+        checkpointer=Checkpointer(log, key, frozenset(trusted_keys(home) or ())),
+        checkpoint_s=settings.runtime_setting("checkpoint_s", 10.0),
+    )

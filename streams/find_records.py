@@ -1,0 +1,90 @@
+"""Finding records by id for whoever must be sure that one does not exist: through an index that has caught up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from memory_service.record_index import RecordIndex
+from schemas.canonical import decode_trusted
+from schemas.errors import StorageUnavailable
+from schemas.query import parse_query
+from streams.log import Log
+from streams.topics import RECORDS
+
+_ASK = 50
+
+
+class RecordFinder(Protocol):
+    """Records by id."""
+
+    def find(self, decision_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Those of the ids that have a record. One that is left out does not exist. Raises `StorageUnavailable`."""
+        ...
+
+
+class IndexedFinder:
+    """Asks the index; what it does not know is asked again once it has indexed all that was in the log by then."""
+
+    def __init__(
+        self,
+        log: Log,
+        index: RecordIndex,
+        *,
+        catch_up: Callable[[], object] | None = None,
+        wait_s: float = 30.0,
+    ) -> None:
+        """`catch_up` brings the index up to date here; without it another process (the index agent) does."""
+        self._log = log
+        self._index = index
+        self._catch_up = catch_up
+        self._wait_s = wait_s
+
+    def find(self, decision_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        wanted = list(dict.fromkeys(decision_ids))
+        found = self._look(wanted)
+        missing = [name for name in wanted if name not in found]
+        if missing:
+            self._wait_until_current()
+            found |= self._look(missing)
+        return found
+
+    def _wait_until_current(self) -> None:
+        if self._catch_up is not None:
+            self._catch_up()
+            return
+        ends = _ends(self._log)
+        deadline = time.monotonic() + self._wait_s
+        while not is_current(self._log, self._index, ends):
+            if time.monotonic() > deadline:
+                raise StorageUnavailable(
+                    f"the record index has not caught up within {self._wait_s:g} s",
+                    help="is `lumyn worker index` running?",
+                )
+            time.sleep(0.05)
+
+    def _look(self, decision_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        out: dict[str, Mapping[str, Any]] = {}
+        for start in range(0, len(decision_ids), _ASK):
+            some = decision_ids[start : start + _ASK]
+            names = ", ".join(f"'{name}'" for name in some)
+            query = parse_query(f"decision_id IN ({names})", now_ms=0)
+            for row in self._index.find(query, tenant=None, limit=len(some)):
+                messages = self._log.read(RECORDS, row.partition, row.offset, 1)
+                if messages and messages[0].key == row.decision_id.encode():
+                    out[row.decision_id] = decode_trusted(messages[0].value)
+        return out
+
+
+def is_current(log: Log, index: RecordIndex, ends: Mapping[int, int] | None = None) -> bool:
+    """Whether an index stands at the ends of `records`; what lies between may be transaction markers only."""
+    positions = index.positions()
+    return all(
+        positions.get(p, 0) >= end or not log.read(RECORDS, p, positions.get(p, 0), 1)
+        for p, end in (ends or _ends(log)).items()
+    )
+
+
+def _ends(log: Log) -> dict[int, int]:
+    return {p: log.end(RECORDS, p) for p in range(log.partitions(RECORDS))}

@@ -1,0 +1,418 @@
+"""The decide worker: a Faust stream agent over the requests topic, deciding exactly once.
+
+The one module that knows Faust. Faust joins the consumer group, spreads partitions and feeds events; what it must not
+do is commit: each partition's own transactional writer commits outputs and position together, and its position is
+where reading starts after every rebalance (docs/architecture.md, "Exactly once on Kafka").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+
+from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable
+from streams.control import ControlState, publish_event
+from streams.decide_agent import GROUP
+from streams.deciding import Deciding, Pending
+from streams.kafka.follow import ControlFollower
+from streams.kafka.log import KafkaLog
+from streams.log import Message
+from streams.memory_sync import Memory
+from streams.observe import Observer
+from streams.partition_agent import PartitionAgent
+from streams.policy import CompiledPolicy
+from streams.topics import RECEIPTS, REQUESTS
+
+logging.getLogger("faust").setLevel(logging.ERROR)
+logging.getLogger("mode").setLevel(logging.ERROR)
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How a decide worker runs. Times in seconds."""
+
+    folder: Path
+    batch: int = 500
+    linger_s: float = 0.01
+    control_max_staleness_s: float = 10.0
+    session_timeout_s: float = 6.0
+    heartbeat_s: float = 1.5
+    rebalance_timeout_s: float = 30.0
+    stop_within_s: float = 8.0
+    check_partitions_s: float = 5.0
+    report_s: float = 1.0
+
+
+class DecideWorker:
+    """Runs until it is told to stop (SIGTERM, SIGINT, `stop`) or something is wrong that only an operator can mend."""
+
+    def __init__(
+        self,
+        log: KafkaLog,
+        memory: Memory,
+        observer: Observer,
+        settings: WorkerSettings,
+        fallback: CompiledPolicy | None = None,
+    ) -> None:
+        self._log = log
+        self._observer = observer
+        self._settings = settings
+        self._fallback = fallback
+        self._topic = log.name(REQUESTS)
+        self._partitions = log.partitions(REQUESTS)
+        self._deciding = Deciding(self._topic, memory, fallback, partitions=self._partitions)
+        self._agents: dict[int, PartitionAgent] = {}
+        self._owning = threading.Lock()
+        self._pool = ThreadPoolExecutor(max_workers=min(16, self._partitions), thread_name_prefix="partition")
+        self._follower = ControlFollower(log, observer, max_staleness_s=settings.control_max_staleness_s)
+        self._stopping = threading.Event()
+        self._failure: LumynError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._done: asyncio.Event | None = None
+        self._receipts_id = ""
+        for part in ("control", "partitions"):
+            observer.ready(part, False)
+
+    def run(self) -> None:
+        """Decide until stopped. Raises the `LumynError` that ended it, if one did."""
+        self._check_counts()
+        facts = self._log.client.describe([self._log.name(RECEIPTS)])[self._log.name(RECEIPTS)]
+        self._receipts_id = facts.topic_id if facts else ""
+        self._follower.start()
+        self._publish_fallback()
+        try:
+            asyncio.run(self._main())
+        finally:
+            self._stopping.set()
+            for partition in list(self._agents):
+                self._give_up(partition, 2.0)
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._follower.stop()
+        if self._failure is not None:
+            raise self._failure
+
+    def _publish_fallback(self) -> None:
+        """A policy used from a file is published by its hash first, so that every record can be explained."""
+        policy = self._fallback
+        if policy is None or policy.policy_hash in self._follower.state().policies:
+            return
+        self._log.append([publish_event(policy, "lumyn", "file")])
+        self._follower.wait_for(lambda state: policy.policy_hash in state.policies, 10)
+
+    def stop(self, failure: LumynError | None = None) -> None:
+        """End the run, from any thread."""
+        self._failure = self._failure or failure
+        self._stopping.set()
+        if self._loop is not None and self._done is not None:
+            self._loop.call_soon_threadsafe(self._done.set)
+
+    async def _main(self) -> None:
+        self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(name, self.stop)
+        app = self._app()
+        watcher = asyncio.create_task(self._watch(app))
+        reporter = asyncio.create_task(self._report())
+        await app.start()
+        self._observer.event("worker_started", topic=self._topic, partitions=self._partitions)
+        await self._done.wait()
+        watcher.cancel()
+        reporter.cancel()
+        try:
+            await asyncio.wait_for(app.stop(), self._settings.stop_within_s)
+        except (TimeoutError, asyncio.CancelledError):
+            self._observer.event("stopped_late")
+        self._observer.event("worker_stopped")
+
+    async def _watch(self, app: Any) -> None:
+        """What ends a worker: Faust itself failing, or another partition count."""
+        checked = time.monotonic()
+        while True:
+            await asyncio.sleep(0.2)
+            if app.crashed or app.should_stop:
+                self.stop(StorageUnavailable(f"the stream ended: {app.crash_reason!r}"))
+                return
+            if time.monotonic() - checked > self._settings.check_partitions_s:
+                checked = time.monotonic()
+                try:
+                    await asyncio.to_thread(self._check_counts)
+                    await asyncio.to_thread(self._tell_lag)
+                except BadConfig as error:
+                    self.stop(error)
+                    return
+                except LumynError as error:
+                    self._observer.trouble("brokers_unreachable", error)
+
+    async def _report(self) -> None:
+        """What is so between batches, too: whether control is current, without which every decision is ABSTAIN."""
+        while True:
+            control = self._follower.state(0)
+            self._observer.control_version(control.version, control.stale)
+            self._observer.ready("control", not control.stale)
+            await asyncio.sleep(self._settings.report_s)
+
+    def _tell_lag(self) -> None:
+        with self._owning:
+            positions = {(self._topic, partition): agent.position for partition, agent in self._agents.items()}
+        ends = self._log.client.ends(positions)
+        self._observer.lag({place[1]: max(0, ends[place] - position) for place, position in positions.items()})
+
+    def _check_counts(self) -> None:
+        """Raises `BadConfig` when a topic's partition count is another than at the start."""
+        found = self._log.client.topics().get(self._topic)
+        if found is not None and found != self._partitions:
+            raise BadConfig(
+                f"topic `{self._topic}` has {found} partitions now, {self._partitions} when this worker started",
+                help="a partition count never changes within a prefix: request ids would be looked for in the wrong "
+                "place. Stop all workers and move to a new LUMYN_PREFIX (docs/run-on-kafka.md)",
+            )
+
+    def _app(self) -> Any:
+        settings, client = self._settings, self._log.client.settings
+        app = faust.App(
+            self._log.group(GROUP),
+            broker=";".join(f"kafka://{address.strip()}" for address in client.bootstrap.split(",")),
+            broker_credentials=_credentials(client.options),
+            broker_session_timeout=settings.session_timeout_s,
+            broker_heartbeat_interval=settings.heartbeat_s,
+            broker_rebalance_timeout=settings.rebalance_timeout_s,
+            broker_max_poll_records=settings.batch,
+            consumer_auto_offset_reset="earliest",
+            stream_buffer_maxsize=2 * settings.batch,
+            stream_wait_empty=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            datadir=tempfile.mkdtemp(prefix="lumyn-faust-"),
+            store="memory://",
+            value_serializer="raw",
+            key_serializer="raw",
+            autodiscover=False,
+        )
+        app.transport = _Transport(app.conf.broker, app, self, loop=app.loop)
+        topic = app.topic(self._topic, key_type=bytes, value_type=bytes, acks=False)
+
+        async def decide(stream: Any) -> None:
+            async for events in stream.take_events(settings.batch, within=settings.linger_s):
+                messages = [_message(event.message) for event in events]
+                try:
+                    await asyncio.to_thread(self.process, messages)
+                except Exception as error:
+                    self.stop(_unexpected(error))
+                    await asyncio.Event().wait()  # take nothing more
+
+        app.agent(topic, name="decide")(decide)
+        return app
+
+    def assigned(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Own these partitions and no others; returns each one's exact position. Blocks while writers are opened."""
+        wanted = set(partitions)
+        for partition in set(self._agents) - wanted:
+            self._give_up(partition)
+        new = [partition for partition in sorted(wanted) if partition not in self._agents]
+        for partition, agent in zip(new, self._pool.map(self._own, new), strict=True):
+            with self._owning:
+                self._agents[partition] = agent
+        self._observer.ready("partitions", True)  # none is a share, too: a spare worker is ready to take over
+        return {partition: self._agents[partition].position for partition in wanted}
+
+    def _own(self, partition: int) -> PartitionAgent:
+        """Open a partition, trying on while the brokers are in trouble: reading must not start without it."""
+        wait = 0.1
+        while True:
+            agent = None
+            try:
+                agent = PartitionAgent(
+                    self._log,
+                    partition,
+                    self._deciding,
+                    open_writer=lambda: self._log.open_writer(GROUP, REQUESTS, partition, settle=False),
+                    folder=self._settings.folder,
+                    epoch=self._receipts_id,
+                    observer=self._observer,
+                )
+                agent.open()
+                return agent
+            except StorageUnavailable as error:
+                if agent is not None:
+                    agent.close(0.1)
+                self._observer.trouble("partition_not_opened", error, {"partition": partition})
+                if self._stopping.wait(wait):
+                    raise
+                wait = min(2.0, wait * 2)
+
+    def revoked(self, partitions: Iterable[int]) -> None:
+        """Give partitions up, after what is being committed."""
+        self._observer.ready("partitions", False)
+        for partition in partitions:
+            self._give_up(partition)
+
+    def _give_up(self, partition: int, wait_s: float = 5.0) -> None:
+        with self._owning:
+            agent = self._agents.pop(partition, None)
+        if agent is not None:
+            agent.close(wait_s)
+
+    def process(self, messages: Sequence[Message]) -> None:
+        """Decide a batch and commit it, partition by partition; returns when all that this worker owns took effect."""
+        self._observer.batch(len(messages))
+        left: dict[int, list[Message]] = {}
+        for message in messages:
+            left.setdefault(message.partition, []).append(message)
+        wait = 0.1
+        while left and not self._stopping.is_set():
+            control = self._follower.state()
+            self._observer.control_version(control.version, control.stale)
+            left, fenced = self._attempt(left, control)
+            if fenced:
+                self._wait_while_owned(left, 2 * self._settings.heartbeat_s)
+            elif left:
+                self._stopping.wait(wait)
+                wait = min(2.0, wait * 2)
+
+    def _wait_while_owned(self, partitions: Iterable[int], most_s: float) -> None:
+        """Until the group says who owns these now. Who was fenced and opened its writer at once would fence the new
+
+        owner in turn; and an owner that was fenced by a zombie must go on with what it has, or it would stay undecided.
+        """
+        agents = {partition: self._agents.get(partition) for partition in partitions}
+        deadline = time.monotonic() + most_s
+        while any(agent is not None and self._agents.get(p) is agent for p, agent in agents.items()):
+            left = deadline - time.monotonic()
+            if left <= 0 or self._stopping.wait(min(0.05, left)):
+                return
+
+    def _attempt(
+        self, batch: Mapping[int, list[Message]], control: ControlState
+    ) -> tuple[dict[int, list[Message]], bool]:
+        """One try; returns what could not be committed, and whether that was because another writer fenced ours."""
+        work: list[tuple[PartitionAgent, list[Pending]]] = []
+        failed: dict[int, list[Message]] = {}
+        fenced = False
+        for partition, messages in batch.items():
+            with self._owning:
+                agent = self._agents.get(partition)
+            if agent is None:
+                continue  # its new owner reads it
+            try:
+                taken = agent.take(messages)
+            except StorageUnavailable as error:
+                self._observer.trouble("gap_unreadable", error, {"partition": partition})
+                failed[partition] = messages
+                continue
+            if taken:
+                work.append((agent, [self._deciding.parse(message, control) for message in taken]))
+        self._deciding.recall([item for _, pending in work for item in pending])
+        outcomes = self._pool.map(lambda one: _decided(one[0], one[1], control), work)
+        for (agent, _), problem in zip(work, outcomes, strict=True):
+            if isinstance(problem, StorageUnavailable):
+                fenced = fenced or isinstance(problem, Fenced)
+                name = "fenced" if isinstance(problem, Fenced) else "commit_failed"
+                self._observer.trouble(name, problem, {"partition": agent.partition})
+                failed[agent.partition] = batch[agent.partition]
+            elif problem is not None:
+                raise problem
+        return failed, fenced
+
+
+def _decided(agent: PartitionAgent, pending: Sequence[Pending], control: ControlState) -> LumynError | None:
+    try:
+        agent.decide(pending, control)
+    except LumynError as error:
+        return error
+    return None
+
+
+def _unexpected(error: Exception) -> LumynError:
+    if isinstance(error, LumynError):
+        return error
+    return StorageUnavailable(
+        f"deciding failed in a way that it never should: {type(error).__name__}: {error}",
+        help="nothing of the batch was committed; start the worker again, and report this with the worker's log",
+    )
+
+
+def _message(message: Any) -> Message:
+    value = message.value if message.value is not None else b""
+    return Message(REQUESTS, message.partition, message.offset, round(message.timestamp * 1000), message.key, value)
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Reads committed messages only, which Faust does for its own transactions alone."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        self.consumer.in_transaction = True
+        try:
+            return super()._create_worker_consumer(transport)
+        finally:
+            self.consumer.in_transaction = False
+
+
+class _Consumer(driver.Consumer):  # type: ignore[misc]
+    """Where reading starts and what is committed is the partition agents' business."""
+
+    def _new_consumer_thread(self) -> Any:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def perform_seek(self) -> None:
+        worker: DecideWorker = self.transport.worker
+        assigned = {tp for tp in self.assignment() if tp.topic == worker._topic}
+        positions = await asyncio.to_thread(worker.assigned, [tp.partition for tp in assigned])
+        for tp in assigned:
+            offset = positions[tp.partition]
+            await self._seek(tp, offset)
+            self._read_offset[tp] = offset - 1 if offset else None
+            self._committed_offset[tp] = offset or None
+
+    async def _commit(self, offsets: Any) -> bool:  # noqa: ARG002 - the name is Faust's
+        return True
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        worker: DecideWorker = self.transport.worker
+        partitions = [tp.partition for tp in revoked if tp.topic == worker._topic]
+        await asyncio.to_thread(worker.revoked, partitions)
+        await super().on_partitions_revoked(revoked)
+
+
+class _Transport(driver.Transport):  # type: ignore[misc]
+    Consumer = _Consumer
+
+    def __init__(self, url: Any, app: Any, worker: DecideWorker, **options: Any) -> None:
+        super().__init__(url, app, **options)
+        self.worker = worker
+
+
+def _credentials(options: Mapping[str, Any]) -> Any:
+    """The client's TLS and SASL options as Faust wants them; None for a plain connection."""
+    protocol = str(options.get("security.protocol", "PLAINTEXT")).upper()
+    context = None
+    if protocol in ("SSL", "SASL_SSL"):
+        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
+        if options.get("ssl.certificate.location"):
+            context.load_cert_chain(
+                options["ssl.certificate.location"],
+                options.get("ssl.key.location"),
+                options.get("ssl.key.password"),
+            )
+    if protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=options.get("sasl.username"),
+            password=options.get("sasl.password"),
+            mechanism=options.get("sasl.mechanism", options.get("sasl.mechanisms", "PLAIN")),
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context=context) if context is not None else None

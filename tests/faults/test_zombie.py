@@ -1,0 +1,41 @@
+"""A worker that is paused for longer than its session lasts, and then goes on as if nothing had been: a zombie."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from faults.deployment import Worker, deployed, wait_until
+from faults.invariants import check
+from faults.load import Load
+
+
+def _paused(worker: Worker) -> bool:
+    with open(f"/proc/{worker.process.pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.parametrize("point", ["begin:5", "half-sent:200", "sent:5", "offsets-sent:5"])
+def test_a_zombie_is_fenced_and_comes_back(broker, seed, point):
+    """Paused inside a transaction, taken over, resumed: its commit fails, the new owner is left alone."""
+    with deployed(broker.address) as deployment:
+        zombie = deployment.start("decide", "zombie", fault=f"{point}:STOP")
+        load = Load(deployment, seed)
+        with load:
+            wait_until(lambda: _paused(zombie), 60, zombie.tail)
+            owner = deployment.started("decide", "owner")
+            wait_until(lambda: len(owner.events("partition_opened")) == 2, 60, deployment.tails)
+            decided = len(deployment.records())
+            wait_until(lambda: len(deployment.records()) > decided + 50, 30, deployment.tails)
+            zombie.resume()
+            zombie.wait_for("partition_opened", times=len(zombie.events("partition_opened")) + 1)
+            decided = len(deployment.records())
+            wait_until(lambda: len(deployment.records()) > decided + 200, 30, deployment.tails)
+        deployment.wait_done()
+        assert zombie.events("fenced"), zombie.tail()
+        assert len(zombie.events("worker_started")) == 1 and zombie.alive
+        assert owner.events("fenced") == [], "the zombie took a partition that was not its own any more"
+        assert (zombie.stop(), owner.stop()) == (0, 0)
+        check(broker.address, deployment.prefix, deployment.partitions, load.acknowledged)
+        load.close()
