@@ -14,7 +14,7 @@ from schemas.canonical import encode, is_canonical, is_plain_number
 from schemas.digests import digest
 from schemas.ids import decision_id, iso_time
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
-from schemas.record import ENGINE, SCHEMA, record_digest
+from schemas.record import ENGINE, SCHEMA, DecisionRecord, record_digest
 from schemas.request import Request
 from streams.arbitration import Outcome, arbitrate
 from streams.control import ControlState, KillSwitch
@@ -126,21 +126,35 @@ def _seal(
         "log": {"topic": position.topic, "partition": position.partition, "offset": position.offset},
         "links": dict(links),
     }
-    # The request is canonical already: its bytes are put in as they are, which spares encoding them again.
     record["provenance"] = request.value.get("provenance") or {}
-    raw = {"request": orjson.Fragment(request.canonical)}
     # A record's numbers come from the request, the policy, `tidy` and neighbours' amounts: where these are plain,
     # orjson's bytes are canonical.
     plain = request.plain and _is_plain(policy) and all(is_plain_number(h.amount or 0) for h in recall.counted)
     if plain or is_canonical(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)):
-        record["record_digest"] = digest(orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS))
-        canonical = orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS)
+        record["record_digest"], canonical = _sealed_bytes(record, request.canonical)
         record["request"] = request.value
     else:
         record["request"] = request.value
         record["record_digest"] = record_digest(record)
         canonical = encode(record, finite=True)
     return Decision(record, canonical)
+
+
+_BEFORE_DIGEST = tuple(sorted(name for name in DecisionRecord.__annotations__ if name < "record_digest"))
+_AFTER_DIGEST = tuple(sorted(name for name in DecisionRecord.__annotations__ if name > "request"))
+
+
+def _sealed_bytes(record: Mapping[str, Any], request: bytes) -> tuple[str, bytes]:
+    """The digest and the canonical bytes of a plain record.
+
+    Each part is encoded once: what sorts before the digest, and what sorts after it. Between them stand the digest
+    itself, which it does not cover, and the request, whose bytes are canonical already.
+    """
+    before = orjson.dumps({name: record[name] for name in _BEFORE_DIGEST}, option=orjson.OPT_SORT_KEYS)[:-1]
+    after = orjson.dumps({name: record[name] for name in _AFTER_DIGEST}, option=orjson.OPT_SORT_KEYS)[1:]
+    rest = b'"request":%b,%b' % (request, after)
+    record_digest = digest(b"%b,%b" % (before, rest))
+    return record_digest, b'%b,"record_digest":"%b",%b' % (before, record_digest.encode(), rest)
 
 
 @lru_cache(maxsize=1024)
