@@ -32,13 +32,12 @@ def weighted_rate(neighbours: Iterable[tuple[float, bool]]) -> Rate:
     """
     total = wrong = 0.0
     for score, harmful in neighbours:
-        if score <= 0.0:
-            continue
-        square = score * score
-        weight = square * square
-        total += weight
-        if harmful:
-            wrong += weight
+        if score > 0.0:
+            score *= score
+            score *= score
+            total += score
+            if harmful:
+                wrong += score
     if total <= 0.0:
         return UNKNOWN
     rate = wrong / total

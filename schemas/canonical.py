@@ -169,9 +169,7 @@ def _slow(value: Any) -> str:
 def tidy(value: float) -> float | int:
     """A score as orjson and RFC 8785 both write it: whole numbers as int, nothing nearer to 0 than 1e-5."""
     value = float(value)
-    if value.is_integer() or -1e-5 < value < 1e-5:
-        return int(value)
-    return value
+    return int(value) if -1e-5 < value < 1e-5 or value.is_integer() else value
 
 
 def number_text(value: float) -> str:
