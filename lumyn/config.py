@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,10 @@ _ENVIRONMENT = {
     "actor": "LUMYN_ACTOR",
 }
 _IN_FILE = {"policy_path": "policy"}
+# What `os.environ` keeps behind its encoding: looked at before every decision, only to see whether it has changed.
+_raw_environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
+_encoded = getattr(os.environ, "encodekey", str) if _raw_environment is not os.environ else str
+_raw_names = tuple(map(_encoded, _ENVIRONMENT.values()))
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def resolve(config: LumynConfig | None = None) -> Settings:
     """Settle where every setting comes from. Raises `BadConfig`."""
     config = config or _NOTHING_GIVEN
     file_status = file_stamp(CONFIG_FILE)
-    surroundings = tuple(map(os.environ.get, _ENVIRONMENT.values()))
+    surroundings = tuple(map(_raw_environment.get, _raw_names))
     return _resolve(config, surroundings, file_status, os.getcwd() if file_status else "")
 
 
