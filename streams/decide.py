@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -142,6 +143,7 @@ def _seal(
 
 _BEFORE_DIGEST = tuple(sorted(name for name in DecisionRecord.__annotations__ if name < "record_digest"))
 _AFTER_DIGEST = tuple(sorted(name for name in DecisionRecord.__annotations__ if name > "request"))
+_parts_before, _parts_after = itemgetter(*_BEFORE_DIGEST), itemgetter(*_AFTER_DIGEST)
 
 
 def _sealed_bytes(record: Mapping[str, Any], request: bytes) -> tuple[str, bytes]:
@@ -150,11 +152,12 @@ def _sealed_bytes(record: Mapping[str, Any], request: bytes) -> tuple[str, bytes
     Each part is encoded once: what sorts before the digest, and what sorts after it. Between them stand the digest
     itself, which it does not cover, and the request, whose bytes are canonical already.
     """
-    before = orjson.dumps({name: record[name] for name in _BEFORE_DIGEST}, option=orjson.OPT_SORT_KEYS)[:-1]
-    after = orjson.dumps({name: record[name] for name in _AFTER_DIGEST}, option=orjson.OPT_SORT_KEYS)[1:]
-    rest = b'"request":%b,%b' % (request, after)
-    record_digest = digest(b"%b,%b" % (before, rest))
-    return record_digest, b'%b,"record_digest":"%b",%b' % (before, record_digest.encode(), rest)
+    before = orjson.dumps(dict(zip(_BEFORE_DIGEST, _parts_before(record), strict=True)), option=orjson.OPT_SORT_KEYS)
+    after = orjson.dumps(dict(zip(_AFTER_DIGEST, _parts_after(record), strict=True)), option=orjson.OPT_SORT_KEYS)
+    start = before[:-1] + b","
+    rest = b'"request":' + request + b"," + after[1:]
+    record_digest = digest(start + rest)
+    return record_digest, start + b'"record_digest":"' + record_digest.encode() + b'",' + rest
 
 
 @lru_cache(maxsize=1024)
