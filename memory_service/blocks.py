@@ -100,3 +100,9 @@ _SAME = UNIT - UNIT // SCALE
 def score_of(dot: int) -> float:
     """A fixed-point dot product as a similarity, at most 1; within rounding of 1 it is 1, so the same is the same."""
     return 1 if dot >= _SAME else tidy(dot / UNIT)
+
+
+@lru_cache(maxsize=65536)
+def share_of(dot: int) -> float:
+    """One block's part of a similarity; kept, because blocks repeat."""
+    return tidy(dot / UNIT)

@@ -24,20 +24,24 @@ class Rate:
 UNKNOWN = Rate(None, 0, 1, 0)
 
 
-def weighted_rate(neighbours: Iterable[tuple[float, bool]]) -> Rate:
-    """Rate over (score, allowing was wrong) pairs; each weighs its score to the fourth power.
+def weighted_rate(neighbours: Iterable[tuple[float, bool]], unit: float = 1) -> Rate:
+    """Rate over (score, allowing was wrong) pairs; each weighs its score, at most 1, to the fourth power.
+
+    `unit` is the score that counts as 1.
 
     A perfectly similar neighbour is one observation, a distant one a small part of one: the effective size is the sum
     of the weights (each at most 1, so Kish's (sum w)^2 / sum w^2 is never less). The interval is Wilson's (1927).
     """
     total = wrong = 0.0
     for score, harmful in neighbours:
-        if score > 0.0:
-            score *= score
-            score *= score
-            total += score
-            if harmful:
-                wrong += score
+        if score <= 0:
+            continue
+        weight = score / unit if score < unit else 1.0
+        weight *= weight
+        weight *= weight
+        total += weight
+        if harmful:
+            wrong += weight
     if total <= 0.0:
         return UNKNOWN
     rate = wrong / total
