@@ -30,6 +30,10 @@ _TABLES = ("kafka", "qdrant", "runtime")
 _OPTION_PREFIXES = ("LUMYN_KAFKA_", "LUMYN_QDRANT_")
 Options = tuple[tuple[str, str | int | float | bool], ...]
 """Settings of a client library, sorted; they may hold secrets."""
+# What `os.environ` keeps behind its encoding: looked at before every decision, only to see whether it has changed.
+_raw_environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
+_encoded = getattr(os.environ, "encodekey", str) if _raw_environment is not os.environ else str
+_raw_names = tuple(map(_encoded, _ENVIRONMENT.values()))
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def resolve(config: LumynConfig | None = None) -> Settings:
     """Settle where every setting comes from. Raises `BadConfig`."""
     config = config or _NOTHING_GIVEN
     file_status = file_stamp(CONFIG_FILE)
-    surroundings: tuple[object, ...] = tuple(map(os.environ.get, _ENVIRONMENT.values()))
+    surroundings: tuple[object, ...] = tuple(map(_raw_environment.get, _raw_names))
     if config.kafka or config.qdrant or os.environ.get("LUMYN_KAFKA") or os.environ.get("LUMYN_QDRANT") or file_status:
         surroundings += tuple(sorted(item for item in os.environ.items() if item[0].startswith(_OPTION_PREFIXES)))
     return _resolve(config, surroundings, file_status, os.getcwd() if file_status else "")

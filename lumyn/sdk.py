@@ -13,6 +13,7 @@ from lumyn.lookup import find_record, sound_record
 from lumyn.wiring import Home, existing_home, load_policy_file, open_home
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError
+from schemas.ids import is_decision_id
 from schemas.label import LabelEvent, LabelRequest
 from schemas.record import DecisionRecord
 from schemas.request import Request, parse_request
@@ -95,8 +96,13 @@ def label(
     request = label_request(
         home, decision_id, label, summary=summary, should=should, actor=actor, event_id=event_id, settle=settle
     )
-    result = home.labels.label([request])[0]
+    try:
+        result = home.labels.label([request])[0]
+    except (ValueError, TypeError, KeyError):
+        find_record(home, decision_id)  # raises `IntegrityError` for a record that is none any more
+        raise
     if isinstance(result, LumynError):
+        find_record(home, decision_id)  # says so first, and how to find one, when there is no such decision
         raise result
     return result
 
@@ -112,11 +118,11 @@ def label_request(
     event_id: str | None = None,
     settle: bool = False,
 ) -> LabelRequest:
-    """The label request of a home's tenant and actor; a short id is completed."""
-    _, record = find_record(home, decision_id)
+    """The label request of a home's tenant and actor; a short id is completed, a whole one is not looked up."""
+    whole = is_decision_id(decision_id)
     request: dict[str, Any] = {
         "event_id": event_id or uuid.uuid4().hex,
-        "decision_id": record["decision_id"],
+        "decision_id": decision_id if whole else find_record(home, decision_id)[1]["decision_id"],
         "tenant": home.settings.tenant,
         "type": "note" if label == "note" else "settle" if settle else "label",
         "summary": summary,

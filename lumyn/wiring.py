@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -285,18 +286,28 @@ def _is_there(home: Home) -> bool:
 def existing_home(config: LumynConfig | None = None) -> Home:
     """Like `open_home`, for commands that only look: a home that is not there is an error. Raises `NotFound`."""
     settings = resolve(config)
-    if settings.kafka is None and not (settings.home / LOG_FILE).exists():
+    if settings.kafka is None and file_stamp(_log_file(settings)) is None:
         raise NotFound(
             "there are no decisions here yet",
             where=str(settings.home / LOG_FILE),
             help="`lumyn decide REQUEST.json --policy FILE` makes the first; LUMYN_HOME names another home",
         )
-    return operator_home(config)
+    return _open(_of_operator(settings))
 
 
 def operator_home(config: LumynConfig | None = None) -> Home:
     """A home that decides nothing: looking, labelling and stopping must not fail for a policy file that is broken."""
-    return _open(replace(resolve(config), policy_path=None, policy_given=False))
+    return _open(_of_operator(resolve(config)))
+
+
+@lru_cache(maxsize=64)
+def _of_operator(settings: Settings) -> Settings:
+    return replace(settings, policy_path=None, policy_given=False)
+
+
+@lru_cache(maxsize=64)
+def _log_file(settings: Settings) -> str:
+    return str(settings.home / LOG_FILE)
 
 
 def close_homes() -> None:

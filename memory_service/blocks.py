@@ -54,6 +54,12 @@ def _category_places(fact: str) -> tuple[tuple[int, float], ...]:
 
 def categories_block(categories: Sequence[str]) -> Array:
     """(128,) signed hashing of `name=value` facts (Weinberger et al. 2009; sparse, four places a fact)."""
+    return _categories_block(tuple(categories)).copy()
+
+
+@lru_cache(maxsize=4096)
+def _categories_block(categories: tuple[str, ...]) -> Array:
+    """Kept, because requests of one kind share their categories."""
     block = [0.0] * CATEGORY_DIMS
     for fact in categories:
         for place, sign in _category_places(fact):
@@ -73,15 +79,19 @@ def numbers_block(numbers: Sequence[tuple[str, float]]) -> Array:
     Two values of one name meet in a Gaussian kernel over log2(1 + 16|v|): 500 and 600 score 0.97, twice as much
     0.6, a thousand times as much 0. Random Fourier features (Rahimi and Recht 2007), with quantiles for draws.
     """
-    half = NUMBER_DIMS // 2
     block = np.zeros(NUMBER_DIMS, dtype=np.float64)
     for name, value in numbers:
-        magnitude = math.copysign(math.log2(1.0 + _MAGNITUDE * min(abs(value), 1e300)), value)
-        angle = _FREQUENCIES * magnitude
-        sign = _signs(name)
-        block[:half] += sign * np.cos(angle)
-        block[half:] += sign * np.sin(angle)
+        block += _number_features(name, value)
     return fixed_point(block)
+
+
+@lru_cache(maxsize=8192)
+def _number_features(name: str, value: float) -> npt.NDArray[np.float64]:
+    """(64,) one number's part of the block; kept, because counts and rates come back again and again."""
+    magnitude = math.copysign(math.log2(1.0 + _MAGNITUDE * min(abs(value), 1e300)), value)
+    angle = _FREQUENCIES * magnitude
+    sign = _signs(name)
+    return np.concatenate([sign * np.cos(angle), sign * np.sin(angle)])
 
 
 _SAME = UNIT - UNIT // SCALE
@@ -90,3 +100,9 @@ _SAME = UNIT - UNIT // SCALE
 def score_of(dot: int) -> float:
     """A fixed-point dot product as a similarity, at most 1; within rounding of 1 it is 1, so the same is the same."""
     return 1 if dot >= _SAME else tidy(dot / UNIT)
+
+
+@lru_cache(maxsize=65536)
+def share_of(dot: int) -> float:
+    """One block's part of a similarity; kept, because blocks repeat."""
+    return tidy(dot / UNIT)

@@ -6,29 +6,39 @@ point names its three rows: fewer products, the same exact integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from memory_service.blocks import BLOCKS, SLICES, Array
-from memory_service.point import OPEN, Hit, Point
+from memory_service.columns import Columns
+from memory_service.point import Hit, Point
 from memory_service.store import Found, Search
 
 _GROUP = 64
 _MOST_SOFTENING = 16
 _VIEWS_KEPT = 4
+_MANY_ROWS = 1024
+_MOST_CANDIDATES = 512
+_ROUNDING = 16.0
+_PARTS = tuple(SLICES[name] for name in BLOCKS)
+_CATEGORIES, _NUMBERS = _PARTS[1], _PARTS[2]
 Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Gate = Callable[[Indices | None], Mask]
 
 
 class _Rows:
-    """Unique rows of one block, growing; `add` gives a row's number."""
+    """Unique rows of one block, growing; `add` gives a row's number. `longest` is the greatest Euclidean length."""
 
     def __init__(self, dims: int) -> None:
         self._matrix: Array = np.zeros((64, dims), dtype=np.float32)
         self._numbers: dict[bytes, int] = {}
+        self.longest = 0.0
 
     def add(self, row: Array) -> int:
         key = row.tobytes()
@@ -38,6 +48,8 @@ class _Rows:
             if number == len(self._matrix):
                 self._matrix = np.concatenate([self._matrix, np.zeros_like(self._matrix)])
             self._matrix[number] = row
+            wide = row.astype(np.float64)
+            self.longest = max(self.longest, math.sqrt(float(np.dot(wide, wide))))
         return number
 
     @property
@@ -48,15 +60,16 @@ class _Rows:
 class _View:
     """A bucket's points in force at one version, as arrays of the same length."""
 
-    def __init__(self, columns: Mapping[str, Any], rows: Sequence[Indices], live: Indices) -> None:
+    def __init__(self, columns: Mapping[str, Any], live: Indices) -> None:
         self.live = live
-        self.rows = [r[live] for r in rows]
-        self.column = {name: values[live] for name, values in columns.items()}
+        whole = len(live) == len(columns["id"])
+        self.column: Mapping[str, Any] = columns if whole else {n: values[live] for n, values in columns.items()}
+        self.rows: tuple[Indices, ...] = tuple(self.column[name] for name in BLOCKS)
         self.unknown: Mask = np.isnan(self.column["amount"])
 
-    def without(self, memory_id: str, columns: Mapping[str, Any], rows: Sequence[Indices]) -> _View:
+    def without(self, memory_id: str, columns: Mapping[str, Any]) -> _View:
         """The same with one decision left out."""
-        return _View(columns, rows, self.live[self.column["id"] != memory_id])
+        return _View(columns, self.live[self.column["id"] != memory_id])
 
 
 class _Bucket:
@@ -64,11 +77,9 @@ class _Bucket:
 
     def __init__(self) -> None:
         self.points: list[Point] = []
-        self._rows = [_Rows(SLICES[name].stop - SLICES[name].start) for name in BLOCKS]
+        self.rows = [_Rows(part.stop - part.start) for part in _PARTS]
         self._open: dict[str, int] = {}
-        self._numbers: list[list[int]] = [[], [], []]
-        self._columns: dict[str, Any] = {}
-        self._row_numbers: list[Indices] = []
+        self._columns = Columns()
         self._views: dict[int, _View] = {}
 
     def put(self, point: Point) -> None:
@@ -76,179 +87,206 @@ class _Bucket:
         at = self._open.get(point.memory_id)
         if at is not None and self.points[at].from_version == point.from_version:
             self.points[at] = point
+            self._columns.end(at, point)
         else:
             at = len(self.points)
             self.points.append(point)
-            for numbers, rows, name in zip(self._numbers, self._rows, BLOCKS, strict=True):
-                numbers.append(rows.add(np.ascontiguousarray(point.vector[SLICES[name]])))
-        if point.to_version == OPEN:
+            numbers = [
+                rows.add(np.ascontiguousarray(point.vector[part])) for rows, part in zip(self.rows, _PARTS, strict=True)
+            ]
+            self._columns.append(point, numbers)
+        if point.is_open:
             self._open[point.memory_id] = at
         elif self._open.get(point.memory_id) == at:
             del self._open[point.memory_id]
-        self._columns = {}
         self._views.clear()
 
     def view(self, version: int, leave_out: str | None) -> _View:
         """The points in force at a version; the last few versions asked for are kept."""
         view = self._views.get(version)
+        columns = self._columns.named
         if view is None:
-            if not self._columns:
-                self._columns = _columns(self.points)
-                self._row_numbers = [np.array(numbers, dtype=np.int64) for numbers in self._numbers]
             if len(self._views) >= _VIEWS_KEPT:
                 self._views.clear()
-            live = np.flatnonzero((self._columns["from"] <= version) & (version < self._columns["to"]))
-            view = self._views[version] = _View(self._columns, self._row_numbers, live)
-        return view if leave_out is None else view.without(leave_out, self._columns, self._row_numbers)
+            live = np.flatnonzero((columns["from"] <= version) & (version < columns["to"]))
+            view = self._views[version] = _View(columns, live)
+        return view if leave_out is None else view.without(leave_out, columns)
 
-    def block_dots(self, searches: Sequence[Search]) -> tuple[list[Array], list[Array | None]]:
-        """Per block, products of its unique rows with all queries: (rows, searches), with and without text."""
-        full: list[Array] = []
-        without: list[Array | None] = []
-        for name, rows in zip(BLOCKS, self._rows, strict=True):
-            part = SLICES[name]
-            full.append(_product(rows.matrix, [s.query.full[part] for s in searches]))
-            if name == "text":
-                without.append(None)
-                continue
-            zero = np.zeros(part.stop - part.start, dtype=np.float32)
-            bare = [zero if s.query.without_text is None else s.query.without_text[part] for s in searches]
-            without.append(_product(rows.matrix, bare))
-        return full, without
+    def block_dots(self, searches: Sequence[Search]) -> list[Array]:
+        """Per block, products of all queries with its unique rows: (searches, rows)."""
+        return [
+            _product([s.query.full[part] for s in searches], rows.matrix)
+            for rows, part in zip(self.rows, _PARTS, strict=True)
+        ]
 
 
-def _product(matrix: Array, queries: Sequence[Array]) -> Array:
-    """(rows, queries); a block that every query leaves empty costs nothing."""
-    if not any(query.any() for query in queries):
-        return np.zeros((len(matrix), len(queries)), dtype=np.float32)
+def _product(queries: Sequence[Array], matrix: Array) -> Array:
+    """(queries, rows); many rows cost nothing when every query leaves their block empty."""
+    if len(matrix) > _MANY_ROWS and not any(query.any() for query in queries):
+        return np.zeros((len(queries), len(matrix)), dtype=np.float32)
     if len(queries) == 1:
-        return (matrix @ queries[0])[:, np.newaxis]
-    return matrix @ np.stack(queries, axis=1)
-
-
-def _columns(points: Sequence[Point]) -> dict[str, Any]:
-    """The points as arrays."""
-    return {
-        "from": np.array([p.from_version for p in points], dtype=np.int64),
-        "to": np.array([p.to_version for p in points], dtype=np.int64),
-        "id": np.array([p.memory_id for p in points]),
-        "amount": np.array([np.nan if p.amount is None else p.amount for p in points], dtype=np.float64),
-        "amountless": np.array([p.amount is None and p.comparable for p in points]),
-        "failure": np.array([p.label == "failure" for p in points]),
-        "success": np.array([p.label == "success" for p in points]),
-        "harmful": np.array([p.meaning == "harmful" for p in points]),
-        "known": np.array([p.meaning != "neutral" for p in points]),
-        "fine": np.array([p.meaning == "fine" and not p.contested for p in points]),
-        "denied": np.array(
-            [p.verdict == "DENY" and p.label == "failure" and p.meaning == "fine" and not p.contested for p in points]
-        ),
-    }
+        return (matrix @ queries[0])[np.newaxis]
+    return np.stack(queries) @ matrix.T
 
 
 class _Scored:
     """One search's scores over a bucket's points in force, and the ways to pick among them.
 
     The nearest of all, in order, answer most questions; a question that they don't answer whole is asked of all.
+    A gate says of some places, or of all, whether they count.
     """
 
-    def __init__(self, bucket: _Bucket, search: Search, dots: list[Array], without: list[Array | None]) -> None:
-        self.bucket, self.search, self.dots, self.without = bucket, search, dots, without
+    def __init__(self, bucket: _Bucket, search: Search, dots: Sequence[Array]) -> None:
+        self.bucket, self.search, self.dots = bucket, search, dots
         self.view = bucket.view(search.version, search.leave_out)
-        self.score: Array = dots[0][self.view.rows[0]]
-        self.score += dots[1][self.view.rows[1]]
-        self.score += dots[2][self.view.rows[2]]
-        self.everywhere = np.arange(len(self.view.live))
-        self.nearest = self.top(self.everywhere, max(search.neighbours, search.top_k))
+        self.column = self.view.column
+        text, categories, numbers = self.view.rows
+        self.score: Array = dots[0].take(text)
+        self.score += dots[1].take(categories)
+        self.score += dots[2].take(numbers)
+        self.nearest = self.top(None, 2 * max(search.neighbours, search.top_k))  # many of them may be neutral
 
-    def best(self, holds: Mask, k: int) -> list[int]:
-        """The k best places where a mask holds, by (-dot, memory_id)."""
-        found = [place for place in self.nearest if holds[place]][:k]
-        if len(found) == k or len(self.nearest) == len(self.everywhere):
+    def best(self, gate: Gate, k: int) -> Indices:
+        """The k best places that a gate lets through, by (-dot, memory_id)."""
+        found = self.nearest[gate(self.nearest)][:k]
+        if len(found) == k or len(self.nearest) == len(self.score):
             return found
-        places = np.flatnonzero(holds)
+        places = np.flatnonzero(gate(None))
         return found if len(places) == len(found) else self.top(places, k)
 
-    def top(self, places: Indices, k: int, score: Array | None = None) -> list[int]:
-        """The k best of some places, by (-dot, memory_id)."""
-        values = (self.score if score is None else score)[places]
-        if len(places) > k:
+    def top(self, places: Indices | None, k: int) -> Indices:
+        """The k best of some places, or of all, by (-dot, memory_id)."""
+        values = self.score if places is None else self.score[places]
+        if len(values) > k:
             cut = np.partition(values, len(values) - k)[len(values) - k]
-            keep = values >= cut
-            places, values = places[keep], values[keep]
-        ids = self.view.column["id"][places]
-        chosen: list[int] = places[np.lexsort((ids, -values))][:k].tolist()
-        return chosen
+            keep = np.flatnonzero(values >= cut)
+            values = values[keep]
+            places = keep if places is None else places[keep]
+        elif places is None:
+            places = np.arange(len(values))
+        return self.ordered(places, values)[:k]
 
-    def harmful(self) -> Mask:
+    def ordered(self, places: Indices, values: Array) -> Indices:
+        """Places by (-value, memory_id)."""
+        return places[np.lexsort((self.column["id"][places], -values))]
+
+    def is_(self, column: str) -> Gate:
+        """The gate of a column of yes and no."""
+        values = self.column[column]
+        return lambda at: values if at is None else values[at]
+
+    def harmful(self, at: Indices | None) -> Mask:
         """Harmful points past the amount gate: more money is never safer, so they count up to amount x within.
 
         Where an amount is not known on one side, a harmful point counts.
         """
-        amount, mask = self.search.amount, self.view.column["harmful"]
+        amount = self.search.amount
+        mask: Mask = _at(self.column["harmful"], at)
         if amount is None:
-            return mask  # type: ignore[no-any-return]
-        with np.errstate(invalid="ignore"):
-            return mask & (self.view.unknown | (self.view.column["amount"] <= amount * self.search.amount_within))  # type: ignore[no-any-return]
+            return mask
+        low: Mask = _at(self.column["amount"], at) <= amount * self.search.amount_within
+        return mask & (low | _at(self.view.unknown, at))  # type: ignore[no-any-return]
 
-    def fine(self, column: str) -> Mask:
+    def fine(self, column: str) -> Gate:
         """Fine points past the amount gate: from amount / within on; without amounts, those that have none either."""
-        amount, mask = self.search.amount, self.view.column[column]
+        amount, values = self.search.amount, self.column[column]
         if amount is None:
-            return mask & self.view.column["amountless"] & self.search.comparable  # type: ignore[no-any-return]
-        with np.errstate(invalid="ignore"):
-            return mask & (self.view.column["amount"] >= amount / self.search.amount_within)  # type: ignore[no-any-return]
+            comparable = self.search.comparable
+            return lambda at: _at(values, at) & _at(self.column["amountless"], at) & comparable
+        least = amount / self.search.amount_within
+        return lambda at: _at(values, at) & (_at(self.column["amount"], at) >= least)
 
-    def hit(self, place: int) -> Hit:
-        """The point at a place, with its exact products."""
-        parts = [int(d[r[place]]) for d, r in zip(self.dots, self.view.rows, strict=True)]
-        return Hit(self.bucket.points[int(self.view.live[place])], sum(parts), (parts[0], parts[1], parts[2]))
+    def softening(self, harmful: Indices) -> Indices:
+        """Failed DENYs, gated and uncontested, with no harmful one nearer."""
+        denied = self.fine("denied")
+        if not len(harmful):
+            return self.best(denied, _MOST_SOFTENING)
+        near, least = self.nearest, self.score[harmful[0]]
+        if least > self.score[near[-1]]:  # then whoever is as near is among the nearest
+            found: Indices = near[denied(near) & (self.score[near] >= least)]
+            return found[:_MOST_SOFTENING]
+        return self.best(lambda at: denied(at) & (_at(self.score, at) >= least), _MOST_SOFTENING)
 
-    def hits(self, places: Iterable[int]) -> tuple[Hit, ...]:
-        """The points at some places."""
-        return tuple(self.hit(place) for place in places)
+    def hits(self, *groups: Indices) -> list[tuple[Hit, ...]]:
+        """For each group of places its points, with their exact products."""
+        places = np.concatenate(groups)
+        texts, categories, numbers = (
+            block.take(rows.take(places)).astype(np.int64).tolist()
+            for block, rows in zip(self.dots, self.view.rows, strict=True)
+        )
+        points, live = self.bucket.points, self.view.live.take(places).tolist()
+        hits = [
+            Hit(points[at], t + c + n, (t, c, n)) for at, t, c, n in zip(live, texts, categories, numbers, strict=True)
+        ]
+        ends = list(accumulate(map(len, groups)))
+        return [tuple(hits[end - len(group) : end]) for group, end in zip(groups, ends, strict=True)]
+
+    def without_text(self, places: Indices) -> Hit | None:
+        """The best of some places when text is left out.
+
+        The two queries' numbers are the same but for a factor and rounding, so that their products differ by at most
+        the length of what is left between the queries times the longest row (Cauchy-Schwarz). Only places that are
+        near enough to the best within that bound are multiplied out.
+        """
+        query = self.search.query.without_text
+        if query is None or not len(places):
+            return None
+        categories, numbers = self.bucket.rows[1], self.bucket.rows[2]
+        dots = (categories.matrix @ query[_CATEGORIES]).take(self.view.rows[1].take(places))
+        rows = self.view.rows[2].take(places)
+        factor, left = _alike(query[_NUMBERS], self.search.query.full[_NUMBERS])
+        near = dots + np.float32(factor) * self.dots[2].take(rows)
+        reach = 2 * left * numbers.longest + _ROUNDING
+        chosen = np.flatnonzero(near >= near.max() - reach)
+        if len(chosen) > _MOST_CANDIDATES:
+            products = (numbers.matrix @ query[_NUMBERS]).take(rows.take(chosen))
+        else:
+            products = numbers.matrix[rows.take(chosen)] @ query[_NUMBERS]
+        dots = dots.take(chosen)
+        score = dots + products
+        best = np.flatnonzero(score == score.max())
+        if len(best) > 1:
+            best = best[np.argsort(self.column["id"][places[chosen[best]]], kind="stable")]
+        first = best[0]
+        parts = (0, int(dots[first]), int(products[first]))
+        return Hit(self.bucket.points[int(self.view.live[places[chosen[first]]])], sum(parts), parts)
 
 
-def _first(scored: _Scored, holds: Mask) -> Hit | None:
-    best = scored.best(holds, 1)
-    return scored.hit(best[0]) if best else None
+def _at(values: Any, at: Indices | None) -> Any:
+    return values if at is None else values[at]
 
 
-def _softening(scored: _Scored, harmful: Hit | None) -> tuple[Hit, ...]:
-    """Failed DENYs, gated and uncontested, with no harmful one nearer."""
-    holds = scored.fine("denied")
-    if harmful is not None:
-        holds = holds & (scored.score >= harmful.dot)
-    return scored.hits(scored.best(holds, _MOST_SOFTENING))
-
-
-def _without_text(scored: _Scored, holds: Mask) -> Hit | None:
-    places = np.flatnonzero(holds)
-    if scored.search.query.without_text is None or not len(places):
-        return None
-    rows = scored.view.rows
-    parts = [None if d is None else d[r] for d, r in zip(scored.without, rows, strict=True)]
-    score = np.zeros(len(scored.everywhere), dtype=np.float32)
-    for part in parts:
-        if part is not None:
-            score += part
-    place = scored.top(places, 1, score)[0]
-    dots = [0 if part is None else int(part[place]) for part in parts]
-    return Hit(scored.bucket.points[int(scored.view.live[place])], sum(dots), (dots[0], dots[1], dots[2]))
+def _alike(one: Array, other: Array) -> tuple[float, float]:
+    """The factor that brings another vector nearest to one, and the length of what is left between them."""
+    square = float(other @ other)
+    factor = float(np.float32(float(one @ other) / square)) if square else 0.0
+    left = one.astype(np.float64) - factor * other.astype(np.float64)
+    return factor, math.sqrt(float(left @ left))
 
 
 def _find(scored: _Scored) -> Found:
-    search, column = scored.search, scored.view.column
-    gated = scored.harmful()
-    harmful = _first(scored, gated)
-    near = scored.best(column["known"], search.neighbours)
+    search, column = scored.search, scored.column
+    nearest = scored.best(scored.harmful, 1)
+    failures, successes, harmful, fine, softening = scored.hits(
+        scored.best(scored.is_("failure"), search.top_k),
+        scored.best(scored.is_("success"), search.top_k),
+        nearest,
+        scored.best(scored.fine("fine"), 1),
+        scored.softening(nearest),
+    )
+    near = scored.best(scored.is_("known"), search.neighbours)
+    dots: list[int] = scored.score[near].astype(np.int64).tolist()
+    bare = None
+    if search.query.without_text is not None:
+        bare = scored.without_text(np.flatnonzero(scored.harmful(None)))
     return Found(
-        failures=scored.hits(scored.best(column["failure"], search.top_k)),
-        successes=scored.hits(scored.best(column["success"], search.top_k)),
-        nearby=tuple(zip(map(int, scored.score[near]), map(bool, column["harmful"][near]), strict=True)),
-        harmful=harmful,
-        harmful_without_text=_without_text(scored, gated),
-        fine=_first(scored, scored.fine("fine")),
-        softening=_softening(scored, harmful),
+        failures=failures,
+        successes=successes,
+        nearby=tuple(zip(dots, column["harmful"][near].tolist(), strict=True)),
+        harmful=harmful[0] if harmful else None,
+        harmful_without_text=bare,
+        fine=fine[0] if fine else None,
+        softening=softening,
     )
 
 
@@ -280,8 +318,6 @@ class ExactIndex:
     def _search_group(
         self, bucket: _Bucket, searches: Sequence[Search], numbers: list[int], answers: list[Found]
     ) -> None:
-        full, without = bucket.block_dots([searches[n] for n in numbers])
-        for column, number in enumerate(numbers):
-            dots = [block[:, column] for block in full]
-            bare = [None if block is None else block[:, column] for block in without]
-            answers[number] = _find(_Scored(bucket, searches[number], dots, bare))
+        dots = bucket.block_dots([searches[n] for n in numbers])
+        for row, number in enumerate(numbers):
+            answers[number] = _find(_Scored(bucket, searches[number], [block[row] for block in dots]))

@@ -24,18 +24,21 @@ class Rate:
 UNKNOWN = Rate(None, 0, 1, 0)
 
 
-def weighted_rate(neighbours: Iterable[tuple[float, bool]]) -> Rate:
-    """Rate over (score, allowing was wrong) pairs; each weighs its score to the fourth power.
+def weighted_rate(neighbours: Iterable[tuple[float, bool]], unit: float = 1) -> Rate:
+    """Rate over (score, allowing was wrong) pairs; each weighs its score, at most 1, to the fourth power.
+
+    `unit` is the score that counts as 1.
 
     A perfectly similar neighbour is one observation, a distant one a small part of one: the effective size is the sum
     of the weights (each at most 1, so Kish's (sum w)^2 / sum w^2 is never less). The interval is Wilson's (1927).
     """
     total = wrong = 0.0
     for score, harmful in neighbours:
-        if score <= 0.0:
+        if score <= 0:
             continue
-        square = score * score
-        weight = square * square
+        weight = score / unit if score < unit else 1.0
+        weight *= weight
+        weight *= weight
         total += weight
         if harmful:
             wrong += weight

@@ -33,6 +33,11 @@ class Point:
     comparable: bool = True
     """False: the decision has an amount that can't be compared; not the same as having none."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the point is still in force."""
+        return self.to_version == OPEN
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:

@@ -86,7 +86,12 @@ def facts_of(part: Mapping[str, Any]) -> MemoryFacts:
     def walk(path: str, name: str, value: Any) -> None:
         if value is None or len(categories) + len(numbers) >= _MOST_FACTS or _is_left_out(name):
             return
-        if isinstance(value, dict):
+        if isinstance(value, str):
+            if _is_message_name(name) or _is_prose(value):
+                text.append(value)
+            elif not _ID_VALUE.match(value):
+                categories.append(f"{path}={value}")
+        elif isinstance(value, dict):
             for key in sorted(value):
                 walk(f"{path}.{key}", key, value[key])
         elif isinstance(value, list):
@@ -96,12 +101,8 @@ def facts_of(part: Mapping[str, Any]) -> MemoryFacts:
                 walk(path, name, item)
         elif isinstance(value, bool):
             categories.append(f"{path}={'true' if value else 'false'}")
-        elif isinstance(value, int | float):
+        else:
             numbers.append((path, float(value)))
-        elif name.lower() in _MESSAGE_NAMES or _is_prose(value):
-            text.append(value)
-        elif not _ID_VALUE.match(value):
-            categories.append(f"{path}={value}")
 
     for root in sorted(part):
         for key in sorted(part[root]):
@@ -115,6 +116,11 @@ def _is_left_out(name: str) -> bool:
     """Whether a name, snake_case or camelCase, is that of an id, a digest or a time."""
     snake = _CAMEL.sub("_", name).lower().replace("-", "_")
     return bool(_ID_NAME.search(snake) or _TIME_NAME.search(snake))
+
+
+@lru_cache(maxsize=16384)
+def _is_message_name(name: str) -> bool:
+    return name.lower() in _MESSAGE_NAMES
 
 
 def _without_ids(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memory_service.blocks import BLOCKS, UNIT, score_of
+from memory_service.blocks import BLOCKS, UNIT, score_of, share_of
 from memory_service.nearby import weighted_rate
 from memory_service.point import Hit
 from memory_service.profile import amount_of, has_comparable_amount, remembered_part
@@ -54,7 +54,7 @@ class Recaller:
         return [self._recall(search, f) for search, f in zip(searches, found, strict=True)]
 
     def _recall(self, search: Search, found: Found) -> Recall:
-        rate = weighted_rate([(min(dot, UNIT) / UNIT, harmful) for dot, harmful in found.nearby])
+        rate = weighted_rate(found.nearby, UNIT)
         counted = [
             *_counted("harmful", found.harmful),
             *_counted("harmful_without_text", found.harmful_without_text),
@@ -103,7 +103,7 @@ def _similarity(hits: Sequence[Hit]) -> dict[str, Any]:
                 "verdict": h.point.verdict,
                 "score": score_of(h.dot),
                 "summary": h.point.summary,
-                "score_by_block": {name: tidy(d / UNIT) for name, d in zip(BLOCKS, h.dots, strict=True)},
+                "score_by_block": dict(zip(BLOCKS, map(share_of, h.dots), strict=True)),
             }
             for h in hits
         ],

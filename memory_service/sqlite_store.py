@@ -130,15 +130,17 @@ class SqliteMemoryStore:
         decision = event["decision"]
         assert decision is not None
         labels = DecisionLabels.from_dict(decode_trusted(row[0])) if row else DecisionLabels(event["tenant"], decision)
-        before = standing(labels)
+        before = standing(labels) if row else None
         apply_event(labels, event)
-        self._db.execute("INSERT OR REPLACE INTO labelled VALUES (?, ?)", (decision_id, encode(labels.as_dict())))
+        state = encode(labels.as_dict(), finite=True)
+        self._db.execute("INSERT OR REPLACE INTO labelled VALUES (?, ?)", (decision_id, state))
         after = standing(labels)
         if after == before:
             return
-        self._db.execute(
-            "UPDATE points SET to_version = ? WHERE memory_id = ? AND to_version = ?", (version, decision_id, OPEN)
-        )
+        if before is not None:
+            self._db.execute(
+                "UPDATE points SET to_version = ? WHERE memory_id = ? AND to_version = ?", (version, decision_id, OPEN)
+            )
         if after is None:
             return
         payload = {
@@ -160,7 +162,7 @@ class SqliteMemoryStore:
                 OPEN,
                 labels.tenant,
                 labels.decision["action_type"],
-                encode(payload),
+                encode(payload, finite=True),
                 vector.astype(np.int16).tobytes(),
             ),
         )

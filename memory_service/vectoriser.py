@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from memory_service.blocks import (
     BLOCKS,
@@ -25,6 +27,9 @@ from schemas.canonical import tidy
 from schemas.errors import BadConfig
 
 VECTORISER = "blocks/1"
+_TEXTS_KEPT = 4096
+_LONGEST_KEPT = 1024
+_TEXT, _CATEGORIES, _NUMBERS = (SLICES[name] for name in BLOCKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +61,38 @@ class Vectoriser:
                 help="use an embedder with as many dimensions",
             )
         self._embedder = embedder
+        self._texts: dict[str, Array] = {}
         self.id = f"{VECTORISER}+{PROFILE_ID}+{embedder.id}"
 
     def vectorise(self, parts: Sequence[Mapping[str, Any]]) -> list[Vector]:
         """Vectors of requests' remembered parts, in order; the texts are embedded in one call."""
         facts = [facts_of(part) for part in parts]
-        texts = sorted({f.text for f in facts if f.text})
-        embedded = dict(zip(texts, self._embedder.embed(texts), strict=True)) if texts else {}
-        return [_vector(f, embedded.get(f.text)) for f in facts]
+        known = self._texts
+        blocks = {f.text: row for f in facts if (row := known.get(f.text)) is not None}  # one look: threads share it
+        texts = sorted({f.text for f in facts if f.text and f.text not in blocks})
+        if texts:
+            rows = self._embedder.embed(texts)
+            fresh = {text: fixed_point(row.astype(np.float64)) for text, row in zip(texts, rows, strict=True)}
+            blocks |= fresh
+            if len(known) + len(fresh) > _TEXTS_KEPT:
+                known.clear()
+            known.update((text, row) for text, row in fresh.items() if len(text) <= _LONGEST_KEPT)
+        return [_vector(f, blocks.get(f.text)) for f in facts]
 
 
 def _vector(facts: MemoryFacts, text: Array | None) -> Vector:
     values = np.zeros(DIMS, dtype=np.float32)
-    if text is not None:
-        values[SLICES["text"]] = fixed_point(text.astype(np.float64))
-    if facts.categories:
-        values[SLICES["categories"]] = categories_block(facts.categories)
-    if facts.numbers:
-        values[SLICES["numbers"]] = numbers_block(facts.numbers)
-    filled = frozenset(name for name in BLOCKS if values[SLICES[name]].any())
-    return Vector(values, filled, facts.count)
+    filled = []
+    if text is not None and text.any():
+        values[_TEXT] = text
+        filled.append("text")
+    if facts.categories and (block := categories_block(facts.categories)).any():
+        values[_CATEGORIES] = block
+        filled.append("categories")
+    if facts.numbers and (block := numbers_block(facts.numbers)).any():
+        values[_NUMBERS] = block
+        filled.append("numbers")
+    return Vector(values, frozenset(filled), facts.count)
 
 
 def query_of(vector: Vector, weights: Mapping[str, float]) -> Query:
@@ -83,24 +100,42 @@ def query_of(vector: Vector, weights: Mapping[str, float]) -> Query:
 
     Block weights multiply the query only: a point's blocks are stored unweighted, so one memory serves every policy.
     """
-    total = sum(weights.values())
-    present = {name: weights[name] for name in BLOCKS if name in vector.blocks and weights[name] > 0}
-    coverage = sum(present.values()) / total if total else 0.0
-    without = {name: weight for name, weight in present.items() if name != "text"}
+    full, without_text, coverage = _factors(tuple(weights.items()), vector.blocks)
+    values = vector.values.astype(np.float64)
     return Query(
-        full=_weigh(vector.values, present),
-        without_text=_weigh(vector.values, without) if without and "text" in vector.blocks else None,
-        coverage=tidy(round(coverage, 6)),
+        full=np.rint(values * full).astype(np.float32),
+        without_text=None if without_text is None else np.rint(values * without_text).astype(np.float32),
+        coverage=coverage,
         facts=vector.facts,
     )
 
 
-def _weigh(values: Array, weights: Mapping[str, float]) -> Array:
-    out = np.zeros(DIMS, dtype=np.float32)
+_Factors = npt.NDArray[np.float64]
+
+
+@lru_cache(maxsize=256)
+def _factors(
+    weights: tuple[tuple[str, float], ...], blocks: frozenset[str]
+) -> tuple[_Factors, _Factors | None, float | int]:
+    """What each dimension is multiplied with, the same without text, and the coverage."""
+    weight = dict(weights)
+    total = sum(weight.values())
+    present = {name: weight[name] for name in BLOCKS if name in blocks and weight[name] > 0}
+    coverage = sum(present.values()) / total if total else 0.0
+    without = {name: weight for name, weight in present.items() if name != "text"}
+    return (
+        _spread(present),
+        _spread(without) if without and "text" in blocks else None,
+        tidy(round(coverage, 6)),
+    )
+
+
+def _spread(weights: Mapping[str, float]) -> _Factors:
+    """(448,) each block's share, 0 where it has none."""
+    out = np.zeros(DIMS, dtype=np.float64)
     total = sum(weights.values())
     for name, weight in weights.items():
-        part = SLICES[name]
-        out[part] = np.rint(values[part].astype(np.float64) * (weight / total))
+        out[SLICES[name]] = weight / total
     return out
 
 

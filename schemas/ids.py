@@ -9,14 +9,28 @@ from functools import lru_cache
 
 from ulid import ULID
 
+_BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
 _ULID = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 _PREFIX = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{0,25}\Z")
 
 
 def decision_id(topic: str, partition: int, offset: int, time_ms: int) -> str:
     """ULID: time = the log's append time, randomness = first 80 bits of sha256(topic, partition, offset)."""
-    position = f"{topic}\n{partition}\n{offset}".encode()
-    return str(ULID.from_bytes(time_ms.to_bytes(6, "big") + hashlib.sha256(position).digest()[:10]))
+    random = hashlib.sha256(f"{topic}\n{partition}\n{offset}".encode()).digest()
+    return _ulid_time(time_ms) + _ulid_half(random[:5]) + _ulid_half(random[5:10])
+
+
+@lru_cache(maxsize=256)
+def _ulid_time(time_ms: int) -> str:
+    """The first 10 characters of a ULID."""
+    return str(ULID.from_bytes(time_ms.to_bytes(6, "big") + bytes(10)))[:10]
+
+
+def _ulid_half(five: bytes) -> str:
+    """Five bytes as eight characters of Crockford's base 32, two at a time."""
+    n = int.from_bytes(five, "big")
+    return _PAIRS[n >> 30] + _PAIRS[n >> 20 & 1023] + _PAIRS[n >> 10 & 1023] + _PAIRS[n & 1023]
 
 
 def is_decision_id(text: str) -> bool:

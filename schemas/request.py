@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from schemas.canonical import check_depth, decode, decode_trusted, encode_noting, encode_plain
 from schemas.digests import digest, digest_of
 from schemas.errors import BadRequest, LumynError, TooLarge
-from schemas.limits import MAX_BODY_BYTES
+from schemas.limits import MAX_BODY_BYTES, MAX_DEPTH
 
 TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 DEFAULT_TENANT = "default"
@@ -137,10 +137,11 @@ def _canonical(value: dict[str, Any], where: str) -> tuple[bytes, bool]:
         raise type(error)(error.message, where=error.where or where, help=error.help) from None
     except RecursionError:
         raise TooLarge("nested too deep", where=where) from None
-    try:
-        check_depth(canonical.decode("utf-8"), where)
-    except TooLarge as error:
-        raise TooLarge(error.message, where=where) from None
+    if canonical.count(b"[") + canonical.count(b"{") > MAX_DEPTH:
+        try:
+            check_depth(canonical.decode("utf-8"), where)
+        except TooLarge as error:
+            raise TooLarge(error.message, where=where) from None
     if len(canonical) > MAX_BODY_BYTES:
         raise TooLarge(f"{len(canonical)} bytes, more than the {MAX_BODY_BYTES} accepted", where=where)
     return canonical, plain

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from schemas.canonical import encode, is_canonical, is_plain_number
 from schemas.digests import digest
 from schemas.ids import decision_id, is_decision_id, iso_time
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
-from schemas.record import ENGINE, SCHEMA, record_digest
+from schemas.record import ENGINE, SCHEMA, DecisionRecord, record_digest
 from schemas.request import Request
 from streams.arbitration import Outcome, arbitrate
 from streams.control import ControlState, KillSwitch
@@ -125,21 +126,37 @@ def _seal(
         "log": {"topic": position.topic, "partition": position.partition, "offset": position.offset},
         "links": dict(links),
     }
-    # The request is canonical already: its bytes are put in as they are, which spares encoding them again.
     record["provenance"] = request.value.get("provenance") or {}
-    raw = {"request": orjson.Fragment(request.canonical)}
     # A record's numbers come from the request, the policy, `tidy` and neighbours' amounts: where these are plain,
     # orjson's bytes are canonical.
     plain = request.plain and _is_plain(policy) and all(is_plain_number(h.amount or 0) for h in recall.counted)
     if plain or is_canonical(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)):
-        record["record_digest"] = digest(orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS))
-        canonical = orjson.dumps(record | raw, option=orjson.OPT_SORT_KEYS)
+        record["record_digest"], canonical = _sealed_bytes(record, request.canonical)
         record["request"] = request.value
     else:
         record["request"] = request.value
         record["record_digest"] = record_digest(record)
         canonical = encode(record, finite=True)
     return Decision(record, canonical)
+
+
+_BEFORE_DIGEST = tuple(sorted(name for name in DecisionRecord.__annotations__ if name < "record_digest"))
+_AFTER_DIGEST = tuple(sorted(name for name in DecisionRecord.__annotations__ if name > "request"))
+_parts_before, _parts_after = itemgetter(*_BEFORE_DIGEST), itemgetter(*_AFTER_DIGEST)
+
+
+def _sealed_bytes(record: Mapping[str, Any], request: bytes) -> tuple[str, bytes]:
+    """The digest and the canonical bytes of a plain record.
+
+    Each part is encoded once: what sorts before the digest, and what sorts after it. Between them stand the digest
+    itself, which it does not cover, and the request, whose bytes are canonical already.
+    """
+    before = orjson.dumps(dict(zip(_BEFORE_DIGEST, _parts_before(record), strict=True)), option=orjson.OPT_SORT_KEYS)
+    after = orjson.dumps(dict(zip(_AFTER_DIGEST, _parts_after(record), strict=True)), option=orjson.OPT_SORT_KEYS)
+    start = before[:-1] + b","
+    rest = b'"request":' + request + b"," + after[1:]
+    record_digest = digest(start + rest)
+    return record_digest, start + b'"record_digest":"' + record_digest.encode() + b'",' + rest
 
 
 @lru_cache(maxsize=1024)

@@ -10,9 +10,9 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable
 from streams.log import Append, Message
@@ -25,10 +25,28 @@ _KEYED = frozenset({"records", "receipts", "labels", "label-requests"})
 _PAGE = 16384
 
 
-def _table(topic: str) -> str:
-    if topic not in TOPICS:
-        raise BadConfig(f"unknown topic `{topic}`")
-    return "log_" + topic.replace("-", "_")
+class _Statements:
+    """A topic's statements, made once: a connection keeps a statement prepared while its text is the same."""
+
+    def __init__(self, topic: str) -> None:
+        self.table = table = "log_" + topic.replace("-", "_")
+        self.insert = f"INSERT INTO {table} VALUES (?, ?, ?, ?)"
+        self.read = f"SELECT pos, time_ms, key, value FROM {table} WHERE pos >= ? AND pos < ? ORDER BY pos LIMIT ?"
+        self.last = f"SELECT pos, time_ms FROM {table} WHERE pos < ? ORDER BY pos DESC LIMIT 1"
+        self.latest = f"SELECT pos, time_ms, value FROM {table} WHERE key = ? ORDER BY time_ms DESC, pos DESC LIMIT 1"
+        self.with_key = f"SELECT pos, time_ms, value FROM {table} WHERE key = ? ORDER BY pos"
+        self.keys_from = f"SELECT DISTINCT key FROM {table} WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+
+
+_STATEMENTS = {topic: _Statements(topic) for topic in TOPICS}
+_OFFSET = (1 << _SHIFT) - 1
+
+
+def _of(topic: str) -> _Statements:
+    try:
+        return _STATEMENTS[topic]
+    except KeyError:
+        raise BadConfig(f"unknown topic `{topic}`") from None
 
 
 def wall_clock_ms() -> int:
@@ -57,10 +75,12 @@ class LocalLog:
         self._lock = threading.RLock()
         self._open_transaction = False
         self._ends: dict[tuple[str, int], tuple[int, int]] = {}
+        self._positions: dict[tuple[str, str, int], int] = {}
         self._seen_version = -1
         try:
             self._db = self._connect(read_only, durable, busy_timeout_s)
             self._partitions, self.epoch = self._layout(partitions, read_only)
+            self._counts = {topic.name: topic.partitions or self._partitions for topic in TOPICS.values()}
         except sqlite3.Error as error:
             raise _unavailable(error, path) from None
 
@@ -100,7 +120,7 @@ class LocalLog:
             "writer TEXT, PRIMARY KEY (grp, topic, partition)) WITHOUT ROWID"
         )
         for topic in TOPICS:
-            table = _table(topic)
+            table = _of(topic).table
             self._db.execute(
                 f"CREATE TABLE {table} (pos INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, key BLOB, "
                 "value BLOB NOT NULL)"
@@ -111,8 +131,8 @@ class LocalLog:
         self._db.executemany("INSERT INTO log_meta VALUES (?, ?)", meta.items())
 
     def partitions(self, topic: str) -> int:
-        _table(topic)
-        return TOPICS[topic].partitions or self._partitions
+        _of(topic)
+        return self._counts[topic]
 
     def append(self, appends: Sequence[Append]) -> list[Message]:
         with self.transaction() as transaction:
@@ -120,11 +140,7 @@ class LocalLog:
 
     def read(self, topic: str, partition: int, offset: int, limit: int = 1000) -> list[Message]:
         low = partition << _SHIFT
-        with self._guard():
-            rows = self._db.execute(
-                f"SELECT pos, time_ms, key, value FROM {_table(topic)} WHERE pos >= ? AND pos < ? ORDER BY pos LIMIT ?",
-                (low + offset, (partition + 1) << _SHIFT, limit),
-            ).fetchall()
+        rows = self._rows(_of(topic).read, (low + offset, (partition + 1) << _SHIFT, limit))
         return [Message(topic, partition, pos - low, at, key, value) for pos, at, key, value in rows]
 
     def begin(self, topic: str, partition: int) -> int:
@@ -132,19 +148,19 @@ class LocalLog:
         return first[0].offset if first else self.end(topic, partition)
 
     def end(self, topic: str, partition: int) -> int:
-        with self._guard():
-            return self._end(topic, partition)[0]
+        with self._lock:
+            try:
+                return self._end(topic, partition)[0]
+            except sqlite3.Error as error:
+                raise _unavailable(error, self.path) from None
 
     def _end(self, topic: str, partition: int) -> tuple[int, int]:
         """(next offset, last append time), from memory unless another connection has written since."""
-        if not self._open_transaction:  # within one, nobody else can write
+        if not self._open_transaction:
             self._notice_others()
         known = self._ends.get((topic, partition))
         if known is None:
-            row = self._db.execute(
-                f"SELECT pos, time_ms FROM {_table(topic)} WHERE pos < ? ORDER BY pos DESC LIMIT 1",
-                ((partition + 1) << _SHIFT,),
-            ).fetchone()
+            row = self._db.execute(_of(topic).last, ((partition + 1) << _SHIFT,)).fetchone()
             low = partition << _SHIFT
             known = (row[0] - low + 1, row[1]) if row and row[0] >= low else (0, 0)
             self._ends[topic, partition] = known
@@ -153,82 +169,86 @@ class LocalLog:
     def _notice_others(self) -> None:
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version != self._seen_version:
-            self._ends.clear()
+            self._forget()
             self._seen_version = version
+
+    def _forget(self) -> None:
+        """What is in memory is of the file as it was: another connection has written, or we have rolled back."""
+        self._ends.clear()
+        self._positions.clear()
 
     def changed(self) -> int:
         """A number that differs whenever another connection has committed since."""
-        with self._guard():
-            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+        return int(self._rows("PRAGMA data_version", ())[0][0])
 
     def committed(self, group: str, topic: str, partition: int) -> int:
-        with self._guard():
-            return self._position(group, topic, partition)
+        with self._lock:
+            try:
+                return self._position(group, topic, partition)
+            except sqlite3.Error as error:
+                raise _unavailable(error, self.path) from None
 
     def _position(self, group: str, topic: str, partition: int) -> int:
-        row = self._db.execute(
-            "SELECT position FROM log_positions WHERE grp = ? AND topic = ? AND partition = ?",
-            (group, topic, partition),
-        ).fetchone()
-        return row[0] if row else 0
+        """A group's position, from memory unless another connection has written since."""
+        if not self._open_transaction:
+            self._notice_others()
+        key = (group, topic, partition)
+        known = self._positions.get(key)
+        if known is None:
+            row = self._db.execute(
+                "SELECT position FROM log_positions WHERE grp = ? AND topic = ? AND partition = ?", key
+            ).fetchone()
+            known = self._positions[key] = row[0] if row else 0
+        return known
 
     def latest(self, topic: str, key: bytes) -> Message | None:
-        with self._guard():
-            row = self._db.execute(
-                f"SELECT pos, time_ms, value FROM {_table(topic)} WHERE key = ? "
-                "ORDER BY time_ms DESC, pos DESC LIMIT 1",
-                (key,),
-            ).fetchone()
-        if row is None:
+        rows = self._rows(_of(topic).latest, (key,))
+        if not rows:
             return None
-        return Message(topic, row[0] >> _SHIFT, row[0] & ((1 << _SHIFT) - 1), row[1], key, row[2])
+        pos, at, value = rows[0]
+        return Message(topic, pos >> _SHIFT, pos & _OFFSET, at, key, value)
 
     def with_key(self, topic: str, key: bytes) -> list[Message]:
-        with self._guard():
-            rows = self._db.execute(
-                f"SELECT pos, time_ms, value FROM {_table(topic)} WHERE key = ? ORDER BY pos", (key,)
-            ).fetchall()
-        return [Message(topic, pos >> _SHIFT, pos & ((1 << _SHIFT) - 1), at, key, value) for pos, at, value in rows]
+        rows = self._rows(_of(topic).with_key, (key,))
+        return [Message(topic, pos >> _SHIFT, pos & _OFFSET, at, key, value) for pos, at, value in rows]
 
     def keys_from(self, topic: str, prefix: bytes, limit: int) -> list[bytes]:
         """Distinct keys that start with a prefix, in order: how a short decision id is found."""
-        with self._guard():
-            rows = self._db.execute(
-                f"SELECT DISTINCT key FROM {_table(topic)} WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
-                (prefix, prefix + b"\xff", limit),
-            ).fetchall()
-        return [row[0] for row in rows]
+        return [row[0] for row in self._rows(_of(topic).keys_from, (prefix, prefix + b"\xff", limit))]
 
-    @contextmanager
-    def transaction(self) -> Iterator[LocalTransaction]:
-        with self._lock:
+    def transaction(self) -> LocalTransaction:
+        return LocalTransaction(self, self._db)
+
+    def _start(self) -> None:
+        self._lock.acquire()
+        began = False
+        try:
             if self._open_transaction:
                 raise RuntimeError("transactions do not nest")
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-            except sqlite3.Error as error:
+            began = True
+            self._db.execute("BEGIN IMMEDIATE")
+            self._notice_others()
+            self._open_transaction = True  # from here on nobody else can write
+        except BaseException as error:
+            if began:
+                self._finish(False)
+            self._lock.release()
+            if isinstance(error, sqlite3.Error):
                 raise _unavailable(error, self.path) from None
-            done = False
-            try:
-                self._notice_others()
-                self._open_transaction = True
-                yield LocalTransaction(self, self._db)
-                self._db.execute("COMMIT")
-                done = True
-            except sqlite3.Error as error:
-                raise _unavailable(error, self.path) from None
-            finally:
-                self._open_transaction = False
-                if not done:
-                    self._ends.clear()
-                    self._roll_back()
+            raise
+
+    def _finish(self, done: bool) -> None:
+        self._open_transaction = False
+        if not done:
+            self._forget()
+            self._roll_back()
 
     def _roll_back(self) -> None:
-        if self._db.in_transaction:
-            try:
+        try:
+            if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            except sqlite3.Error:  # a dead connection has rolled back already
-                return
+        except sqlite3.Error:  # a dead connection has rolled back already
+            return
 
     def writer(self, group: str, topic: str, partition: int) -> LocalWriter:
         name = uuid.uuid4().hex
@@ -240,41 +260,66 @@ class LocalLog:
         with self._lock:
             self._db.close()
 
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
+    def _rows(self, statement: str, values: tuple[object, ...]) -> list[Any]:
         with self._lock:
             try:
-                yield
+                return self._db.execute(statement, values).fetchall()
             except sqlite3.Error as error:
                 raise _unavailable(error, self.path) from None
 
 
 class LocalTransaction:
-    """An open write transaction of a `LocalLog`."""
+    """A write transaction of a `LocalLog`: open within its `with` block, committed at the end or rolled back."""
 
     def __init__(self, log: LocalLog, db: sqlite3.Connection) -> None:
         self._log = log
         self._db = db
 
+    def __enter__(self) -> LocalTransaction:
+        self._log._start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        log = self._log
+        done = False
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+                done = True
+            elif isinstance(error, sqlite3.Error):
+                raise _unavailable(error, log.path) from None
+        except sqlite3.Error as failed:
+            raise _unavailable(failed, log.path) from None
+        finally:
+            try:
+                log._finish(done)
+            finally:
+                log._lock.release()
+
     def append(self, appends: Sequence[Append]) -> list[Message]:
         log, clock = self._log, self._log._clock()
+        ends, counts = log._ends, log._counts
         messages = []
         rows: dict[str, list[tuple[int, int, bytes | None, bytes]]] = {}
         for item in appends:
-            check_key(item.topic, item.key)
-            partition = item.partition
+            topic, partition, key, value = item.topic, item.partition, item.key, item.value
+            if key is None:
+                check_key(topic, key)
+            count = counts.get(topic) or log.partitions(topic)
             if partition is None:
-                count = log.partitions(item.topic)
-                partition = 0 if count == 1 else partition_for(item.key or item.value, count)
-            elif not 0 <= partition < log.partitions(item.topic):
-                raise BadConfig(f"`{item.topic}` has no partition {partition}")
-            offset, last = log._end(item.topic, partition)
+                partition = 0 if count == 1 else partition_for(key or value, count)
+            elif not 0 <= partition < count:
+                raise BadConfig(f"`{topic}` has no partition {partition}")
+            offset, last = ends.get((topic, partition)) or log._end(topic, partition)
             at = max(clock, last)  # time never goes back within a partition, whatever the clock does
-            rows.setdefault(item.topic, []).append(((partition << _SHIFT) + offset, at, item.key, item.value))
-            log._ends[item.topic, partition] = (offset + 1, at)
-            messages.append(Message(item.topic, partition, offset, at, item.key, item.value))
+            rows.setdefault(topic, []).append(((partition << _SHIFT) + offset, at, key, value))
+            ends[topic, partition] = (offset + 1, at)
+            messages.append(Message(topic, partition, offset, at, key, value))
         for topic, values in rows.items():
-            self._db.executemany(f"INSERT INTO {_table(topic)} VALUES (?, ?, ?, ?)", values)
+            if len(values) == 1:
+                self._db.execute(_STATEMENTS[topic].insert, values[0])
+            else:
+                self._db.executemany(_STATEMENTS[topic].insert, values)
         return messages
 
     def position(self, group: str, topic: str, partition: int) -> int:
@@ -286,6 +331,7 @@ class LocalTransaction:
             "ON CONFLICT (grp, topic, partition) DO UPDATE SET position = excluded.position",
             (group, topic, partition, position),
         )
+        self._log._positions[group, topic, partition] = position
 
     def claim(self, group: str, topic: str, partition: int, name: str) -> None:
         """Make `name` the one writer of a partition."""
