@@ -92,17 +92,22 @@ def _log(log: Log) -> Iterator[Finding]:
 def control_findings(settings: Settings, control: ControlState) -> Iterator[Finding]:
     """What decides, and what is stopped."""
     active = sorted({f"{p.name}@{p.version}" for name in control.active if (p := control.active_policy(name))})
-    said = f"active: {', '.join(active)}" if active else "no policy is active"
+    files = [f"{p.name}@{p.version}" for p in control.policies.values() if p.origin == "file"]
     count = len(control.switches)
     on = f"; {count} kill switch{'es are' if count > 1 else ' is'} on" if count else ""
-    if active or settings.policy_path is not None:
-        yield Finding("control", "ok", f"version {control.version}; {said}{on}")
+    if active:
+        yield Finding("control", "ok", f"version {control.version}; active: {', '.join(active)}{on}")
+    elif files:
+        said = f"version {control.version}; no policy is active, files decide: {files[-1]} was the last{on}"
+        yield Finding("control", "ok", said)
+    elif settings.policy_path is not None:
+        yield Finding("control", "ok", f"version {control.version}; no policy is active, the file decides{on}")
     else:
         yield Finding(
             "control",
             "warn",
-            f"version {control.version}; {said}, and LUMYN_POLICY names no file{on}",
-            "`lumyn policy publish FILE` and `lumyn policy activate NAME`, or give a file",
+            f"version {control.version}; no policy is active, and no file has decided{on}",
+            "`lumyn policy publish FILE` and `lumyn policy activate NAME`, or LUMYN_POLICY=FILE",
         )
 
 

@@ -14,8 +14,8 @@ from lumyn.doctor import Finding, failed, guarded
 from lumyn.doctor_home import control_findings, derived_files, index_findings
 from lumyn.kafka_home import kafka_log
 from lumyn.stores import collections, open_engine, open_memory, uses_server
-from memory_service.qdrant.engine import QdrantEngine
-from schemas.errors import Fenced, LumynError
+from memory_service.qdrant.engine import NoCollection, QdrantEngine
+from schemas.errors import Fenced, LumynError, MemoryUnavailable
 from streams.control import read_control
 from streams.decide_agent import GROUP
 from streams.kafka.log import KafkaLog
@@ -28,6 +28,7 @@ _MANY = 10_000
 """Requests that wait without the workers being short of breath."""
 _DECIDE = "start `lumyn worker decide`"
 _LABELS = "is `lumyn worker labels` running?"
+_FILL = "start `lumyn worker labels`; if it runs, see its log"
 _INDEX = "is `lumyn worker index` running?"
 _Look = Callable[[Settings, KafkaLog], Iterator[Finding]]
 
@@ -85,6 +86,18 @@ def _topics(settings: Settings, log: KafkaLog, brokers: int) -> Iterator[Finding
         why = f"{copies} cop{'y' if copies == 1 else 'ies'} of each message: decisions may be lost with a broker"
         mend = "three brokers, and `lumyn topics create --replication 3` under a new LUMYN_PREFIX"
         yield Finding("topics", "warn", why, mend if brokers < 3 else "reassign the partitions to three brokers")
+
+
+def _session(settings: Settings, log: KafkaLog) -> Iterator[Finding]:
+    """A session timeout that the brokers refuse keeps a worker out of its group for good."""
+    config = log.client.broker_config()
+    least, most = (int(config[f"group.{end}.session.timeout.ms"]) / 1000 for end in ("min", "max"))
+    asked = settings.runtime_setting("session_timeout_s", 6.0)
+    if least <= asked <= most:
+        yield Finding("settings", "ok", f"session timeout {asked:g} s: the brokers take {least:g} to {most:g}")
+    else:
+        what = f"[runtime] session_timeout_s is {asked:g}, and the brokers take {least:g} to {most:g} only"
+        yield Finding("settings", "fail", what, "correct it; decide workers could never join their group")
 
 
 def _access(settings: Settings, log: KafkaLog) -> Iterator[Finding]:  # noqa: ARG001
@@ -147,6 +160,7 @@ def _labels(settings: Settings, log: KafkaLog) -> Iterator[Finding]:  # noqa: AR
 
 
 _ON_TOPICS: tuple[tuple[str, _Look], ...] = (
+    ("settings", _session),
     ("access", _access),
     ("transactions", _transactions),
     ("control", _control),
@@ -182,12 +196,17 @@ def _minor_distance(one: str, other: str) -> int:
 
 def _memory(settings: Settings, log: KafkaLog) -> Iterator[Finding]:
     """The watermark, whose count of points is compared with the points that are there."""
+    last = last_version(log, LABELS)
     store, _ = open_memory(settings, settings.home, log.epoch, create=False)
     try:
         mark = store.watermark()
+    except MemoryUnavailable as error:
+        if not (last == 0 and isinstance(error.__cause__, NoCollection)):
+            raise
+        yield Finding("memory", "warn", "there is none yet: policies with `memory` abstain", _FILL)
+        return
     finally:
         store.close()
-    last = last_version(log, LABELS)
     most = settings.runtime_setting("memory_max_staleness_s", 60.0)
     age = None if mark.at_ms is None else max(0.0, time.time() - mark.at_ms / 1000)
     said = f"version {mark.version} of {last}, {mark.count} points, "
@@ -195,9 +214,9 @@ def _memory(settings: Settings, log: KafkaLog) -> Iterator[Finding]:
     if mark.version > last:
         yield Finding("memory", "fail", f"{said}: it knows labels that the log does not", "`lumyn memory rebuild`")
     elif age is None or age > most:
-        yield Finding("memory", "fail", f"{said}, and {most:.0f} s is the most: workers don't ask it", _LABELS)
+        yield Finding("memory", "fail", f"{said}, and {most:.0f} s is the most: workers don't ask it", _FILL)
     elif mark.version < last:
-        yield Finding("memory", "warn", said, _LABELS)
+        yield Finding("memory", "warn", said, _FILL)
     else:
         yield Finding("memory", "ok", said)
 

@@ -36,12 +36,15 @@ class PartitionAgent:
         folder: Path,
         epoch: str,
         observer: Observer,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`wanted` is asked while the window is caught up, which may take long: opening ends when it says no."""
         self.partition = partition
         self._log = log
         self._deciding = deciding
         self._open_writer = open_writer
         self._observer = observer
+        self._wanted = wanted
         self._using = threading.Lock()
         self._stopped = threading.Event()
         self._writer: PartitionWriter | None = None
@@ -66,7 +69,7 @@ class PartitionAgent:
             writer.close()
         self._writer = self._open_writer()
         self._position = self._writer.position
-        self._window.catch_up()
+        self._window.catch_up(lambda: self._wanted() and not self._stopped.is_set())
         self._observer.event("partition_opened", partition=self.partition, position=self._position)
 
     def take(self, messages: Sequence[Message]) -> list[Message]:

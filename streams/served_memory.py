@@ -34,6 +34,7 @@ class ServedMemory:
         self._max_staleness_s = max_staleness_s
         self._clock = clock
         self._opened: tuple[MemoryStore, Recaller] | None = None
+        self._newest = 0
 
     def recall(self, asked: Sequence[Asked]) -> list[Recall]:
         try:
@@ -56,6 +57,12 @@ class ServedMemory:
         """The version that questions of now are asked at. Raises `MemoryUnavailable` when nobody vouches for it."""
         watermark = self.store().watermark()
         self._check_age(watermark.at_ms)
+        if watermark.version < self._newest:  # the store knows what it has seen itself, not what one before it has
+            raise MemoryUnavailable(
+                f"memory stands at version {watermark.version}, after {self._newest}: an older copy was put back",
+                help="the label worker brings it up to date; is `lumyn worker labels` running?",
+            )
+        self._newest = watermark.version
         return watermark.version
 
     def _parts(self) -> tuple[MemoryStore, Recaller]:

@@ -10,7 +10,8 @@ import fcntl
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from schemas.canonical import decode_trusted
@@ -42,23 +43,30 @@ class ReceiptWindow:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._path, self._lock, self._own = _claim(folder, partition)
+        except OSError as error:
+            raise _trouble("kept", error, folder) from None
+        try:
             self._db = _open(self._path, epoch)
+            self._position = int(self._meta("position") or 0)
         except (OSError, sqlite3.Error) as error:
-            raise StorageUnavailable(
-                f"the idempotency window can't be kept: {error}", where=str(folder), help="check the disk and its space"
-            ) from None
-        self._position = int(self._meta("position") or 0)
+            self._release()
+            raise _trouble("kept", error, folder) from None
 
     def _meta(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
-    def catch_up(self) -> int:
-        """Take in every receipt that is not in yet; returns how many. Raises `StorageUnavailable`."""
+    def catch_up(self, wanted: Callable[[], bool] = lambda: True) -> int:
+        """Take in every receipt that is not in yet; returns how many.
+
+        Raises `StorageUnavailable`, also when it is not wanted any more halfway.
+        """
         count = 0
         while messages := self._log.read(RECEIPTS, self._partition, self._position, _BATCH):
             self._store(messages)
             count += len(messages)
+            if not wanted():
+                raise StorageUnavailable("the partition was given up before its receipts were read")
         if count:
             self._prune(messages_time=self._newest)
         return count
@@ -74,26 +82,40 @@ class ReceiptWindow:
                 rows.append(
                     (message.key, value["decision_id"], value["body_digest"], value["record_digest"], message.time_ms)
                 )
-        self._position = receipts[-1].offset + 1
+        position = receipts[-1].offset + 1
         try:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", rows)
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('position', ?)", (str(self._position),))
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('position', ?)", (str(position),))
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise StorageUnavailable(
-                f"the idempotency window can't be written: {error}", where=str(self._path), help="free some disk space"
-            ) from None
+            if self._db.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+            raise _trouble("written", error, self._path) from None
+        self._position = position  # what is not in the file is read again
 
     _newest = 0
 
     def _prune(self, messages_time: int) -> None:
-        self._db.execute("DELETE FROM seen WHERE time_ms < ?", (messages_time - IDEMPOTENCY_WINDOW_MS,))
+        try:
+            self._db.execute("DELETE FROM seen WHERE time_ms < ?", (messages_time - IDEMPOTENCY_WINDOW_MS,))
+        except sqlite3.Error as error:
+            raise _trouble("written", error, self._path) from None
 
     def load(self, requests: Iterable[Request | None]) -> None:
-        """Look up a batch's request ids at once, before it is decided; forgets the last batch."""
+        """Look up a batch's request ids at once, before it is decided; forgets the last batch.
+
+        Raises `StorageUnavailable`: without the window nothing may be decided.
+        """
         self._now.clear()
         self._loaded.clear()
+        try:
+            self._load(requests)
+        except sqlite3.Error as error:
+            raise _trouble("read", error, self._path) from None
+
+    def _load(self, requests: Iterable[Request | None]) -> None:
         keys = list({request.key for request in requests if request is not None and request.key is not None})
         for start in range(0, len(keys), _ASK):
             some = keys[start : start + _ASK]
@@ -134,10 +156,19 @@ class ReceiptWindow:
     def close(self) -> None:
         """Let go of the file, which stays for the next owner unless it was a temporary one."""
         self._db.close()
+        self._release()
+
+    def _release(self) -> None:
         os.close(self._lock)
         if not self._own:
             for name in (self._path, f"{self._path}-wal", f"{self._path}-shm"):
                 Path(name).unlink(missing_ok=True)
+
+
+def _trouble(what: str, error: Exception, where: Path) -> StorageUnavailable:
+    return StorageUnavailable(
+        f"the idempotency window can't be {what}: {error}", where=str(where), help="check the disk and its space"
+    )
 
 
 def _claim(folder: Path, partition: int) -> tuple[Path, int, bool]:

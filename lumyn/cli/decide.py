@@ -22,6 +22,7 @@ def decide(
     policy: Path | None = typer.Option(None, "--policy", help="The policy file that decides."),
     human: bool = typer.Option(False, "--human", help="Print a short text instead of the record."),
     no_wait: bool = typer.Option(False, "--no-wait", help="Append the requests; something else decides them."),
+    timeout: float = typer.Option(30.0, "--timeout", min=0.1, help="Over Kafka: seconds to wait for a decision."),
     json_: bool = typer.Option(False, "--json", help="Print the record as one canonical line."),
 ) -> int:
     """Decide one request (or one a line) and print its record as JSON.
@@ -36,7 +37,7 @@ def decide(
 
     name = "stdin" if request == "-" else request
     bodies = _read(request)
-    home = open_home(LumynConfig(policy_path=policy))
+    home = open_home(LumynConfig(policy_path=policy, timeout_s=timeout))
     parsed: list[Request | LumynError] = []
     for number, body in enumerate(bodies, start=1):
         where = name if len(bodies) == 1 else f"{name}:{number}"

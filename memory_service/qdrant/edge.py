@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import numpy as np
@@ -69,8 +69,6 @@ _opening = threading.Lock()
 
 class EdgeEngine:
     """QdrantEngine on a folder; safe for threads, which take turns."""
-
-    reopens: ClassVar[bool] = False
 
     def __init__(self, path: Path) -> None:
         """Open the folder, or make it. Raises `EngineError` at the first use when another process has it open."""

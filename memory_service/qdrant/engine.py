@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from memory_service.blocks import Array
 from schemas.errors import StorageUnavailable
@@ -160,9 +160,6 @@ class Scrolled:
 
 class QdrantEngine(Protocol):
     """One Qdrant. Every method raises `EngineError`; `NoCollection` when the collection is not there."""
-
-    reopens: ClassVar[bool]
-    """Whether others may open the same storage from another process at the same time."""
 
     @property
     def where(self) -> str:

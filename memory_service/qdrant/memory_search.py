@@ -22,7 +22,6 @@ from memory_service.qdrant.memory_cache import Known
 from memory_service.qdrant.memory_points import HARMFUL
 from memory_service.qdrant.memory_questions import (
     BARE,
-    MOST_SOFTENING,
     NEAREST,
     NEAREST_BARE,
     ROLES,
@@ -31,11 +30,12 @@ from memory_service.qdrant.memory_questions import (
     test_of,
     wanted,
 )
+from memory_service.qdrant.memory_watermark import HELP
 from memory_service.store import Found, Search
 from schemas.errors import MemoryUnavailable
 
 _SPARE = 16
-"""Asked for beyond what is wanted, for neutral points and equal scores."""
+"""Asked for beyond what is wanted and the one left out: for neutral points and equal scores."""
 _SHOWN = tuple(name for name in ROLES if name not in ("nearby", BARE))
 _STARTS = [SLICES[name].start for name in BLOCKS]
 _ORDER = itemgetter(0, 1)
@@ -71,11 +71,10 @@ class _Page:
 
 def _page(query: Nearest, ranked: Ranked, known: Mapping[PointId, Known], leave_out: str | None) -> _Page:
     dots, points = list(map(int, ranked.scores)), [known[point_id] for point_id in ranked.ids]
-    floor = None
-    if len(dots) >= query.limit:
-        floor = min(dots)
-    elif query.above is not None:
-        floor = int(query.above)
+    full = len(dots) >= query.limit
+    if full and query.above is not None:
+        raise MemoryUnavailable("memory holds more points in force than its watermark says", help=HELP)
+    floor = min(dots) if full else None if query.above is None else int(query.above)
     if leave_out is not None or len(set(dots)) < len(dots):
         entries = [(-dot, point.memory_id, point) for dot, point in zip(dots, points, strict=True)]
         entries = sorted((entry for entry in entries if entry[1] != leave_out), key=_ORDER)
@@ -115,7 +114,7 @@ class Recollecting:
         which, query = filter_of(name, self.search), self.search.query
         vector = query.without_text if name in (BARE, NEAREST_BARE) else query.full
         assert which is not None and vector is not None
-        return Nearest(vector, which, wanted(name, self.search) + _SPARE)
+        return Nearest(vector, which, wanted(name, self.search) + 1 + _SPARE)
 
     def _rest(self, name: str) -> Nearest:
         """A page again, with all the points of its last score."""
@@ -138,9 +137,8 @@ class Recollecting:
             return name
         return NEAREST_BARE if name == BARE else NEAREST
 
-    def _seen(self, name: str) -> list[Entry]:
+    def _seen(self, name: str, count: int) -> list[Entry]:
         """The best of a question's kind that were seen."""
-        count = wanted(name, self.search)
         if name in self._pages:
             return self._pages[name].best(count)
         return self._pages[self._source(name)].best(count, test_of(name, self.search))
@@ -150,18 +148,19 @@ class Recollecting:
 
         `cut`: certain once the page's last score is there whole. `short`: it takes points beyond that.
         """
-        if filter_of(name, self.search) is None:
+        count = wanted(name, self.search)
+        if not count or filter_of(name, self.search) is None:
             self._answers[name] = []
             return "answered"
-        page, seen = self._pages[self._source(name)], self._seen(name)
+        page, seen = self._pages[self._source(name)], self._seen(name, count)
         if name != SOFTENING:
-            needed = seen[-1][0] if seen and len(seen) == wanted(name, self.search) else None
+            needed = seen[-1][0] if len(seen) == count else None
         elif (harmful := self._answers.get("harmful")) is None:
             return "short"
         else:
             # those not farther than the nearest harmful one, so all as near as that must have been seen
             bound = harmful[0][0] if harmful else None
-            last = seen[-1][0] if len(seen) == MOST_SOFTENING else None
+            last = seen[-1][0] if len(seen) == count else None
             needed = max((dot for dot in (bound, last) if dot is not None), default=None)
             seen = [entry for entry in seen if bound is None or entry[0] >= bound]
         if page.floor is None or (needed is not None and needed > page.floor):
@@ -205,7 +204,7 @@ def _hits(entries: Iterable[Entry], query: Array, whole: Mapping[PointId, Point]
         if a + b + c != dot:
             raise MemoryUnavailable(
                 f"the memory's score of `{point.memory_id}` is {dot}, not {a + b + c:.0f}: it is not exact",
-                help="the collection must hold plain float32 vectors under the dot product; `lumyn memory rebuild`",
+                help=f"the collection must hold plain float32 vectors under the dot product; {HELP}",
             )
         hits[point_id] = Hit(point, dot, (int(a), int(b), int(c)))
     return hits

@@ -120,10 +120,12 @@ class QdrantMemoryStore:
                         f"label event {event['version']} came after {version - 1}: events are missing"
                     )
             for start in range(0, len(fresh), _BATCH):
-                mark = self._apply(mark, fresh[start : start + _BATCH])
-            return self._mark.read() if fresh else mark
+                if fresh[start]["version"] == mark.version + 1:  # or else another writer was quicker
+                    self._apply(mark, fresh[start : start + _BATCH])
+                    mark = self._mark.read()
+            return mark
 
-    def _apply(self, mark: Watermark, events: Sequence[LabelEvent]) -> Watermark:
+    def _apply(self, mark: Watermark, events: Sequence[LabelEvent]) -> None:
         """One batch. Whatever an earlier try left beyond the watermark is made again, the same."""
         end = events[-1]["version"]
         told = by_decision(events)
@@ -145,9 +147,7 @@ class QdrantMemoryStore:
             not_beyond(end),
         )
         opened = sum((c.began is not None) - (c.ended is not None) for _, c in changes)
-        after = replace(mark, version=end, count=mark.count + opened)
-        self._mark.put(after)
-        return after
+        self._mark.put(replace(mark, version=end, count=mark.count + opened))
 
     def _documents(self, version: int, decision_ids: Collection[str]) -> dict[str, Document]:
         """What was said of these decisions, those that were spoken of, for a version of the memory."""

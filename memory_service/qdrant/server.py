@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, wraps
-from typing import Any, ClassVar, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
@@ -84,8 +84,6 @@ def _asking(method: Callable[_P, _T]) -> Callable[_P, _T]:
 
 class ServerEngine:
     """QdrantEngine on a server; safe for threads. It connects on first use, and again by itself after an outage."""
-
-    reopens: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ Place = tuple[str, int]
 """(full topic name, partition)"""
 
 MAX_MESSAGE_BYTES = 9 * 1024 * 1024
+_SLICE_S = 1.0
 _FENCING = frozenset(
     {
         KafkaError._FENCED,
@@ -45,6 +46,9 @@ _PASSING = frozenset(
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
     }
 )
 _OURS = frozenset({"bootstrap.servers", "enable.idempotence", "transactional.id", "group.id", "isolation.level"})
@@ -133,6 +137,7 @@ class KafkaClient:
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
         self._asking: dict[str, Consumer] = {}
+        self._hastened = threading.Event()
 
     def _admin_client(self) -> AdminClient:
         with self._lock:
@@ -140,23 +145,42 @@ class KafkaClient:
                 self._admin = _made(lambda: AdminClient(self.settings.client_options()))
             return self._admin
 
+    def hasten(self) -> None:
+        """For who must stop: waits that are under way end within about a second, done or with `StorageUnavailable`."""
+        self._hastened.set()
+
+    @property
+    def hastened(self) -> bool:
+        """Whether nothing is waited for any more."""
+        return self._hastened.is_set()
+
+    def _answer(self, future: Any) -> Any:
+        """What an admin call says. Raises KafkaException, TimeoutError."""
+        deadline = time.monotonic() + self.settings.timeout_s
+        while True:
+            try:
+                return future.result(timeout=_SLICE_S)
+            except TimeoutError:
+                if self.hastened or time.monotonic() > deadline:
+                    raise
+
     def _ask(self, ask: Callable[[], Mapping[Any, Any]], what: str) -> dict[Any, Any]:
         """Every answer of an admin call, asked again while the cluster says that it will do in a moment."""
         deadline = time.monotonic() + self.settings.timeout_s
         while True:
             try:
-                return {name: future.result(timeout=self.settings.timeout_s) for name, future in ask().items()}
+                return {name: self._answer(future) for name, future in ask().items()}
             except KafkaException as error:
-                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                if error.args[0].code() not in _PASSING or self.hastened or time.monotonic() > deadline:
                     raise self.failure(what, error) from None
                 time.sleep(0.05)
             except TimeoutError:
                 raise self.unreachable(what) from None
 
-    def topics(self) -> dict[str, int]:
+    def topics(self, timeout_s: float | None = None) -> dict[str, int]:
         """Every topic's partition count."""
         try:
-            found = self._admin_client().list_topics(timeout=self.settings.timeout_s)
+            found = self._admin_client().list_topics(timeout=timeout_s or self.settings.timeout_s)
         except KafkaException as error:
             raise self.failure("topics can't be listed", error) from None
         return {name: len(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
@@ -175,7 +199,7 @@ class KafkaClient:
         out: dict[str, TopicFacts | None] = {}
         for name, future in futures.items():
             try:
-                found = future.result(timeout=self.settings.timeout_s)
+                found = self._answer(future)
             except KafkaException as error:
                 if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     out[name] = None
@@ -210,6 +234,14 @@ class KafkaClient:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
         found = self._ask(lambda: self._admin_client().describe_configs(resources), "topic settings can't be read")
         return {r.name: {k: str(entry.value) for k, entry in entries.items()} for r, entries in found.items()}
+
+    def broker_config(self) -> dict[str, str]:
+        """One broker's settings, in Kafka's own names."""
+        resource = ConfigResource(ResourceType.BROKER, str(min(self.brokers())))
+        (entries,) = self._ask(
+            lambda: self._admin_client().describe_configs([resource]), "the brokers' settings can't be read"
+        ).values()
+        return {name: str(entry.value) for name, entry in entries.items()}
 
     def create_topics(self, specs: Sequence[NewTopicSpec]) -> None:
         """Create topics and wait until every broker knows them."""
@@ -435,14 +467,26 @@ class KafkaProducer:
 
     def __init__(self, client: KafkaClient, producer: Producer) -> None:
         self._client = client
-        self._producer = producer
+        self._producer: Any = producer  # the only reference: one that lived on could still fence its successor
 
     def open(self) -> None:
         """Become the one producer of the transactional id: fences older ones, ends what they left open."""
         try:
-            self._producer.init_transactions(self._client.settings.timeout_s)
+            self._again(self._producer.init_transactions)
         except KafkaException as error:
             raise self._client.failure("the transactional producer can't be opened", error) from None
+
+    def _again(self, call: Callable[[float], None]) -> None:
+        """A transactional call; the client lets one be resumed that did not end in its time. Raises KafkaException."""
+        deadline = time.monotonic() + self._client.settings.timeout_s
+        while True:
+            try:
+                return call(_SLICE_S)
+            except KafkaException as error:
+                problem = error.args[0]
+                resumable = problem.code() == KafkaError._TIMED_OUT and problem.retriable()
+                if not resumable or self._client.hastened or time.monotonic() > deadline:
+                    raise
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -472,7 +516,7 @@ class KafkaProducer:
                 self._producer.produce(topic, value=value, key=key, **more)
                 return
             except BufferError:
-                if time.monotonic() > deadline:
+                if self._client.hastened or time.monotonic() > deadline:
                     raise self._client.unreachable(f"`{topic}` can't be written") from None
                 self.serve(0.05)
             except KafkaException as error:
@@ -493,7 +537,7 @@ class KafkaProducer:
         """Serve callbacks until `finished()`. Raises `StorageUnavailable` at the deadline."""
         deadline = time.monotonic() + self._client.settings.timeout_s + 1
         while not finished():
-            if time.monotonic() > deadline:
+            if self._client.hastened or time.monotonic() > deadline:
                 raise self._client.unreachable("the brokers don't confirm")
             self.serve(0.02)
 
@@ -503,19 +547,19 @@ class KafkaProducer:
         Raises `Fenced`, `StorageUnavailable`. After any failure the producer must be closed and opened anew: then
         the group's committed position tells whether the transaction took effect.
         """
-        timeout = self._client.settings.timeout_s
         try:
             if group is not None and positions:
                 offsets = [TopicPartition(topic, p, offset) for (topic, p), offset in positions.items()]
-                self._producer.send_offsets_to_transaction(offsets, self._client.group_metadata(group), timeout)
-            self._producer.commit_transaction(timeout)
+                metadata = self._client.group_metadata(group)
+                self._again(lambda wait_s: self._producer.send_offsets_to_transaction(offsets, metadata, wait_s))
+            self._again(self._producer.commit_transaction)
         except KafkaException as error:
             raise self._client.failure("the transaction can't be committed", error) from None
 
     def abort(self) -> None:
         """Take the open transaction back, as far as that can still be told to the broker."""
         try:
-            self._producer.abort_transaction(self._client.settings.timeout_s)
+            self._again(self._producer.abort_transaction)
         except KafkaException as error:
             raise self._client.failure("the transaction can't be aborted", error) from None
 
@@ -527,10 +571,12 @@ class KafkaProducer:
             raise self._client.failure("the brokers don't confirm", error) from None
 
     def close(self) -> None:
-        """Drop what is queued and let go of the connection. Never raises."""
-        with suppress(KafkaException):  # one that was fenced says so once more
-            self._producer.purge()
-            self._producer.poll(0)
+        """Drop what is queued and let go of the connection. Never raises; nothing else may be called after it."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(KafkaException):  # one that was fenced says so once more
+                producer.purge()
+                producer.poll(0)
 
 
 def _made(make: Callable[[], Any]) -> Any:

@@ -39,6 +39,7 @@ from streams.topics import RECEIPTS, REQUESTS
 logging.getLogger("faust").setLevel(logging.ERROR)
 logging.getLogger("mode").setLevel(logging.ERROR)
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,17 @@ class WorkerSettings:
     session_timeout_s: float = 6.0
     heartbeat_s: float = 1.5
     rebalance_timeout_s: float = 30.0
-    stop_within_s: float = 8.0
+    finish_within_s: float = 2.0
+    stop_within_s: float = 6.0
     check_partitions_s: float = 5.0
     report_s: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """The partitions that the group gave this worker at one time."""
+
+    partitions: frozenset[int] = frozenset()
 
 
 class DecideWorker:
@@ -77,6 +86,8 @@ class DecideWorker:
         self._deciding = Deciding(self._topic, memory, fallback, partitions=self._partitions)
         self._agents: dict[int, PartitionAgent] = {}
         self._owning = threading.Lock()
+        self._assigning = threading.Lock()
+        self._assignment = Assignment()
         self._pool = ThreadPoolExecutor(max_workers=min(16, self._partitions), thread_name_prefix="partition")
         self._follower = ControlFollower(log, observer, max_staleness_s=settings.control_max_staleness_s)
         self._stopping = threading.Event()
@@ -94,10 +105,13 @@ class DecideWorker:
         self._receipts_id = facts.topic_id if facts else ""
         self._follower.start()
         self._publish_fallback()
+        hook, threading.excepthook = threading.excepthook, self._thread_failed
         try:
             asyncio.run(self._main())
         finally:
+            threading.excepthook = hook
             self._stopping.set()
+            self._log.client.hasten()
             for partition in list(self._agents):
                 self._give_up(partition, 2.0)
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -120,6 +134,11 @@ class DecideWorker:
         if self._loop is not None and self._done is not None:
             self._loop.call_soon_threadsafe(self._done.set)
 
+    def _thread_failed(self, told: threading.ExceptHookArgs) -> None:
+        """One of the stream's own threads died: without it nothing would be read, and nobody would know."""
+        if told.exc_value is not None and not self._stopping.is_set():
+            self.stop(StorageUnavailable(f"the stream ended: {told.exc_type.__name__}: {told.exc_value}"))
+
     async def _main(self) -> None:
         self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -132,6 +151,7 @@ class DecideWorker:
         await self._done.wait()
         watcher.cancel()
         reporter.cancel()
+        self._loop.call_later(self._settings.finish_within_s, self._log.client.hasten)
         try:
             await asyncio.wait_for(app.stop(), self._settings.stop_within_s)
         except (TimeoutError, asyncio.CancelledError):
@@ -173,7 +193,7 @@ class DecideWorker:
 
     def _check_counts(self) -> None:
         """Raises `BadConfig` when a topic's partition count is another than at the start."""
-        found = self._log.client.topics().get(self._topic)
+        found = self._log.client.topics(timeout_s=3).get(self._topic)
         if found is not None and found != self._partitions:
             raise BadConfig(
                 f"topic `{self._topic}` has {found} partitions now, {self._partitions} when this worker started",
@@ -218,22 +238,36 @@ class DecideWorker:
         app.agent(topic, name="decide")(decide)
         return app
 
-    def assigned(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Own these partitions and no others; returns each one's exact position. Blocks while writers are opened."""
-        wanted = set(partitions)
-        for partition in set(self._agents) - wanted:
-            self._give_up(partition)
-        new = [partition for partition in sorted(wanted) if partition not in self._agents]
-        for partition, agent in zip(new, self._pool.map(self._own, new), strict=True):
-            with self._owning:
-                self._agents[partition] = agent
-        self._observer.ready("partitions", True)  # none is a share, too: a spare worker is ready to take over
-        return {partition: self._agents[partition].position for partition in wanted}
+    def reassigned(self, partitions: Iterable[int]) -> Assignment:
+        """The group says that these are ours now, and no others: what is being done for an older assignment stops."""
+        self._assignment = Assignment(frozenset(partitions))
+        self._observer.ready("partitions", False)
+        return self._assignment
 
-    def _own(self, partition: int) -> PartitionAgent:
-        """Open a partition, trying on while the brokers are in trouble: reading must not start without it."""
+    def open(self, assignment: Assignment) -> dict[int, int]:
+        """Own the assigned partitions and no others; returns each one's exact position.
+
+        Blocks while writers are opened. An assignment that is not the newest any more gives nothing: its successor may
+        have opened these by now, or another worker.
+        """
+        with self._assigning:
+            if assignment is not self._assignment:
+                return {}
+            for partition in set(self._agents) - assignment.partitions:
+                self._give_up(partition)
+            new = sorted(assignment.partitions - set(self._agents))
+            for partition, agent in zip(new, self._pool.map(lambda p: self._own(p, assignment), new), strict=True):
+                if agent is not None:
+                    with self._owning:
+                        self._agents[partition] = agent
+            if assignment is self._assignment:  # none is a share, too: a spare worker is ready to take over
+                self._observer.ready("partitions", True)
+            return {partition: agent.position for partition, agent in self._agents.items()}
+
+    def _own(self, partition: int, assignment: Assignment) -> PartitionAgent | None:
+        """Open a partition, trying on while the brokers are in trouble; None once it is not wanted any more."""
         wait = 0.1
-        while True:
+        while not self._stopping.is_set() and assignment is self._assignment:
             agent = None
             try:
                 agent = PartitionAgent(
@@ -244,6 +278,7 @@ class DecideWorker:
                     folder=self._settings.folder,
                     epoch=self._receipts_id,
                     observer=self._observer,
+                    wanted=lambda: not self._stopping.is_set() and partition in self._assignment.partitions,
                 )
                 agent.open()
                 return agent
@@ -251,15 +286,15 @@ class DecideWorker:
                 if agent is not None:
                     agent.close(0.1)
                 self._observer.trouble("partition_not_opened", error, {"partition": partition})
-                if self._stopping.wait(wait):
-                    raise
+                self._stopping.wait(wait)
                 wait = min(2.0, wait * 2)
+        return None
 
     def revoked(self, partitions: Iterable[int]) -> None:
         """Give partitions up, after what is being committed."""
-        self._observer.ready("partitions", False)
-        for partition in partitions:
-            self._give_up(partition)
+        with self._assigning:
+            for partition in partitions:
+                self._give_up(partition)
 
     def _give_up(self, partition: int, wait_s: float = 5.0) -> None:
         with self._owning:
@@ -307,7 +342,9 @@ class DecideWorker:
             with self._owning:
                 agent = self._agents.get(partition)
             if agent is None:
-                continue  # its new owner reads it
+                if partition in self._assignment.partitions:  # it is being opened
+                    failed[partition] = messages
+                continue  # else its new owner reads it
             try:
                 taken = agent.take(messages)
             except StorageUnavailable as error:
@@ -369,11 +406,12 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
+        """Called after each rebalance, and cancelled by the next."""
         worker: DecideWorker = self.transport.worker
-        assigned = {tp for tp in self.assignment() if tp.topic == worker._topic}
-        positions = await asyncio.to_thread(worker.assigned, [tp.partition for tp in assigned])
-        for tp in assigned:
-            offset = positions[tp.partition]
+        places = {tp.partition: tp for tp in self.assignment() if tp.topic == worker._topic}
+        positions = await asyncio.to_thread(worker.open, worker.reassigned(places))
+        for partition, offset in positions.items():
+            tp = places[partition]
             await self._seek(tp, offset)
             self._read_offset[tp] = offset - 1 if offset else None
             self._committed_offset[tp] = offset or None
@@ -381,9 +419,16 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
     async def _commit(self, offsets: Any) -> bool:  # noqa: ARG002 - the name is Faust's
         return True
 
+    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        await super().on_partitions_assigned(assigned, generation_id)
+        if not assigned:  # then Faust seeks nothing
+            worker: DecideWorker = self.transport.worker
+            await asyncio.to_thread(worker.open, worker.reassigned(()))
+
     async def on_partitions_revoked(self, revoked: Any) -> None:
         worker: DecideWorker = self.transport.worker
         partitions = [tp.partition for tp in revoked if tp.topic == worker._topic]
+        worker.reassigned(worker._assignment.partitions - set(partitions))
         await asyncio.to_thread(worker.revoked, partitions)
         await super().on_partitions_revoked(revoked)
 

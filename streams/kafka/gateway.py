@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from schemas.canonical import decode_trusted
@@ -71,13 +73,14 @@ class Waiter:
 
 
 class KafkaGateway:
-    """Decides by asking: whoever runs `lumyn worker decide` answers. Used by one thread at a time."""
+    """Decides by asking: whoever runs `lumyn worker decide` answers. Safe for several threads."""
 
     def __init__(self, log: KafkaLog, *, timeout_s: float = 30.0, sticky: int = 0) -> None:
         self._log = log
         self._timeout_s = timeout_s
         self._sticky = sticky
-        self._reader: Reader | None = None
+        self._lock = threading.Lock()
+        self._idle: list[Reader] = []
         self._control = ControlState()
 
     def control(self) -> ControlState:
@@ -107,24 +110,32 @@ class KafkaGateway:
             )
 
     def _decide(self, requests: Sequence[Request]) -> list[Answer | LumynError]:
-        waiter = Waiter(self._log, RECEIPTS, self._own_reader())
-        dead_from = self._log.end(DEAD_LETTERS, 0)
-        try:
+        with self._reader() as reader:
+            waiter = Waiter(self._log, RECEIPTS, reader)
+            dead_from = self._log.end(DEAD_LETTERS, 0)
             sent = self.submit(requests)
             places = {(m.partition, m.offset) for m in sent if isinstance(m, Message)}
             receipts = waiter.wait(places, self._timeout_s)
-        finally:
-            self._own_reader().assign({})
         records = self._records(receipts.values())
         return [
             m if isinstance(m, LumynError) else self._answer(m, request, receipts, records, dead_from)
             for m, request in zip(sent, requests, strict=True)
         ]
 
-    def _own_reader(self) -> Reader:
-        if self._reader is None:
-            self._reader = self._log.client.reader()
-        return self._reader
+    @contextmanager
+    def _reader(self) -> Iterator[Reader]:
+        """A reader for one call: threads that wait at once each have their own, and leave it to the next."""
+        with self._lock:
+            reader = self._idle.pop() if self._idle else None
+        reader = reader or self._log.client.reader()
+        try:
+            yield reader
+            reader.assign({})
+        except BaseException:
+            reader.close()
+            raise
+        with self._lock:
+            self._idle.append(reader)
 
     def _answer(
         self,
@@ -191,10 +202,10 @@ class KafkaGateway:
         return 0
 
     def close(self) -> None:
-        """Let go of the connection."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        """Let go of the connections."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
 
 
 class KafkaLabels:

@@ -158,10 +158,10 @@ class KafkaLog:
             return []
         with self._reading:
             try:
-                return [_message(topic, m) for m in self._read(place, offset, end, limit)]
+                return _messages(topic, self._read(place, offset, end, limit))
             except NotFound:
                 begin = self.client.begins([place])[place]
-                return [_message(topic, m) for m in self._read(place, max(begin, offset), end, limit)]
+                return _messages(topic, self._read(place, max(begin, offset), end, limit))
 
     def _known(self, topic: str, partition: int) -> str:
         if not 0 <= partition < self.partitions(topic):
@@ -184,13 +184,13 @@ class KafkaLog:
             out += got
             if got:
                 deadline = time.monotonic() + self._timeout_s
-            elif time.monotonic() > deadline:
+            elif self.client.hastened or time.monotonic() > deadline:
                 raise self.client.unreachable(f"{place[0]}/{place[1]}/{offset} can't be read")
         if reader.positions[place] < end:
             self._read_at = (place, reader.positions[place])
         else:  # nobody waits for more here: stop asking
             reader.assign({})
-        return [m for m in out if m.value is not None and m.offset < end]
+        return [m for m in out if m.offset < end]
 
     def begin(self, topic: str, partition: int) -> int:
         place = (self._known(topic, partition), partition)
@@ -335,9 +335,13 @@ def _give_up(producer: KafkaProducer) -> None:
     producer.close()
 
 
-def _message(topic: str, m: Fetched) -> Message:
-    assert m.value is not None
-    return Message(topic, m.partition, m.offset, m.time_ms, m.key, m.value)
+def _messages(topic: str, fetched: Sequence[Fetched]) -> list[Message]:
+    """A message without a value deletes its key in a compacted topic; in any other it is a message like others."""
+    return [
+        Message(topic, m.partition, m.offset, m.time_ms, m.key, m.value or b"")
+        for m in fetched
+        if m.value is not None or not TOPICS[topic].compacted
+    ]
 
 
 def options_of(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,14 +148,15 @@ class Deployment:
         env: Mapping[str, str] | None = None,
         arguments: tuple[str, ...] = (),
         level: str = "info",
+        module: str | None = None,
     ) -> Worker:
         """Start `lumyn worker KIND`; workers of one name share a home, and so what they keep there.
 
-        `fault` is one of faulty_worker's: that worker kills itself there.
+        `fault` is one of faulty_worker's: that worker kills itself there. `module` runs instead of `lumyn`.
         """
         name = name or kind
         wrapped = fault is not None or "LUMYN_TEST_CLOCK" in (env or {})
-        module = "faults.faulty_worker" if wrapped else "lumyn"
+        module = module or ("faults.faulty_worker" if wrapped else "lumyn")
         command = [sys.executable, "-m", module, "worker", kind, "--log", level, *arguments]
         if kind == "decide":
             command += ["--policy", str(POLICY)]
@@ -207,7 +208,7 @@ class Deployment:
         return "\n".join(worker.tail(1500) for worker in self.workers)
 
     def add_partitions(self, topic: str, count: int) -> None:
-        admin = AdminClient({"bootstrap.servers": self.address})
+        admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
         for future in admin.create_partitions([NewPartitions(self.name(topic), count)]).values():
             future.result(timeout=20)
 
@@ -235,6 +236,7 @@ def deployed(address: str, **options: Any) -> Iterator[Deployment]:
         yield deployment
         keep = False
     finally:
+        keep = keep or bool(os.environ.get("LUMYN_TEST_KEEP"))
         deployment.close(keep=keep)
         if keep:
             print(f"logs of the workers: {deployment.folder}")

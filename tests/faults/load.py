@@ -10,12 +10,13 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from faults.deployment import Deployment
+from faults.deployment import Deployment, wait_until
+from faults.reading import ends
 from schemas.errors import LumynError
 from schemas.request import parse_request
 from streams.decide_agent import request_append
 from streams.log import Append, Message
-from streams.topics import REQUESTS
+from streams.topics import RECEIPTS, REQUESTS
 
 _WORDS = "late parcel broken screen wrong size charged twice never arrived gift returned battery lid manual".split()
 
@@ -172,6 +173,16 @@ class Load:
         self._stop.set()
         assert self._thread is not None
         self._thread.join(30)
+
+    def wait_for_decided(self, count: int, timeout_s: float = 60.0) -> None:
+        """Until so many more have been decided."""
+        places = [(self._deployment.name(RECEIPTS), p) for p in range(self._deployment.partitions)]
+
+        def receipts() -> int:
+            return sum(ends(self._deployment.address, places, read_committed=True).values())
+
+        wanted = receipts() + count
+        wait_until(lambda: receipts() >= wanted, timeout_s, self._deployment.tails, every_s=0.2)
 
     def close(self) -> None:
         self._log.close()

@@ -127,10 +127,16 @@ def committed(address: str, group: str, places: Iterable[Place]) -> dict[Place, 
 def ends(address: str, places: Iterable[Place], *, read_committed: bool) -> dict[Place, int]:
     """Where each partition ends, for those who see committed messages only, or for all."""
     level = IsolationLevel.READ_COMMITTED if read_committed else IsolationLevel.READ_UNCOMMITTED
-    admin = AdminClient({"bootstrap.servers": address})
+    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
     asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
-    found = admin.list_offsets(asked, isolation_level=level, request_timeout=_TIMEOUT_S)
-    return {(place.topic, place.partition): future.result().offset for place, future in found.items()}
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            found = admin.list_offsets(asked, isolation_level=level, request_timeout=_TIMEOUT_S)
+            return {(place.topic, place.partition): future.result().offset for place, future in found.items()}
+        except KafkaException:  # a leader that is moving, or starting
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 def read_everything(address: str, prefix: str, partitions: int) -> Snapshot:

@@ -16,7 +16,7 @@ def _paused(worker: Worker) -> bool:
         return stat.read().rpartition(")")[2].split()[0] == "T"
 
 
-@pytest.mark.parametrize("point", ["begin:5", "half-sent:200", "sent:5", "offsets-sent:5"])
+@pytest.mark.parametrize("point", ["half-sent:200", "offsets-sent:5"])
 def test_a_zombie_is_fenced_and_comes_back(broker, seed, point):
     """Paused inside a transaction, taken over, resumed: its commit fails, the new owner is left alone."""
     with deployed(broker.address) as deployment:
@@ -26,12 +26,10 @@ def test_a_zombie_is_fenced_and_comes_back(broker, seed, point):
             wait_until(lambda: _paused(zombie), 60, zombie.tail)
             owner = deployment.started("decide", "owner")
             wait_until(lambda: len(owner.events("partition_opened")) == 2, 60, deployment.tails)
-            decided = len(deployment.records())
-            wait_until(lambda: len(deployment.records()) > decided + 50, 30, deployment.tails)
+            load.wait_for_decided(100)
             zombie.resume()
             zombie.wait_for("partition_opened", times=len(zombie.events("partition_opened")) + 1)
-            decided = len(deployment.records())
-            wait_until(lambda: len(deployment.records()) > decided + 200, 30, deployment.tails)
+            load.wait_for_decided(200)
         deployment.wait_done()
         assert zombie.events("fenced"), zombie.tail()
         assert len(zombie.events("worker_started")) == 1 and zombie.alive

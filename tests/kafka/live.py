@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,29 +23,24 @@ TIMEOUT_S = 60.0
 """How long something that must come may take on a machine that does much else."""
 
 
+_RUNTIME = {"session_timeout_s": 6.0, "heartbeat_s": 1.5}
+"""As short as any broker allows by default."""
+
+
 class Live(Deployment):
     """A deployment with what a caller needs: configurations, policies, topics read in this process."""
+
+    def __init__(self, address: str, *, runtime: Mapping[str, float] | None = None, **options: Any) -> None:
+        super().__init__(address, runtime={**_RUNTIME, **(runtime or {})}, **options)
 
     def config(self, tenant: str = "default", home: str = "caller", **more: Any) -> LumynConfig:
         """What a caller of a tenant passes to the SDK."""
         given: dict[str, Any] = {"kafka": self.address, "prefix": self.prefix, "timeout_s": TIMEOUT_S, **more}
         return LumynConfig(tenant=tenant, home=self.folder / home, **given)
 
-    def start_raising(self, name: str, **options: Any) -> Worker:
+    def start_raising(self, name: str) -> Worker:
         """A decide worker whose engine has a fault (raising_worker.py)."""
-        return self._as_module("raising_worker", lambda: self.start("decide", name, **options))
-
-    def _as_module(self, module: str, start: Any) -> Worker:
-        executable = sys.executable
-        wrapper = self.folder / module
-        wrapper.write_text(f'#!/bin/sh\nshift 2\nexec {executable} {HERE / module}.py "$@"\n')
-        wrapper.chmod(0o755)
-        sys.executable = str(wrapper)
-        try:
-            worker: Worker = start()
-        finally:
-            sys.executable = executable
-        return worker
+        return self.start("decide", name, module="kafka.raising_worker")
 
     def use_policy(self, source: str) -> CompiledPolicy:
         """Publish and activate a document, as `lumyn policy` does."""
@@ -129,10 +122,3 @@ def environment(**values: str) -> Iterator[None]:
             os.environ.pop(name, None)
         os.environ.update(before)
 
-
-def later(deadline_s: float = TIMEOUT_S) -> Iterator[None]:
-    """Tries until a deadline, a little apart."""
-    deadline = time.monotonic() + deadline_s
-    while time.monotonic() < deadline:
-        yield
-        time.sleep(0.1)

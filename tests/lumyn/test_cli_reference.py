@@ -17,10 +17,11 @@ PROMISED = {
     "decide", "show", "list", "explain", "export", "replay", "label", "diff", "verify", "demo", "dev",
     "policy check", "policy show", "policy publish", "policy activate", "policy rollback", "policy list",
     "kill-switch on", "kill-switch off", "kill-switch status", "memory search", "memory stats", "memory rebuild",
-    "keys show", "keys list", "keys trust", "index rebuild",
+    "keys show", "keys list", "keys trust", "index rebuild", "doctor", "topics create", "worker decide",
+    "worker labels", "worker index",
 }  # fmt: skip
 NO_DATA = {"worker decide", "worker labels", "worker index", "demo", "dev"}
-"""A story and a server: what they print is talk."""
+"""A story, a server and workers: what they print is talk."""
 
 
 def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -56,15 +57,30 @@ class DockerServer:
     """A server in a container."""
 
     def __init__(self) -> None:
-        from testcontainers.qdrant import QdrantContainer
+        from testcontainers.core.container import DockerContainer
 
-        self._container = QdrantContainer(IMAGE)
+        self._container = DockerContainer(IMAGE).with_exposed_ports(6333, 6334)
         self._container.start()
-        self.url = f"http://{self._container.rest_host_address}"
-        self.grpc_port: int | None = int(self._container.grpc_host_address.rpartition(":")[2])
+        host = self._container.get_container_host_ip()
+        self.url = f"http://{host}:{self._container.get_exposed_port(6333)}"
+        self.grpc_port: int | None = int(self._container.get_exposed_port(6334))
+        deadline = time.monotonic() + _START_S
+        while not _ready(self.url):
+            if time.monotonic() > deadline:
+                self.close()
+                raise RuntimeError("qdrant did not start in its container")
+            time.sleep(0.1)
 
     def close(self) -> None:
         self._container.stop()
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 class QdrantServer:

@@ -151,6 +151,80 @@ def test_checkpointers_of_several_processes_continue_one_chain(tmp_path: Path) -
     home.close()
 
 
+def test_what_another_one_appends_at_the_last_moment_is_continued(dense: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looking and the transaction, another process covers the same range."""
+    other = Home(dense.home, sparse=False)
+    checkpointer = Checkpointer(dense.log, dense.key)
+    begin = dense.log.transaction
+    overtaken = []
+
+    def late() -> Any:
+        if not overtaken:
+            overtaken.extend(other.checkpoint())
+        return begin()
+
+    monkeypatch.setattr(dense.log, "transaction", late)
+    assert checkpointer.run() == []
+    assert len(overtaken) == PARTITIONS + 2
+    assert dense.verify()[0] == []
+    other.close()
+
+
+def test_what_is_decided_meanwhile_waits_for_the_next_run_with_the_control_that_it_rests_on(
+    dense: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint's state of control is never older than what its decisions were made under."""
+    begin = dense.log.transaction
+    meanwhile: list[Any] = []
+
+    def late() -> Any:
+        if not meanwhile:
+            meanwhile.append(None)
+            dense.log.append([Append("control", dense.all("control")[0].value)])
+            meanwhile.extend(dense.decide(embedded.request("meanwhile")))
+        return begin()
+
+    monkeypatch.setattr(dense.log, "transaction", late)
+    dense.checkpoint()
+    assert meanwhile[1]["control"]["version"] == 2
+    told, summary = dense.verify()
+    assert (told, summary.after_last, summary.events_after_last) == ([], 1, 1)
+    dense.checkpoint()
+    assert dense.verify()[1].after_last == 0
+
+
+def test_a_gap_at_the_seam_of_two_checkpoints_is_covered_too(tmp_path: Path) -> None:
+    home = Home(tmp_path, sparse=True)
+    home.fill()
+    ends = {one.place: one.statement["end"] for one in home.checkpoint()}
+    for partition in range(PARTITIONS):
+        home.pass_requests(partition, 3)
+    home.decide(*(embedded.request(f"later-{n}") for n in range(6)))
+    home.sql("DELETE FROM log_requests WHERE value = x'00'")
+    more = home.checkpoint()
+    assert len(more) == PARTITIONS
+    for one in more:
+        assert one.statement["start"] == ends[one.place]
+        assert [leaf[:1] == GAP for leaf in split(one.leaves)][:4] == [True, True, True, False]
+    assert home.verify()[0] == []
+    home.close()
+
+
+def test_a_hole_in_the_embedded_log_is_never_signed(dense: Home) -> None:
+    pos = [pos for pos in dense.places("receipts") if pos >> SHIFT == 1][3]
+    for topic in ("records", "receipts", "requests"):
+        dense.sql(f"DELETE FROM log_{topic} WHERE pos = ?", pos)
+    with pytest.raises(IntegrityError, match="what stood here is gone") as caught:
+        dense.checkpoint()
+    assert caught.value.where == "requests/1/3"
+    dense.sql("DELETE FROM log_labels WHERE pos = 2")
+    dense.label(dense.values("records")[0]["decision_id"], "success")
+    other = SigningKey.load_or_create(dense.home / "other.pem")  # a chain of its own, which begins at 0
+    with pytest.raises(IntegrityError) as caught:
+        dense.checkpoint(other)
+    assert caught.value.where == "labels/0/2"
+
+
 @pytest.mark.parametrize("what", ["gone", "bytes", "source", "outcome", "lacking", "nowhere", "twice"])
 def test_what_is_not_sound_is_not_signed_and_the_rest_is(home: Home, what: str) -> None:
     victims = [pos for pos in home.places("receipts") if pos >> SHIFT == 1]
@@ -167,7 +241,8 @@ def test_what_is_not_sound_is_not_signed_and_the_rest_is(home: Home, what: str) 
     elif what == "lacking":
         home.set("receipts", pos, {name: part for name, part in value.items() if name != "record_digest"})
     elif what == "nowhere":
-        home.set("receipts", pos, {**value, "source": {**value["source"], "offset": 10**12}})
+        value = home.value("receipts", victims[-1])
+        home.set("receipts", victims[-1], {**value, "source": {**value["source"], "offset": 10**12}})
     else:
         home.set("receipts", pos, home.value("receipts", victims[2]))
     with pytest.raises(IntegrityError) as caught:
@@ -280,6 +355,39 @@ def test_not_even_the_homes_own_key_can_sign_a_link_that_does_not_fit(
     forge(home, change, home.key, number=3)
     told = home.verify()[0]
     assert any(said in line for line in told), told
+
+
+def test_a_range_can_not_be_covered_twice(home: Home) -> None:
+    last = home.checkpoint()[-1]
+    again = sign(
+        {**last.statement, "number": last.statement["number"] + 1, "previous": last.digest}, last.leaves, home.key
+    )
+    home.log.append([Append("checkpoints", again.as_event())])
+    assert any("covers offsets that are covered already" in line for line in home.verify()[0])
+
+
+def test_a_checkpoint_that_names_another_key_than_it_carries_is_not_believed(home: Home, stranger: SigningKey) -> None:
+    home.checkpoint()
+    pos = home.places("checkpoints")[-1]
+    event = home.value("checkpoints", pos)
+    event |= {"public_key": stranger.public.text, "signature": stranger.sign(encode(event["statement"]))}
+    home.set("checkpoints", pos, event)
+    told, _ = home.verify(chain=home.chain(stranger))
+    assert any("does not name its own key" in line for line in told)
+
+
+def test_a_checkpoint_replaced_after_the_chain_was_read_is_refused(home: Home) -> None:
+    home.checkpoint()
+    chain = home.chain()
+    one, two = home.places("checkpoints")[-2:]
+    stretch = chain.covering("lumyn.requests", 1, chain.head("requests", 1)["end"] - 1)
+    assert stretch is not None
+    home.set("checkpoints", two, home.value("checkpoints", one))
+    with pytest.raises(IntegrityError, match="another one than before"):
+        chain.load(stretch)
+    home.sql("DELETE FROM log_checkpoints WHERE pos = ?", two)
+    with pytest.raises(IntegrityError, match="is gone"):
+        chain.load(stretch)
 
 
 def test_leaves_that_were_edited_are_found_by_the_root(home: Home) -> None:

@@ -136,6 +136,25 @@ def test_swapped_records_are_found(home: Home) -> None:
     assert any(values[0]["decision_id"] in line and "after the record of a later request" in line for line in told), told
 
 
+def test_a_record_moved_to_another_partition_is_found(home: Home) -> None:
+    pos = next(pos for pos in reversed(home.places("records")) if pos >> SHIFT == 0)
+    record = home.value("records", pos)
+    home.sql("UPDATE log_records SET pos = ? WHERE pos = ?", home.places("records")[-1] + 1, pos)
+    assert any(line.startswith(f"{record['decision_id']}: request: its place") for line in home.verify()[0])
+    checks = verify_record(home.seen, read_control(home.seen), encode(record), record)
+    assert [check.name for check in checks if not check.ok] == ["record"]
+
+
+def test_a_request_in_other_bytes_is_the_same_only_where_others_may_have_written_it(home: Home) -> None:
+    pos = home.request_row(home.value("records", home.decided()[2][0]))
+    home.set("requests", pos, encode(home.value("requests", pos)).replace(b'","', b'", "'))
+    told = home.verify()[0]
+    assert (told == []) == home.sparse
+    assert home.sparse or "the log's request is not the record's" in told[0]
+    home.set("requests", pos, {**home.value("requests", pos), "evidence": {}})
+    assert "the log's request is not the record's" in home.verify()[0][0]
+
+
 def test_two_decisions_that_changed_places_are_found(home: Home) -> None:
     """All rows of two requests swapped, ids and digests made for the new places."""
     home.checkpoint()
@@ -194,6 +213,13 @@ def test_a_rewritten_receipt_of_a_retry_is_found(home: Home, field: str) -> None
     told = home.verify()[0]
     place = f"receipts/{pos >> SHIFT}/{pos & ((1 << SHIFT) - 1)}"
     assert any(line.startswith(place) and "checkpoint" in line and "duplicate" in line for line in told), told
+
+
+def test_a_retrys_receipt_with_another_digest_than_its_first_decision_is_found_without_a_checkpoint(home: Home) -> None:
+    pos = next(p for p in home.places("receipts") if home.value("receipts", p)["outcome"] == "duplicate")
+    home.set("receipts", pos, {**home.value("receipts", pos), "record_digest": digest(b"other")})
+    (line,) = home.verify()[0]
+    assert "its record_digest is not the first decision's" in line
 
 
 def test_a_removed_record_that_only_a_retry_still_speaks_of_is_missed(home: Home) -> None:

@@ -1,0 +1,39 @@
+"""The broker goes away and comes back, in order and by kill -9; the workers stay up and lose nothing."""
+
+from __future__ import annotations
+
+import time
+
+from faults.deployment import deployed
+from faults.invariants import check
+from faults.load import Load
+from faults.pauses import longest_pause
+
+
+def test_the_broker_restarts_under_load_and_workers_stop_without_it(broker, seed):
+    with deployed(broker.address, runtime={"kafka_timeout_s": 5.0}) as deployment:
+        load = Load(deployment, seed)
+        workers = [deployment.start("decide", f"decide-{number}") for number in range(2)]
+        for worker in workers:
+            worker.wait_for("worker_started")
+        with load:
+            load.wait_for_decided(200)
+            broker.stop()
+            broker.start()
+            load.wait_for_decided(200)
+            broker.kill()
+            broker.start()
+            load.wait_for_decided(200)
+            assert all(worker.alive for worker in workers), deployment.tails()
+            broker.kill()
+            time.sleep(0.5)  # they are waiting for a commit now
+            for worker in workers:
+                worker.process.terminate()
+            assert [worker.stop() for worker in workers] == [0, 0], deployment.tails()
+        broker.start()
+        deployment.started("decide")
+        deployment.wait_done()
+        snapshot = check(broker.address, deployment.prefix, deployment.partitions, load.acknowledged)
+        print(f"{len(snapshot.of('requests'))} requests, longest pause {longest_pause(snapshot)}")
+        assert not any("Traceback" in worker.text() for worker in workers), deployment.tails()
+        load.close()
