@@ -40,6 +40,7 @@ from streams.topics import LABELS, RECORDS, REQUESTS, TOPICS, full_name  # noqa:
 
 OUT = HERE.parent / "bench-out"
 PARTITIONS = 4
+LABELLED = 20_000
 POLICY = workload.POLICIES / "ours.yml"
 POLICY_MEMORY = workload.POLICIES / "ours_memory.yml"
 
@@ -143,14 +144,191 @@ def passthrough(address: str, n: int, rounds: int) -> dict[str, Any]:
     return {"decide_per_s": ours, "passthrough_per_s": plain, "share": share, "target": ">= 0.60"}
 
 
+def memory(address: str, n: int, rounds: int) -> dict[str, Any]:
+    """One worker with memory on, 20,000 labelled decisions behind a Qdrant server, beside the peer with its memory."""
+    from servers.qdrant import find_server
+
+    server = find_server()
+    n = min(n, 20_000)
+    deployment = Deployment(address)
+    workers: list[subprocess.Popen[bytes]] = []
+    try:
+        os.environ["LUMYN_QDRANT"] = server.url
+        deployment.fill(LABELLED, seed=7)
+        workers.append(deployment.worker("decide", POLICY_MEMORY))
+        deployment.wait(LABELLED, workers[-1], 900)
+        stop(workers.pop())
+        workers.append(deployment.worker("labels", None))
+        workers.append(deployment.worker("index", None))
+        seconds = label_all(deployment)
+        ours = []
+        for number in range(rounds):
+            before = len(deployment.times())
+            deployment.fill(n, seed=100 + number)
+            workers.append(deployment.worker("decide", POLICY_MEMORY))
+            deployment.wait(before + n, workers[-1], 900)
+            stop(workers.pop())
+            times = deployment.times()
+            assert len(times) == before + n
+            ours.append(rate(times[before:]))
+            print(f"  memory of {LABELLED:,} labels: {ours[-1]:,.0f}/s", file=sys.stderr)
+        used = in_memory(deployment)
+    finally:
+        for worker in workers:
+            stop(worker)
+        os.environ.pop("LUMYN_QDRANT", None)
+        deployment.close()
+        server.close()
+    peer = peer_rate()
+    return {
+        "decide_per_s": ours,
+        "labels_per_s": LABELLED / seconds,
+        "share_with_memory": used,
+        "peer_per_s": peer,
+        "ratio": statistics.median(ours) / peer if peer else None,
+        "target": ">= 40x",
+    }
+
+
+def label_all(deployment: Deployment) -> float:
+    """Label every decision through the label worker; returns the seconds it took."""
+    from schemas.canonical import decode_trusted, encode
+    from streams.topics import LABEL_REQUESTS
+    from streams.versions import last_version
+
+    log, appends = deployment.log, []
+    for partition in range(log.partitions(RECORDS)):
+        offset = 0
+        while messages := log.read(RECORDS, partition, offset, 5000):
+            for m in messages:
+                record = decode_trusted(m.value)
+                name = record["decision_id"]
+                label = "failure" if int(name[-2:].encode().hex(), 16) % 3 == 0 else "success"
+                request = {
+                    "event_id": name, "decision_id": name, "tenant": record["tenant"], "type": "label",
+                    "label": label, "summary": "benchmark", "actor": "bench",
+                }  # fmt: skip
+                appends.append(Append(LABEL_REQUESTS, encode(request), name.encode()))
+            offset = messages[-1].offset + 1
+    begun = time.monotonic()
+    log.send_many(appends)
+    while last_version(log, LABELS) < len(appends):
+        time.sleep(0.2)
+    seconds = time.monotonic() - begun
+    time.sleep(3)  # the store follows the topic; the decisions below say which version they saw
+    return seconds
+
+
+def in_memory(deployment: Deployment) -> float:
+    """The share of the last decisions that memory answered."""
+    from schemas.canonical import decode_trusted
+
+    log, seen = deployment.log, []
+    for partition in range(log.partitions(RECORDS)):
+        end = log.end(RECORDS, partition)
+        for m in log.read(RECORDS, partition, max(0, end - 500), 500):
+            memory = decode_trusted(m.value)["memory"]
+            seen.append(memory["available"] and memory["version"] == LABELLED)
+    return sum(seen) / len(seen)
+
+
+def peer_rate() -> float | None:
+    """The peer's decisions a second with its memory on; None without its interpreter (PEER_PYTHON)."""
+    python = os.environ.get("PEER_PYTHON")
+    if not python:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        command = [python, str(HERE / "peer_worker.py"), "decide_memory", "--n", "60", "--labelled", str(LABELLED)]
+        done = subprocess.run([*command, "--dir", folder], capture_output=True, text=True, timeout=1800, check=True)
+    return float(json.loads(done.stdout.strip().splitlines()[-1])["per_second"])
+
+
+def latency(address: str, n: int, rounds: int) -> dict[str, Any]:  # noqa: ARG001 - one form for all tasks
+    """Request to record, by the log's own times, at half of what one worker decides when it has all it can."""
+    full = one_rate(address, "decide", n)
+    deployment = Deployment(address)
+    try:
+        process = deployment.worker("decide")
+        waiting = workload.requests(int(full / 2 * 40), seed=5, request_ids=True)
+        step, sent = 0.02, 0
+        deployment.fill(100, seed=6)
+        deployment.wait(100, process, 60)
+        begun = time.monotonic()
+        while (at := time.monotonic() - begun) < 30:
+            due = int(at * full / 2) - sent
+            some = [request_append(parse_request(next(waiting)), 0) for _ in range(due)]
+            deployment.log.send_many(some)
+            sent += len(some)
+            time.sleep(max(0.0, step - (time.monotonic() - begun - at)))
+        deployment.wait(sent + 100, process, 120)
+        stop(process)
+        taken = sorted(request_to_record(deployment))
+    finally:
+        deployment.close()
+    at_share = {f"p{share}": taken[min(len(taken) - 1, len(taken) * share // 100)] for share in (50, 90, 99)}
+    return {"full_per_s": full, "asked_per_s": sent / 30, "ms": at_share | {"max": taken[-1]}, "target": "p99 <= 100 ms"}
+
+
+def request_to_record(deployment: Deployment) -> list[int]:
+    """Milliseconds between the appends of each request and its record."""
+    from schemas.ids import decision_time_ms
+
+    out: list[int] = []
+    for partition in range(deployment.log.partitions(RECORDS)):
+        offset = 0
+        while messages := deployment.log.read(RECORDS, partition, offset, 5000):
+            out += [m.time_ms - decision_time_ms((m.key or b"").decode()) for m in messages]
+            offset = messages[-1].offset + 1
+    return out
+
+
+def million(address: str, n: int, rounds: int) -> dict[str, Any]:  # noqa: ARG001
+    """One million requests in, one million records out, with the worker's memory over time."""
+    n = 1_000_000
+    deployment = Deployment(address)
+    sizes: list[tuple[float, int]] = []
+    done = threading.Event()
+    try:
+        deployment.fill(n)
+        process = deployment.worker("decide")
+
+        def watch() -> None:
+            begun = time.monotonic()
+            while not done.wait(5):
+                text = Path(f"/proc/{process.pid}/status").read_text()
+                kilobytes = int(text.split("VmRSS:")[1].split()[0])
+                sizes.append((round(time.monotonic() - begun, 1), kilobytes // 1024))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        deployment.wait(n, process, 3000)
+        done.set()
+        watcher.join()
+        stop(process)
+        times = deployment.times()
+        names = set()
+        for partition in range(deployment.log.partitions(RECORDS)):
+            offset = 0
+            while messages := deployment.log.read(RECORDS, partition, offset, 5000):
+                names.update(m.key for m in messages)
+                offset = messages[-1].offset + 1
+    finally:
+        done.set()
+        deployment.close()
+    return {
+        "requests": n, "records": len(times), "distinct": len(names), "per_s": rate(times),
+        "rss_mb": {"first": sizes[2], "middle": sizes[len(sizes) // 2], "last": sizes[-1]},
+    }  # fmt: skip
+
+
 def run_worker(kind: str) -> None:
     from lumyn.observing import make_observer
-    from lumyn.workers import decide_worker, label_worker, worker_settings
+    from lumyn.workers import decide_worker, index_worker, label_worker, worker_settings
 
     settings = worker_settings()
     observer = make_observer(kind, "info", "127.0.0.1", 0)
-    if kind == "labels":
-        worker = label_worker(settings, observer)
+    if kind in ("labels", "index"):
+        worker: Any = label_worker(settings, observer) if kind == "labels" else index_worker(settings, observer)
         signal.signal(signal.SIGTERM, lambda *_: worker.stop())
         worker.run()
         return
@@ -210,7 +388,7 @@ def main() -> None:
     (OUT / "live.json").write_text(json.dumps({"about": about, **results}, indent=2) + "\n")
 
 
-TASKS = {"passthrough": passthrough}
+TASKS = {"passthrough": passthrough, "memory": memory, "latency": latency, "million": million}
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,206 @@
+"""The label worker: the one sequencer, dense versions, one receipt a request, whatever is asked of it."""
+
+from __future__ import annotations
+
+import pytest
+from embedded import Embedded, policy, request
+
+from memory_service.sqlite_record_index import SqliteRecordIndex
+from schemas.canonical import decode_trusted, encode
+from schemas.errors import Fenced, MemoryUnavailable, StorageUnavailable
+from streams.find_records import IndexedFinder
+from streams.index_sync import catch_up
+from streams.label_worker import LabelWorker
+from streams.log import Append
+from streams.observe import Observer
+from streams.versions import last_version, offset_after
+
+
+class Told(Observer):
+    def __init__(self):
+        self.troubles = []
+
+    def trouble(self, name, error, facts=None):
+        self.troubles.append(name)
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = Embedded(tmp_path, policy())
+    yield home
+    home.close()
+
+
+@pytest.fixture
+def finder(home, tmp_path):
+    index = SqliteRecordIndex(tmp_path / "index.db", home.log.epoch)
+    yield IndexedFinder(home.log, index, catch_up=lambda: catch_up(home.log, index))
+    index.close()
+
+
+@pytest.fixture
+def worker(home, finder):
+    worker = LabelWorker(home.log, finder, None, Told())
+    worker.open()
+    yield worker
+    worker.close()
+
+
+def ask(home, decision_id, event_id, label="failure", **more):
+    body = {
+        "event_id": event_id, "decision_id": decision_id, "tenant": "default", "type": "label", "label": label,
+        "summary": "s", "actor": "amy", **more,
+    }  # fmt: skip
+    home.log.append([Append("label-requests", encode(body), event_id.encode())])
+
+
+def receipts(home):
+    return [decode_trusted(m.value) for m in home.log.read("label-receipts", 0, 0)]
+
+
+def events(home):
+    return [decode_trusted(m.value) for m in home.log.read("labels", 0, 0)]
+
+
+def decided(home, count=3):
+    return [answer["decision_id"] for answer in home.decide(*[request() for _ in range(count)])]
+
+
+def test_labels_get_dense_versions_in_order_and_one_receipt_each(home, worker):
+    first, second, third = decided(home)
+    for number, name in enumerate((first, second, third, first)):
+        ask(home, name, f"e{number}")
+    assert worker.step()
+    assert [(e["version"], e["decision_id"]) for e in events(home)] == [(1, first), (2, second), (3, third), (4, first)]
+    assert [(r["outcome"], r["version"]) for r in receipts(home)] == [("accepted", v) for v in (1, 2, 3, 4)]
+    assert home.log.committed("labels", "label-requests", 0) == 4
+    assert not worker.step()
+
+
+def test_a_retry_is_a_duplicate_also_after_a_restart_and_another_body_is_refused(home, finder, worker):
+    (name,) = decided(home, 1)
+    ask(home, name, "e1")
+    ask(home, name, "e1")
+    worker.step()
+    worker.close()
+    again = LabelWorker(home.log, finder, None, Told())
+    again.open()
+    ask(home, name, "e1")
+    ask(home, name, "e1", summary="other words")
+    ask(home, name, "e2")
+    again.step()
+    assert [(r["outcome"], r["version"]) for r in receipts(home)] == [
+        ("accepted", 1), ("duplicate", 1), ("duplicate", 1), ("refused", None), ("accepted", 2),
+    ]  # fmt: skip
+    assert len(events(home)) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"decision_id": "01M7YHMTP8XZ0C2HZDJN4YDVFG"}, "not_found"),
+        ({"decision_id": "no id at all"}, "not_found"),
+        ({"tenant": "globex"}, "not_found"),
+        ({"label": "success", "should": "DENY"}, "bad_input"),
+        ({"label": "perhaps"}, "bad_input"),
+        ({"surprise": 1}, "bad_input"),
+    ],
+)
+def test_a_label_that_must_not_count_is_refused_and_the_next_goes_on(home, worker, more, reason):
+    (name,) = decided(home, 1)
+    ask(home, **{"decision_id": name, "event_id": "bad", **more})
+    ask(home, name, "good")
+    worker.step()
+    refused, accepted = receipts(home)
+    assert (refused["outcome"], refused["reason"]) == ("refused", reason)
+    assert accepted["outcome"] == "accepted"
+    assert [e["event_id"] for e in events(home)] == ["good"]
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xff", b"[]", b'{"a":NaN}', b"[" * 100_000])
+def test_junk_is_kept_as_a_dead_letter(home, worker, junk):
+    home.log.append([Append("label-requests", junk)])
+    worker.step()
+    (receipt,) = receipts(home)
+    assert receipt["outcome"] == "refused"
+    (dead,) = home.log.read("dead-letters", 0, 0)
+    assert decode_trusted(dead.value)["source"]["topic"] == "lumyn.label-requests"
+
+
+def test_a_second_worker_fences_the_first(home, finder, worker):
+    (name,) = decided(home, 1)
+    other = LabelWorker(home.log, finder, None, Told())
+    other.open()
+    ask(home, name, "e1")
+    with pytest.raises(Fenced):
+        worker.step()
+    other.step()
+    assert [r["outcome"] for r in receipts(home)] == ["accepted"]
+
+
+def test_a_record_that_is_not_indexed_yet_is_waited_for_and_never_refused(home, tmp_path):
+    index = SqliteRecordIndex(tmp_path / "late.db", home.log.epoch)
+    (name,) = decided(home, 1)
+    worker = LabelWorker(home.log, IndexedFinder(home.log, index, wait_s=0.2), None, Told())
+    worker.open()
+    ask(home, name, "e1")
+    with pytest.raises(StorageUnavailable, match="not caught up"):
+        worker.step()
+    assert receipts(home) == []
+    catch_up(home.log, index)
+    worker.step()
+    assert [r["outcome"] for r in receipts(home)] == ["accepted"]
+
+
+def test_the_stores_trouble_does_not_stop_the_sequence_and_is_made_up_for(home, finder):
+    broken = [True]
+    beats = []
+
+    def open_store():
+        if broken[0]:
+            raise MemoryUnavailable("down")
+        return home._open_memory()[0]
+
+    told = Told()
+    worker = LabelWorker(home.log, finder, open_store, told, beat=lambda store, at_ms: beats.append(at_ms))
+    worker.open()
+    first, second, _ = decided(home)
+    ask(home, first, "e1")
+    worker.step()
+    assert [r["outcome"] for r in receipts(home)] == ["accepted"]
+    assert told.troubles == ["memory_not_applied"] and not beats
+    broken[0] = False
+    ask(home, second, "e2")
+    worker.step()
+    assert home._open_memory()[0].watermark().version == 2
+    assert beats
+
+
+def test_versions_are_found_in_a_topic_with_gaps(home):
+    class Gappy:
+        """The labels as Kafka would hold them: every transaction's marker takes an offset."""
+
+        prefix, epoch = home.log.prefix, home.log.epoch
+
+        def end(self, topic, partition):
+            return home.log.end(topic, partition) * 2
+
+        def read(self, topic, partition, offset, limit=1000):
+            from dataclasses import replace
+
+            found = home.log.read(topic, partition, (offset + 1) // 2, limit)
+            return [replace(m, offset=m.offset * 2) for m in found]
+
+    names = decided(home, 1)
+    for number in range(9):
+        home.labels.label([
+            {"event_id": f"e{number}", "decision_id": names[0], "tenant": "default", "type": "label",
+             "label": "failure", "summary": "", "actor": f"a{number}"}
+        ])  # fmt: skip
+    for log, step in ((home.log, 1), (Gappy(), 2)):
+        assert last_version(log, "labels") == 9
+        for version in range(9):
+            found = log.read("labels", 0, offset_after(log, "labels", version), 1)
+            assert decode_trusted(found[0].value)["version"] == version + 1
+            assert found[0].offset == version * step
+        assert log.read("labels", 0, offset_after(log, "labels", 9)) == []
