@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: demo test lint types imports pytest bench setup clean
+.PHONY: demo test lint types imports pytest bench bench-containment setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.installed
@@ -34,6 +34,9 @@ pytest: setup
 
 bench: setup
 	@$(RUN) benchmarks/run.py
+
+bench-containment: setup
+	@$(RUN) benchmarks/containment.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,15 +57,33 @@ def newest(log: Log, limit: int) -> list[Letter]:
     return found
 
 
+def letters(log: Log, numbers: Iterable[int]) -> dict[int, Letter]:
+    """Letters by their numbers, in one reading; those that do not exist are left out."""
+    found: dict[int, Letter] = {}
+    wanted = set(numbers)
+    for message in messages(log, DEAD_LETTERS, 0, min(wanted, default=0)) if wanted else ():
+        noted = _note_in(log, message)
+        if noted is None and message.offset in wanted:
+            found[message.offset] = _letter(log, message)
+        elif noted is not None and noted[0] in found:
+            found[noted[0]] = replace(found[noted[0]], notes=(*found[noted[0]].notes, noted[1]))
+    return found
+
+
 def letter(log: Log, number: int) -> Letter:
     """One letter by its number. Raises `NotFound`."""
+    found = letters(log, [number]).get(number)
+    if found is None:
+        raise no_letter(log, number)
+    return found
+
+
+def no_letter(log: Log, number: int) -> NotFound:
+    """Why there is no letter of a number."""
     message = at_offset(log, DEAD_LETTERS, 0, number)
     noted = _note_in(log, message) if message is not None else None
-    if message is None or noted is not None:
-        said = f"{number} notes that letter {noted[0]} was sent again" if noted else f"there is no dead letter {number}"
-        raise NotFound(said, help="`lumyn dead-letters list` shows what there is")
-    told = [_note_in(log, later) for later in messages(log, DEAD_LETTERS, 0, number + 1)]
-    return replace(_letter(log, message), notes=tuple(said[1] for said in told if said and said[0] == number))
+    said = f"{number} notes that letter {noted[0]} was sent again" if noted else f"there is no dead letter {number}"
+    return NotFound(said, help="`lumyn dead-letters list` shows what there is")
 
 
 def _letter(log: Log, message: Message) -> Letter:

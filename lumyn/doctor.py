@@ -103,16 +103,18 @@ def exit_code(findings: Iterable[Finding]) -> int:
 
 
 def failed(part: str, error: LumynError, *, service: bool = False, mend: str = "") -> Finding:
-    """An error as a finding. Of a `service`, one that is a matter of reaching it says so; `mend` is instead of the
+    """An error as a finding. Of a `service`, one that is a matter of reaching it says so.
 
-    error's own help, which often sends to the doctor.
+    `mend` stands instead of the error's own help, which is left out where it sends to the doctor.
     """
+    own = error.help or ""
+    mend = mend or (own if "lumyn doctor" not in own else "")
     message = error.message
     if isinstance(error, PolicyInvalid):
         more = len(error.problems) - _SHOWN
         message = "; ".join(error.problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
     what = f"{error.where}: {message}" if error.where else message
-    return Finding(part, "fail", what, mend or error.help or "", service and isinstance(error, StorageUnavailable))
+    return Finding(part, "fail", what, mend, service and isinstance(error, StorageUnavailable))
 
 
 def guarded(part: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:

@@ -90,7 +90,11 @@ def _topics(settings: Settings, log: KafkaLog, brokers: int) -> Iterator[Finding
 
 def _session(settings: Settings, log: KafkaLog) -> Iterator[Finding]:
     """A session timeout that the brokers refuse keeps a worker out of its group for good."""
-    config = log.client.broker_config()
+    try:
+        config = log.client.broker_config()
+    except LumynError as error:
+        yield Finding("settings", "warn", error.message, "allow this user DescribeConfigs on the cluster")
+        return
     least, most = (int(config[f"group.{end}.session.timeout.ms"]) / 1000 for end in ("min", "max"))
     asked = settings.runtime_setting("session_timeout_s", 6.0)
     if least <= asked <= most:
@@ -225,7 +229,8 @@ def _index(settings: Settings, log: KafkaLog, engine: QdrantEngine) -> Iterator[
     from memory_service.qdrant.record_index import QdrantRecordIndex, collection_of
 
     name = collections(settings)
-    if not engine.exists(collection_of(name)):  # opening it would make it
+    stored = collection_of(name)
+    if not engine.exists(stored) or not engine.count(stored):  # opening it would make it
         yield Finding("index", "warn", "there is none yet", _INDEX)
         return
     yield from index_findings(log, QdrantRecordIndex(engine, name, log.epoch), "warn", _INDEX)

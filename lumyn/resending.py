@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lumyn.dead_letters import Letter, letter, letters_from, note
+from lumyn.dead_letters import Letter, letters, letters_from, no_letter, note
 from lumyn.wiring import Home, load_policy_file
 from schemas.canonical import decode
 from schemas.errors import (
@@ -64,11 +64,14 @@ def resend(
     log = home.log
     starts = {(topic, p): log.end(topic, p) for topic in _ANSWERS.values() for p in range(log.partitions(topic))}
     dead_from = log.end(DEAD_LETTERS, 0)
+    found = letters(log, numbers)
     results: list[Resent] = []
     sent: dict[int, Message] = {}
     for number in dict.fromkeys(numbers):
         try:
-            sent[number] = message = _send(home, letter(log, number), body, force)
+            if number not in found:
+                raise no_letter(log, number)
+            sent[number] = message = _send(home, found[number], body, force)
             place = _place(log, message)
             results.append(Resent(number, place, "sent", noted=_noted(home, number, place, body is not None)))
         except LumynError as error:

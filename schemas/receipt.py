@@ -27,7 +27,10 @@ class Receipt(TypedDict):
 
 @with_config({"extra": "forbid", "strict": True, "title": "DeadLetter"})
 class DeadLetter(TypedDict):
-    """A message that could not be decided, kept byte for byte."""
+    """A message that could not be decided, kept byte for byte.
+
+    One with the reason `resent` notes that a letter, its source, was sent again: where and by whom is in `detail`.
+    """
 
     source: LogRef
     reason: str

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from schemas.errors import LumynError
 from streams.control import ControlState
+from streams.decided import decided_up_to
 from streams.deciding import Answer, Deciding, Pending
 from streams.log import Append, Log, Message, PartitionWriter
 from streams.observe import Observer
@@ -47,6 +48,7 @@ class PartitionAgent:
         self._wanted = wanted
         self._using = threading.Lock()
         self._stopped = threading.Event()
+        self._closed = False
         self._writer: PartitionWriter | None = None
         self._position = 0
         self._window = ReceiptWindow(log, partition, folder, epoch)
@@ -68,7 +70,9 @@ class PartitionAgent:
             writer, self._writer = self._writer, None
             writer.close()
         self._writer = self._open_writer()
-        self._position = self._writer.position
+        self._position = max(self._writer.position, decided_up_to(self._log, self.partition))
+        if self._position > self._writer.position:
+            self._observer.event("position_was_lost", partition=self.partition, position=self._position)
         self._window.catch_up(lambda: self._wanted() and not self._stopped.is_set())
         self._observer.event("partition_opened", partition=self.partition, position=self._position)
 
@@ -116,9 +120,14 @@ class PartitionAgent:
                 while pending := [item for item in pending if item.message.offset >= self._position]:
                     assert self._writer is not None
                     self._commit_some(self._writer, pending, control)
+                    if self._stopped.is_set():
+                        break
             except LumynError:
                 self._drop_writer()
                 raise
+            finally:
+                if self._stopped.is_set():
+                    self._let_go()
 
     def _drop_writer(self) -> None:
         writer, self._writer = self._writer, None
@@ -160,11 +169,19 @@ class PartitionAgent:
                 self._observer.decided(answer.outcome, verdict, latency, answer.decision_id)
 
     def close(self, wait_s: float = 5.0) -> None:
-        """Give the partition up, after the transaction that is running, which may still take effect."""
+        """Give the partition up, after the transaction that is running, which may still take effect.
+
+        Waits so many seconds for that one, which lets everything go itself when it ends later.
+        """
         self._stopped.set()
         if self._using.acquire(timeout=wait_s):
             try:
-                self._drop_writer()
-                self._window.close()
+                self._let_go()
             finally:
                 self._using.release()
+
+    def _let_go(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._drop_writer()
+            self._window.close()

@@ -79,7 +79,7 @@ def filter_of(name: str, search: Search) -> Filter | None:
 
 
 def test_of(name: str, search: Search) -> Callable[[Known], bool]:
-    """The same for a point in force that was read."""
+    """The same for a point in force that was read, where there is a filter at all."""
     role, amount, within = ROLES[name], search.amount, search.amount_within
     if role == HARMFUL and amount is not None:
         most = amount * within
@@ -88,6 +88,5 @@ def test_of(name: str, search: Search) -> Callable[[Known], bool]:
         least = amount / within
         return lambda p: role in p.roles and p.amount is not None and p.amount >= least
     if role in (FINE, DENIED):
-        comparable = search.comparable
-        return lambda p: comparable and role in p.roles and AMOUNTLESS in p.roles
+        return lambda p: role in p.roles and AMOUNTLESS in p.roles
     return lambda p: role in p.roles

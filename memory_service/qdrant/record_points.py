@@ -183,13 +183,11 @@ def _unnamed(keyword: str) -> tuple[str, str]:
 def _plain(value: int | float) -> int | float | None:
     """The number in a form that Qdrant gives back unchanged, or None.
 
-    Those are safe integers, and floats of up to 15 digits whose power of ten is a float64 too (1e22 at most).
+    Those are safe integers, and fractions of up to 15 digits whose power of ten is a float64 too (1e-22 at least).
     """
-    if value == int(value) and abs(value) <= MAX_SAFE_INTEGER:
-        return int(value)
-    if isinstance(value, int):
-        return None
-    digits, _, exponent = f"{value!r}e0".partition("e")
+    if value == int(value):
+        return int(value) if abs(value) <= MAX_SAFE_INTEGER else None
+    digits, _, exponent = repr(value).partition("e")
     whole, _, part = digits.lstrip("-").partition(".")
-    scale = int(exponent.removesuffix("e0")) - len(part)
+    scale = int(exponent or 0) - len(part)
     return value if len((whole + part).lstrip("0")) <= 15 and abs(scale) <= 22 else None

@@ -51,6 +51,14 @@ _PASSING = frozenset(
         KafkaError.OFFSET_NOT_AVAILABLE,
     }
 )
+_FORBIDDEN = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
 _OURS = frozenset({"bootstrap.servers", "enable.idempotence", "transactional.id", "group.id", "isolation.level"})
 
 
@@ -280,6 +288,11 @@ class KafkaClient:
         """The offset after the last committed message of each (the last stable offset)."""
         return self._offsets(places, OffsetSpec.latest())
 
+    def is_settled(self, place: Place) -> bool:
+        """Whether no transaction is open there: an open one hides what comes after it, committed or not."""
+        written = self._offsets([place], OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+        return self.ends([place])[place] >= written[place]
+
     def begins(self, places: Iterable[Place]) -> dict[Place, int]:
         """The first offset still held, of each."""
         return self._offsets(places, OffsetSpec.earliest())
@@ -289,13 +302,15 @@ class KafkaClient:
         found = self._offsets([place], OffsetSpec.for_timestamp(time_ms))[place]
         return found if found >= 0 else None
 
-    def _offsets(self, places: Iterable[Place], spec: Any) -> dict[Place, int]:
+    def _offsets(
+        self, places: Iterable[Place], spec: Any, level: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> dict[Place, int]:
         asked = {TopicPartition(topic, partition): spec for topic, partition in places}
         if not asked:
             return {}
         found = self._ask(
             lambda: self._admin_client().list_offsets(
-                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=self.settings.timeout_s
+                asked, isolation_level=level, request_timeout=self.settings.timeout_s
             ),
             "offsets can't be read",
         )
@@ -304,13 +319,17 @@ class KafkaClient:
     def committed(self, group: str, place: Place) -> int:
         """A group's committed offset; 0 when it has none. Waits for an open transaction's offsets to settle."""
         consumer = self._group_consumer(group)
-        try:
-            (found,) = consumer.committed([TopicPartition(*place)], timeout=self.settings.timeout_s)
-        except KafkaException as error:
-            raise self.failure(f"group `{group}` can't be asked", error) from None
-        if found.error is not None:
-            raise self.failure(f"group `{group}` can't be asked", KafkaException(found.error))
-        return max(0, int(found.offset))
+        deadline = time.monotonic() + self.settings.timeout_s
+        while True:
+            try:
+                (found,) = consumer.committed([TopicPartition(*place)], timeout=self.settings.timeout_s)
+                if found.error is not None:
+                    raise KafkaException(found.error)
+                return max(0, int(found.offset))
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                    raise self.failure(f"group `{group}` can't be asked", error) from None
+                time.sleep(0.05)
 
     def group_metadata(self, group: str) -> Any:
         """What a transaction's offsets are sent with: a group's metadata without a member of its own."""
@@ -374,7 +393,7 @@ class KafkaClient:
         where = f"kafka {self.settings.bootstrap}"
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return StorageUnavailable(f"{what}: no such topic or partition", where=where, help="`lumyn topics create`")
-        if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+        if code in _FORBIDDEN:
             return StorageUnavailable(f"{what}: not allowed: {text}", where=where, help="check the user's ACLs")
         if code in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL):
             return StorageUnavailable(f"{what}: the login is refused", where=where, help="check [kafka] SASL and TLS")
@@ -447,6 +466,8 @@ class Reader:
         code = problem.code()
         if code == KafkaError._PARTITION_EOF:
             self._positions[place] = max(self._positions.get(place, 0), offset)
+        elif code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return  # the client looks for the coordinator of a group that a reader has no use for
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise NotFound(
                 "the messages from here on are not held any more",

@@ -29,7 +29,7 @@ from streams.decide_agent import GROUP
 from streams.deciding import Deciding, Pending
 from streams.kafka.follow import ControlFollower
 from streams.kafka.log import KafkaLog
-from streams.log import Message
+from streams.log import Message, PartitionWriter
 from streams.memory_sync import Memory
 from streams.observe import Observer
 from streams.partition_agent import PartitionAgent
@@ -274,7 +274,7 @@ class DecideWorker:
                     self._log,
                     partition,
                     self._deciding,
-                    open_writer=lambda: self._log.open_writer(GROUP, REQUESTS, partition, settle=False),
+                    open_writer=lambda: self._open_writer(partition),
                     folder=self._settings.folder,
                     epoch=self._receipts_id,
                     observer=self._observer,
@@ -289,6 +289,23 @@ class DecideWorker:
                 self._stopping.wait(wait)
                 wait = min(2.0, wait * 2)
         return None
+
+    def _open_writer(self, partition: int) -> PartitionWriter:
+        """Our own open transaction is ended by opening; anybody else's would hide receipts, and so first decisions."""
+        writer = self._log.open_writer(GROUP, REQUESTS, partition, settle=False)
+        place = (self._log.name(RECEIPTS), partition)
+        try:
+            if self._log.client.is_settled(place):
+                return writer
+        except BaseException:
+            writer.close()
+            raise
+        writer.close()
+        raise StorageUnavailable(
+            "another producer's open transaction hides receipts: retries could not be told from new requests",
+            where=f"{place[0]}/{partition}",
+            help="it ends at its time limit, or by `kafka-transactions.sh abort`; only decide workers may write there",
+        )
 
     def revoked(self, partitions: Iterable[int]) -> None:
         """Give partitions up, after what is being committed."""

@@ -14,7 +14,12 @@ pytest.register_assert_rewrite("faults.invariants", "faults.reading")
 @pytest.fixture(scope="session")
 def fault_broker():
     """One broker for the suite. Members of a group may be given up sooner than by Kafka's default."""
-    broker = java_broker(overrides={"group.min.session.timeout.ms": "1000"})
+    broker = java_broker(
+        overrides={
+            "group.min.session.timeout.ms": "1000",
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+        }
+    )
     yield broker
     broker.close()
 

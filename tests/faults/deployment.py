@@ -149,6 +149,7 @@ class Deployment:
         arguments: tuple[str, ...] = (),
         level: str = "info",
         module: str | None = None,
+        policy: Path | None = POLICY,
     ) -> Worker:
         """Start `lumyn worker KIND`; workers of one name share a home, and so what they keep there.
 
@@ -158,8 +159,8 @@ class Deployment:
         wrapped = fault is not None or "LUMYN_TEST_CLOCK" in (env or {})
         module = module or ("faults.faulty_worker" if wrapped else "lumyn")
         command = [sys.executable, "-m", module, "worker", kind, "--log", level, *arguments]
-        if kind == "decide":
-            command += ["--policy", str(POLICY)]
+        if kind == "decide" and policy is not None:
+            command += ["--policy", str(policy)]
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self.folder),
@@ -196,11 +197,13 @@ class Deployment:
                     out[place] = left
         return out
 
-    def wait_done(self, timeout_s: float = 90.0, *, labels: bool = False) -> None:
-        """Until every request (and label request) in the log is taken up."""
+    def wait_done(self, timeout_s: float = 90.0, *, labels: bool = False, requests: bool = True) -> None:
+        """Until every request in the log is taken up; with `labels` every label request (too)."""
+        topics = {self.name("requests")} if requests else set()
+        topics |= {self.name("label-requests")} if labels else set()
 
         def done() -> bool:
-            return not any(labels or place[0] == self.name("requests") for place in self.waiting())
+            return not any(topic in topics for topic, _ in self.waiting())
 
         wait_until(done, timeout_s, lambda: f"still waiting: {self.waiting()}\n{self.tails()}", every_s=0.3)
 

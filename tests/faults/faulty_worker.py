@@ -43,7 +43,8 @@ class Bomb:
     """Kills or pauses the process the Nth time that its point is reached."""
 
     def __init__(self, spec: str) -> None:
-        self.point, number, which = [*spec.split(":"), "1", "KILL"][:3]
+        given = spec.split(":")
+        self.point, number, which = given + ["", "1", "KILL"][len(given) :]
         self._left = int(number)
         self._signal = signal.Signals[f"SIG{which}"]
 
@@ -154,15 +155,18 @@ def _plant_labels(bomb: Bomb) -> None:
     after(labels.LabelWorker, "_sequence", lambda: bomb.at("sequenced"))
     after(labels, "catch_up", lambda: bomb.at("applied"))
     if bomb.point in STORE_POINTS:
-        from memory_service.qdrant import memory_store
+        from memory_service.qdrant.server import ServerEngine
 
-        store = memory_store.QdrantMemoryStore
-        applying = threading.local()
-        before(store, "_points_of", lambda: setattr(applying, "now", True))
-        after(store, "_apply", lambda: setattr(applying, "now", False))
-        watermark = lambda: bomb.at("documents-written") if getattr(applying, "now", False) else None  # noqa: E731
-        before(store, "_put_watermark", watermark)
-        before(memory_store.memory_labels.Document, "extended", lambda: bomb.at("points-written"))
+        upsert = ServerEngine.upsert
+
+        def writing(self: Any, collection: str, points: Any, *more: Any, **named: Any) -> None:
+            upsert(self, collection, points, *more, **named)
+            if collection.endswith("-memory-labels"):
+                bomb.at("documents-written")
+            elif any("memory_id" in point.payload for point in points):
+                bomb.at("points-written")
+
+        ServerEngine.upsert = writing  # type: ignore[method-assign]
 
 
 def jump(spec: str) -> None:

@@ -113,9 +113,9 @@ def _outcomes(snapshot: Snapshot) -> Iterable[str]:
                 yield f"{_at(message)}: its receipt says {found}, not {(outcome, decision, record_digest)}"
             if request is not None and receipt["request_id"] != request.get("request_id"):
                 yield f"{_at(message)}: its receipt is of request_id {receipt['request_id']}"
-            if request is not None and message.value == _plain_bytes(request):
-                if receipt["body_digest"] != _sha256(message.value):
-                    yield f"{_at(message)}: its receipt's body_digest is not of its bytes"
+            is_plain = request is not None and message.value == _plain_bytes(request)
+            if is_plain and receipt["body_digest"] != _sha256(message.value or b""):
+                yield f"{_at(message)}: its receipt's body_digest is not of its bytes"
 
 
 def _expected(

@@ -18,7 +18,7 @@ from streams.decide_agent import request_append
 from streams.log import Append, Message
 from streams.topics import RECEIPTS, REQUESTS
 
-_WORDS = "late parcel broken screen wrong size charged twice never arrived gift returned battery lid manual".split()
+_WORDS = ("late", "parcel", "broken", "screen", "wrong", "size", "charged", "twice", "never", "arrived", "gift", "lid")
 
 
 class Load:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from faults.reading import Snapshot
 
 
@@ -16,4 +18,4 @@ def longest_pause(snapshot: Snapshot) -> dict[str, float]:
 
 
 def _longest(times: list[int]) -> float:
-    return max((b - a for a, b in zip(times, times[1:], strict=False)), default=0) / 1000
+    return max((b - a for a, b in itertools.pairwise(times)), default=0) / 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +12,8 @@ from faults.load import Load
 
 
 def _paused(worker: Worker) -> bool:
-    with open(f"/proc/{worker.process.pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] == "T"
+    stat = Path(f"/proc/{worker.process.pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.mark.parametrize("point", ["half-sent:200", "offsets-sent:5"])

@@ -11,9 +11,9 @@ from inside import Inside
 
 from lumyn import LumynConfig, wiring
 
-pytest.register_assert_rewrite("live")
+pytest.register_assert_rewrite("live_deployment")
 
-from live import POLICY, Live, environment, living  # noqa: E402
+from live_deployment import POLICY, Live, environment, living  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 from conftest_e2e import refund
 from faults.deployment import wait_until
 from inside import Inside
-from live import POLICY, TIMEOUT_S, Live
+from live_deployment import POLICY, TIMEOUT_S, Live
 
 
 def lines(text: str) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from conftest_e2e import refund
 from faults.deployment import wait_until
 from faults.reading import read_to_end
 from inside import Inside
-from live import POLICY, TIMEOUT_S, Live, environment, living
+from live_deployment import POLICY, TIMEOUT_S, Live, environment, living
 from servers.kafka import java_broker
 
 from lumyn import sdk, wiring
@@ -162,7 +162,7 @@ def test_the_containment_of_a_real_switch_is_what_the_log_says(own: Live, comman
     assert figure["seconds"] == expected
     assert expected is None or expected < 10, "a worker that has not heard of a switch for so long abstains"
     told = command.run("kill-switch", "status").stdout
-    assert f"{on['switch_id']} (action_type=refund)" in told or "action_type=refund" in told
+    assert f"{on['switch_id']} action_type=refund since {status['at']} by oncall: double refunds" in told
     assert ("contained in " if without else "contained at once: ") in told
 
 
@@ -229,7 +229,7 @@ def refused(address: str, topic: str) -> Iterator[None]:
 def test_a_worker_that_is_cut_off_from_control_abstains_until_it_is_back(guarded: str, tenant: str) -> None:
     with living(guarded, partitions=1, runtime={"control_max_staleness_s": 2.0}) as deployment:
         deployment.use_policy(POLICY)
-        worker = deployment.started("decide", "one")
+        worker = deployment.started("decide")
         config = deployment.config(tenant)
         assert sdk.decide(refund(100), config)["verdict"] == "ALLOW"
         with refused(guarded, deployment.name("control")):
@@ -243,4 +243,3 @@ def test_a_worker_that_is_cut_off_from_control_abstains_until_it_is_back(guarded
         )
         until(lambda: sdk.decide(refund(100), config)["reason_codes"] == ["KILL_SWITCH"])
         assert worker.alive
-        assert "CONTROL_STALE" not in {code for r in deployment.records_of(f"{tenant}-b") for code in r["reason_codes"]}

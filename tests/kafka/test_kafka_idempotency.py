@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest_e2e import refund
 from faults.deployment import wait_until
 from inside import Inside
-from live import POLICY, TIMEOUT_S, Live, environment, living
+from live_deployment import POLICY, TIMEOUT_S, Live, environment, living
 
 from lumyn import LumynError, sdk, wiring
 from schemas.errors import DecisionPending, RequestConflict
@@ -40,26 +41,24 @@ def decide_all(own: Live, tenant: str, amount: float = 100) -> list[Any]:
     return sdk.decide_many([refund(amount, request_id=name) for name in IDS], own.config(tenant))
 
 
-def test_a_restarted_worker_knows_what_it_decided(own: Live, tenant: str) -> None:
+def all_as_before(own: Live, tenant: str, first: list[Any]) -> None:
+    """Each retry is the first record, each other body a conflict, and nothing is decided a second time."""
+    assert decide_all(own, tenant) == first
+    assert all(isinstance(one, RequestConflict) for one in decide_all(own, tenant, amount=101))
+    assert len(own.records_of(tenant)) == len(IDS)
+
+
+def test_a_restarted_worker_and_another_with_an_empty_home_know_what_was_decided(own: Live, tenant: str) -> None:
     worker = own.started("decide", "one")
     first = decide_all(own, tenant)
     assert not [one for one in first if isinstance(one, LumynError)]
     assert worker.stop() == 0
-    own.started("decide", "one")
-    assert decide_all(own, tenant) == first
-    assert all(isinstance(one, RequestConflict) for one in decide_all(own, tenant, amount=101))
-    assert len(own.records_of(tenant)) == len(IDS)
-
-
-def test_another_worker_with_an_empty_home_knows_it_too(own: Live, tenant: str) -> None:
+    worker = own.started("decide", "one")
+    all_as_before(own, tenant, first)
+    assert worker.stop() == 0
+    assert not (own.folder / "home-two").exists()
     own.started("decide", "two")
-    first = decide_all(own, tenant)
-    own.workers[-1].stop()
-    assert not (own.folder / "home-three").exists()
-    own.started("decide", "three")
-    assert decide_all(own, tenant) == first
-    assert all(isinstance(one, RequestConflict) for one in decide_all(own, tenant, amount=101))
-    assert len(own.records_of(tenant)) == len(IDS)
+    all_as_before(own, tenant, first)
 
 
 def test_a_worker_that_takes_a_partition_over_knows_it_too(own: Live, tenant: str) -> None:
@@ -70,46 +69,34 @@ def test_a_worker_that_takes_a_partition_over_knows_it_too(own: Live, tenant: st
     joined.wait_for("partition_opened")
     taken = {event["partition"] for event in joined.events("partition_opened")}
     assert {record["log"]["partition"] for record in first} >= taken, "there is something to remember in them"
-    assert decide_all(own, tenant) == first
-    assert all(isinstance(one, RequestConflict) for one in decide_all(own, tenant, amount=101))
-    assert len(own.records_of(tenant)) == len(IDS)
+    all_as_before(own, tenant, first)
 
 
 def test_a_deadline_that_passes_leaves_the_request_in_the_log_and_a_retry_finds_its_decision(
-    own: Live, tenant: str
+    own: Live, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = refund(100, request_id="late")
     with pytest.raises(DecisionPending, match=r"no decision within 0\.5 s; the request is in the log") as caught:
         sdk.decide(asked, own.config(tenant, timeout_s=0.5))
     assert caught.value.exit_code == 4 and "same request_id" in str(caught.value.help)
-    assert own.records_of(tenant) == []
-    own.started("decide", "six")
-    record = sdk.decide(asked, own.config(tenant))
-    assert f"{record['log']['topic']}/{record['log']['partition']}/{record['log']['offset']}" == caught.value.where
-    assert own.records_of(tenant) == [record], "the first of the two in the log was decided, the other is its retry"
-    assert sorted(r["outcome"] for r in own.receipts_of(tenant)) == ["decided", "duplicate"]
+    monkeypatch.chdir(tmp_path)
+    with environment(LUMYN_KAFKA=own.address, LUMYN_PREFIX=own.prefix, LUMYN_TENANT=tenant):
+        command, body = Inside(tmp_path), json.dumps(asked)
+        assert "no decision within 0.5 s" in command.refused("decide", "-", "--timeout", 0.5, stdin=body, code=4)
+        told = command.run("decide", "-", "--timeout", 0.5, "--json", stdin=body, code=4)
+        assert json.loads(told.stderr)["error"]["code"] == "pending"
+        assert own.records_of(tenant) == []
+        own.started("decide", "six")
+        record = command.json("decide", "-", stdin=body)
+        wiring.close_homes()
+    assert "{topic}/{partition}/{offset}".format(**record["log"]) == caught.value.where, "the first of them was decided"
+    assert own.records_of(tenant) == [record]
+    assert sorted(r["outcome"] for r in own.receipts_of(tenant)) == ["decided", *["duplicate"] * 3]
 
 
 def test_in_a_batch_what_is_late_is_an_error_in_its_place(own: Live, tenant: str) -> None:
     results = sdk.decide_many([refund(1), {"no": 1}], own.config(tenant, timeout_s=0.5))
     assert [type(one).__name__ for one in results] == ["DecisionPending", "BadRequest"]
-
-
-def test_the_command_says_pending_with_exit_4(
-    own: Live, tenant: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with environment(LUMYN_KAFKA=own.address, LUMYN_PREFIX=own.prefix, LUMYN_TENANT=tenant):
-        command = Inside(tmp_path)
-        asked = json.dumps(refund(100, request_id="late"))
-        said = command.refused("decide", "-", "--timeout", 0.5, stdin=asked, code=4)
-        assert "no decision within 0.5 s" in said
-        done = command.run("decide", "-", "--timeout", 0.5, "--json", stdin=asked, code=4)
-        assert json.loads(done.stderr)["error"]["code"] == "pending"
-        own.started("decide", "seven")
-        record = command.json("decide", "-", stdin=asked)
-        assert own.records_of(tenant) == [record]
-        wiring.close_homes()
 
 
 def test_retries_that_waited_for_a_worker_are_decided_once(own: Live, tenant: str) -> None:

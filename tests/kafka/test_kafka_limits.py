@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer
 from conftest_e2e import refund
 from inside import Inside
-from live import POLICY, TIMEOUT_S, Live, living
+from live_deployment import POLICY, TIMEOUT_S, Live, living
 from servers.kafka import kafka_jars
 
 from lumyn import LumynConfig, sdk

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest_e2e import refund
-from live import POLICY, Live
+from live_deployment import POLICY, Live
 
 from lumyn import LumynConfig, LumynError, aio, sdk
 from schemas.errors import BadConfig, BadRequest, NotFound, RequestConflict

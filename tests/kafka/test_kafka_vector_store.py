@@ -15,7 +15,7 @@ import pytest
 from conftest_e2e import refund
 from faults.deployment import Worker, wait_until
 from inside import Inside
-from live import TIMEOUT_S, Live, environment, living
+from live_deployment import TIMEOUT_S, Live, environment, living
 from servers.kafka import free_port
 from servers.qdrant import QdrantServer, own_server
 

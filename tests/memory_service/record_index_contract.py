@@ -221,13 +221,16 @@ class RecordIndexContract:
         assert [item.offset for item in found] == [0, 1, 4]
 
     def test_ids_by_prefix(self, index: RecordIndex) -> None:
-        records = [record(n, tenant="ab"[n % 2]) for n in range(4)]
+        records = [record(n, tenant=tenant) for n, tenant in ((0, "a"), (31, "b"), (33, "a"), (70, "b"))]
         index.apply(placed(records))
         whole = sorted(r["decision_id"] for r in records)
         assert index.by_prefix(whole[0][:10], None, 10) == whole
         assert index.by_prefix(whole[0][:10], "a", 10) == [whole[0], whole[2]]
         assert index.by_prefix(whole[0][:10], None) == whole[:2]
         assert index.by_prefix(whole[3], "b") == [whole[3]]
+        for cut in (12, 20, 25):
+            shared = [name for name in whole if name.startswith(whole[1][:cut])]
+            assert index.by_prefix(whole[1][:cut], None, 10) == shared
         assert index.by_prefix("7", None) == index.by_prefix("01' --", None) == index.by_prefix("", None) == []
 
     @pytest.mark.parametrize("text", [

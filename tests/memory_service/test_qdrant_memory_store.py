@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from memory_model import EPOCH, WEIGHTS, event, part, plain
 from store_contract import FAILED, RETRACTED, WORKED, Asker, MemoryStoreContract, decision
 
+from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.qdrant import memory_search, memory_store
 from memory_service.qdrant.engine import Filter, Match, NoCollection
 from memory_service.qdrant.memory_points import WATERMARK, watermark_point
@@ -67,12 +68,15 @@ class Life:
 
     def part(self):
         pick = self.random.choice
-        return part(
+        made = part(
             pick((None, "late refund", "late refund please", "where is my parcel")),
             pick(("gold", "new")),
             pick((None, 20, 20, 100, 100, 5000)),
             pick((None, 0.1)),
         )
+        if "amount" in made["action"] and self.random.random() < 0.2:
+            made["action"]["amount"]["currency"] = "EUR"  # which can't be compared
+        return made
 
     def events(self, count: int, again: float = 0.3):
         """That many events, each of a new decision or, with a probability, of one spoken of before."""
@@ -106,12 +110,12 @@ class Life:
                     action_type="refund",
                     version=pick((newest, newest, self.random.randint(earliest, newest))),
                     query=query_of(vectoriser.vectorise([asked])[0], weights),
-                    amount=asked["action"].get("amount", {}).get("value"),
+                    amount=amount_of(asked),
                     amount_within=pick((1, 3)),
                     top_k=pick((1, 2, 5)),
                     neighbours=pick((1, 2, 5, 20, 64)),
                     leave_out=pick((None, None, pick(self.known)["decision_id"])),
-                    comparable=pick((True, True, False)),
+                    comparable=has_comparable_amount(asked),
                 )
             )
         return out
@@ -199,6 +203,35 @@ def test_equal_searches_of_one_batch_are_asked_once(store, vectoriser, monkeypat
     found = store.search([asker.search() for _ in range(10)])
     assert all(plain(one) == plain(found[0]) for one in found)
     assert max(asked) <= 4, "two first looks and the watermark, or what they left open"
+
+
+def test_searches_of_one_batch_that_differ_in_anything_are_asked_apart(store, exact, vectoriser):
+    life = Life(29)
+    events = life.events(150)
+    store.apply(events)
+    exact.apply(events)
+    asker = Asker(store, vectoriser)
+    asker.version = 150
+    one = asker.search(amount=100)
+    without = query_of(vectoriser.vectorise([part("late refund", "gold", 100, 0.1)])[0], {**WEIGHTS, "text": 0})
+    changes = (
+        {"amount": 20},
+        {"amount": None},
+        {"amount": None, "comparable": False},
+        {"amount_within": 60},
+        {"top_k": 1},
+        {"neighbours": 3},
+        {"leave_out": life.known[0]["decision_id"]},
+        {"version": 75},
+        {"tenant": "nobody"},
+        {"action_type": "credit"},
+        {"query": without},
+        {"query": replace(one.query, without_text=None)},
+    )
+    asked = [one, *(replace(one, **change) for change in changes)]
+    assert_same(store, exact, asked)
+    answers = [str(plain(found)) for found in exact.search(asked)]
+    assert all(answer != answers[0] for answer in answers[1:3]), "the amounts make a difference here"
 
 
 # a writer that dies

@@ -181,6 +181,8 @@ def test_an_older_label_never_replaces_a_later_one(engine: QdrantEngine, prefix:
     assert index.labels_position() == 0
     index.apply([], events[:1])
     assert index.find(tenant=None)[0].label == "success" and index.labels_position() == 1
+    index.apply([(0, 1, RECORDS[0])])  # written again, with the label that is kept
+    assert index.find(tenant=None)[0].label == "success"
     index.apply([], events)
     assert index.find(tenant=None)[0].label == "success" and index.labels_position() == 2
 

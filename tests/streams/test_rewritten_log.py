@@ -250,6 +250,60 @@ def test_a_rewritten_dead_letter_is_found_while_its_receipt_is_held_and_after(ho
     assert [line for line in told if line.startswith(place) and "another request" in line], told
 
 
+def test_a_receipt_or_dead_letter_gone_is_missed_without_a_checkpoint(home: Home) -> None:
+    rows = home.rows(*ALL)
+    for outcome in ("duplicate", "conflict", "rejected"):
+        pos = next(p for p in home.places("receipts") if home.value("receipts", p)["outcome"] == outcome)
+        source = home.value("receipts", pos)["source"]
+        home.sql("DELETE FROM log_receipts WHERE pos = ?", pos)
+        place = f"requests/{source['partition']}/{source['offset']}"
+        assert home.verify()[0] == [f"{place}: receipt: decided once, and its receipt is gone"]
+        home.restore(rows)
+    home.sql("DELETE FROM log_dead_letters")
+    told = home.verify()[0]
+    assert told
+    assert all("it is neither a decision's nor a dead letter's" in line for line in told)
+
+
+def test_a_second_receipt_of_a_request_is_found(home: Home) -> None:
+    pos = home.places("receipts")[-1]
+    first = next(p for p in home.places("receipts") if p >> SHIFT == pos >> SHIFT)
+    home.sql("INSERT INTO log_receipts VALUES (?, ?, NULL, ?)", pos + 1, home.now_ms, encode(home.value("receipts", first)))
+    assert any("another receipt of request" in line for line in home.verify()[0])
+
+
+def test_a_record_filed_under_another_id_is_told_of_once(home: Home) -> None:
+    pos = home.decided()[2][0]
+    home.sql("UPDATE log_records SET key = x'3031' WHERE pos = ?", pos)
+    told, summary = home.verify()
+    assert told == [f"{home.value('records', pos)['decision_id']}: record: it is filed under another id"]
+    assert summary.decisions == len(home.places("records"))
+
+
+def test_the_newest_of_a_partition_are_missed_too(home: Home) -> None:
+    rows = home.rows(*ALL)
+    (record,) = home.decide(embedded.request("last"))
+    partition, offset = record["log"]["partition"], record["log"]["offset"]
+    with_last = home.rows(*ALL)
+    home.sql("DELETE FROM log_requests WHERE pos = ?", home.request_row(record))
+    assert home.verify()[0] == [f"{record['decision_id']}: request: no request at its offset"]
+    home.sql("UPDATE log_positions SET position = position - 1 WHERE partition = ?", partition)
+    assert home.verify()[0] == [f"{record['decision_id']}: request: no request at its offset"]
+    home.restore(with_last)
+    home.checkpoint()
+    home.restore({**rows, "checkpoints": home.rows("checkpoints")["checkpoints"]})
+    (line,) = home.verify()[0]
+    assert line.startswith(f"requests/{partition}/{offset}: record: the decision that checkpoint")
+
+
+def test_the_readers_position_tells_of_the_newest_in_the_embedded_log(dense: Home) -> None:
+    rows = dense.rows(*ALL)
+    (record,) = dense.decide(embedded.request("last"))
+    dense.restore(rows)
+    (line,) = dense.verify()[0]
+    assert line.startswith(f"requests/{record['log']['partition']}/{record['log']['offset']}: request: what was asked")
+
+
 # Control and labels
 
 

@@ -1,0 +1,75 @@
+"""`lumyn kill-switch` on an embedded home: on, off, and how fast it took hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest_e2e import refund
+from inside import Inside
+
+from lumyn import LumynConfig, sdk
+
+pytest_plugins = ("inside_plugin",)
+
+PAYOUT = {**refund(100), "action": {"type": "payout", "amount": {"value": 100, "currency": "USD"}}}
+
+
+def turn_on(inside: Inside, *scope: str) -> dict[str, Any]:
+    on: dict[str, Any] = inside.json("kill-switch", "on", *scope, "--why", "double refunds", "--json")
+    return on
+
+
+@pytest.mark.parametrize(
+    ("scope", "stopped"),
+    [
+        ((), {"refund", "payout", "other tenant"}),
+        (("--action-type", "refund"), {"refund", "other tenant"}),
+        (("--tenant", "default"), {"refund", "payout"}),
+        (("--policy", "refunds"), {"refund", "payout", "other tenant"}),
+        (("--policy", "strange"), set()),
+        (("--action-type", "refund", "--tenant", "default"), {"refund"}),
+    ],
+)
+def test_it_stops_its_scope_and_nothing_else(inside: Inside, scope: tuple[str, ...], stopped: set[str]) -> None:
+    turn_on(inside, *scope)
+    asked = {"refund": (refund(100), None), "payout": (PAYOUT, None), "other tenant": (refund(100), LumynConfig(tenant="b"))}
+    denied = {name for name, (body, config) in asked.items() if sdk.decide(body, config)["reason_codes"] == ["KILL_SWITCH"]}
+    assert denied == stopped
+
+
+def test_status_tells_that_it_was_contained_at_once(inside: Inside) -> None:
+    inside.decide(refund(100))
+    on = turn_on(inside, "--action-type", "refund")
+    inside.decide(refund(100))
+    inside.decide(refund(100))
+    (status,) = inside.json("kill-switch", "status", "--json")
+    assert (status["switch_id"], status["scope"]) == (on["switch_id"], {"action_type": "refund"})
+    assert status["containment"] == {"seconds": None, "without": 0, "with_it": 2, "last": None}
+    told = inside.run("kill-switch", "status").stdout
+    assert told.splitlines()[0].startswith(f"{on['switch_id']} action_type=refund since ")
+    assert told.splitlines()[1] == (
+        "  contained at once: no decision without it after it was on, 2 denied in its first 30 s"
+    )
+
+
+def test_off_lets_through_again_and_is_told(inside: Inside) -> None:
+    on = turn_on(inside)
+    assert inside.decide(refund(100))["verdict"] == "DENY"
+    assert inside.run("kill-switch", "off", on["switch_id"], "--why", "fixed").stdout == f"off: {on['switch_id']}\n"
+    assert inside.decide(refund(100))["verdict"] == "ALLOW"
+    done = inside.run("kill-switch", "status")
+    assert (done.stdout, done.stderr) == ("", "no kill switch is on\n")
+
+
+def test_a_scope_of_empty_text_is_refused_and_turns_nothing_on(inside: Inside) -> None:
+    assert "a scope must not be empty" in inside.refused("kill-switch", "on", "--tenant", "", "--why", "x", code=2)
+    inside.refused("kill-switch", "on", code=2)
+    assert inside.decide(refund(100))["verdict"] == "ALLOW"
+
+
+def test_an_id_that_is_not_one_switch_turns_nothing_off(inside: Inside) -> None:
+    turn_on(inside)
+    for name in ("zzz", ""):
+        assert "no one switch" in inside.refused("kill-switch", "off", name, code=2)
+    assert inside.decide(refund(100))["verdict"] == "DENY"
