@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: demo test lint types imports pytest bench bench-containment setup clean
+.PHONY: demo test lint types imports pytest bench bench-containment soak setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.installed
@@ -37,6 +37,10 @@ bench: setup
 
 bench-containment: setup
 	@$(RUN) benchmarks/containment.py
+
+# make soak MINUTES=60 [SEED=n]: faults at random under load, on a broker of its own.
+soak: setup
+	@PYTHONPATH=.:tests $(RUN) -m faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-out

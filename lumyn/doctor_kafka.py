@@ -18,6 +18,7 @@ from memory_service.qdrant.engine import NoCollection, QdrantEngine
 from schemas.errors import Fenced, LumynError, MemoryUnavailable
 from streams.control import read_control
 from streams.decide_agent import GROUP
+from streams.decided import decided_up_to
 from streams.kafka.log import KafkaLog
 from streams.kafka.topics import check_topics
 from streams.label_worker import GROUP as LABEL_GROUP
@@ -135,7 +136,7 @@ def _control(settings: Settings, log: KafkaLog) -> Iterator[Finding]:
 def _decide(settings: Settings, log: KafkaLog) -> Iterator[Finding]:  # noqa: ARG001
     places = [(log.name(REQUESTS), p) for p in range(log.partitions(REQUESTS))]
     begins, ends = log.client.begins(places), log.client.ends(places)
-    positions = {place: log.committed(GROUP, REQUESTS, place[1]) for place in places}
+    positions = {place: log.committed(GROUP, REQUESTS, place[1]) or decided_up_to(log, place[1]) for place in places}
     expired = sum(max(0, begins[place] - at) for place, at in positions.items())
     waiting = sum(max(0, ends[place] - max(at, begins[place])) for place, at in positions.items())
     if expired:

@@ -106,7 +106,7 @@ def test_what_the_docker_blocks_name_is_in_the_compose_file() -> None:
     assert lines
     for line in lines:
         named = re.findall(r"run --rm -T (\w+)|--scale (\w+)=", line)
-        assert line.startswith("docker compose up -d") or named, line
+        assert line.startswith(("docker compose up -d", "docker compose ps")) or named, line
         assert all((run or scaled) in services for run, scaled in named), line
 
 

@@ -18,12 +18,24 @@ Contents = tuple[int, dict[str, dict[str, Any]]]
 
 
 def _points(store: MemoryStore) -> dict[str, dict[str, Any]]:
-    """Every point in force, its vector as a digest."""
+    """Every point in force; its vector, which is of whole numbers, as a digest."""
     out = {}
     for point in store.points():
         fields = {name: getattr(point, name) for name in point.__slots__}
-        fields["vector"] = hashlib.sha256(point.vector.astype("<f4").tobytes()).hexdigest()
+        fields["vector"] = hashlib.sha256(point.vector.astype("<i8").tobytes()).hexdigest()
         out[point.memory_id] = fields
+    return out
+
+
+def differences(one: Contents, other: Contents) -> list[str]:
+    """Where two memories differ, field by field."""
+    out = [] if one[0] == other[0] else [f"version {one[0]} and {other[0]}"]
+    for name in sorted(one[1].keys() | other[1].keys()):
+        a, b = one[1].get(name), other[1].get(name)
+        if a is None or b is None:
+            out.append(f"{name} is only in the {'second' if a is None else 'first'}")
+        else:
+            out += [f"{name}: {field} is {a[field]!r} and {b[field]!r}" for field in a if a[field] != b[field]]
     return out
 
 

@@ -179,7 +179,8 @@ class DockerBroker:
 def _cluster_id() -> str:
     import base64
 
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    # an id that began with `-` would be taken for an option
+    return "L" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:].rstrip("=")
 
 
 def docker_engine() -> bool:
