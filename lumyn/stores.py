@@ -112,7 +112,7 @@ def remove_memory(settings: Settings, folder: Path, epoch: str) -> None:
 
     engine = open_engine(settings)
     try:
-        QdrantMemoryStore(engine, make_vectoriser(settings), epoch, collections(settings), create=True).reset(epoch)
+        QdrantMemoryStore(engine, make_vectoriser(settings), epoch, collections(settings)).reset(epoch)
     finally:
         engine.close()
 

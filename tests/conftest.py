@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,20 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+_ORDER = ("schemas", "memory_service", "streams", "lumyn", "examples", "e2e", "kafka", "deploy", "faults")
+"""Fast suites first; what starts brokers and processes comes last."""
+
+
+def pytest_collection_modifyitems(items):
+    tests = Path(__file__).parent
+
+    def place(item):
+        folder = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
+        return (_ORDER.index(folder) if folder in _ORDER else 0, "qdrant" in item.path.name or "kafka" in item.path.name)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -207,8 +207,9 @@ class QdrantMemoryStore:
         while asked := [(one, *to_ask) for one in under_way for to_ask in one.to_ask().items()]:
             asked.sort(key=lambda ask: ask[0].kin(ask[1]))
             queries = [*(query for *_, query in asked), _IS_WATERMARK]
+            before = self._mark.seen
             *answers, mark = self._engine.query_batch(self._memory, queries)
-            self._mark.check(mark.payloads[0] if mark.payloads else None)
+            self._mark.check(mark.payloads[0] if mark.payloads else None, before)
             known = self._cache.known(point_id for ranked in answers for point_id in ranked.ids)
             for (one, name, _), ranked in zip(asked, answers, strict=True):
                 one.take(name, ranked, known)

@@ -6,6 +6,7 @@ such a memory was emptied, put back from an old copy, or belongs to something el
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ class WatermarkKeeper:
         self.epoch = epoch
         self.seen: Watermark | None = None
         self._trusted = False
+        self._lock = threading.Lock()
 
     @property
     def trusted(self) -> bool:
@@ -33,7 +35,8 @@ class WatermarkKeeper:
 
     def forget(self) -> None:
         """Begin anew, after the store was emptied on purpose."""
-        self.seen, self._trusted = None, False
+        with self._lock:
+            self.seen, self._trusted = None, False
 
     def distrust(self) -> None:
         """Have the points counted again before anything is answered."""
@@ -49,14 +52,18 @@ class WatermarkKeeper:
         return self._counted(self._read())
 
     def _read(self) -> Watermark:
+        before = self.seen
         try:
             found = self._engine.retrieve(self._collection, [WATERMARK])
         except NoCollection as error:
             raise self._refused(error.message) from error
-        return self.check(found[0].payload if found else None)
+        return self.check(found[0].payload if found else None, before)
 
-    def check(self, payload: Mapping[str, Any] | None) -> Watermark:
-        """A watermark as found, if it is one to go by."""
+    def check(self, payload: Mapping[str, Any] | None, before: Watermark | None) -> Watermark:
+        """A watermark as found, if it is one to go by.
+
+        `before` is what had been seen when it was asked for: another thread's later question may be answered first.
+        """
         if not payload:
             raise self._refused("memory has no watermark: it was emptied, or never filled")
         try:
@@ -71,11 +78,14 @@ class WatermarkKeeper:
         ):
             if has != want:
                 raise self._refused(f"memory is of {name} `{has}`, not `{want}`")
-        if self.seen is not None and mark.version < self.seen.version:
+        if before is not None and mark.version < before.version:
             raise self._refused(
-                f"memory stands at version {mark.version} after {self.seen.version}: an older copy was put back"
+                f"memory stands at version {mark.version} after {before.version}: an older copy was put back"
             )
-        self.seen = mark
+        with self._lock:
+            forgotten = before is not None and self.seen is None
+            if not forgotten and (self.seen is None or self.seen.version <= mark.version):
+                self.seen = mark
         return mark
 
     def _counted(self, mark: Watermark) -> Watermark:

@@ -147,8 +147,20 @@ def as_filter(bound: Bound) -> Filter | None:
 
 
 def _filter(must: Iterable[Condition], should: Iterable[Condition], must_not: Iterable[Condition]) -> Bound:
-    """In its plainest form, nothing said twice."""
+    """In its plainest form, nothing said twice.
+
+    No condition may stand in two parts of a filter: Qdrant 1.18.3 skips checking points that an index gave it when
+    every condition equals one that the index was asked for, those under `must_not` too.
+    """
     every, some, none = (tuple(dict.fromkeys(conditions)) for conditions in (must, should, must_not))
+    if set(every) & set(none):
+        return False
+    if set(every) & set(some):
+        some = ()
+    elif some and none:
+        some = tuple(condition for condition in some if condition not in none)
+        if not some:
+            return False
     if not none and len(every) + len(some) == 1:
         return (every or some)[0]
     return Filter(every, some, none) if every or some or none else True
@@ -173,8 +185,8 @@ def _leaf(leaf: Leaf) -> Bounds:
     if isinstance(leaf, Range):  # text has no order but on paths
         return _UNKNOWN
     if field.name == "decision_id":
-        ids = tuple(point_id(value) for value in leaf.values if isinstance(value, str) and is_decision_id(value))
-        return _same(HasId(ids) if ids else False)
+        ids = {point_id(value) for value in leaf.values if isinstance(value, str) and is_decision_id(value)}
+        return _same(HasId(tuple(sorted(ids))) if ids else False)
     return _same(any_of([_texts(field.name, leaf.values), None in leaf.values and IsEmpty(field.name)]))
 
 
@@ -183,7 +195,7 @@ def _same(bound: Bound) -> Bounds:
 
 
 def _texts(key: str, values: Iterable[Value]) -> Bound:
-    texts = tuple(dict.fromkeys(value for value in values if isinstance(value, str)))
+    texts = tuple(sorted({value for value in values if isinstance(value, str)}))
     if len(texts) == 1:
         return Match(key, texts[0])
     return MatchAny(key, texts) if texts else False

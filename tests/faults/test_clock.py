@@ -13,17 +13,19 @@ _JUMPS = "-864000,0,864000,31536000,-3.5"
 
 
 def test_a_jumping_clock_changes_nothing_in_the_records(broker, seed):
-    histories = []
-    for clock in (None, _JUMPS):
-        with deployed(broker.address) as deployment:
-            env = {"LUMYN_TEST_CLOCK": clock} if clock else {}
-            worker = deployment.started("decide", env=env)
-            load = Load(deployment, seed)
-            for _ in range(20):
+    with deployed(broker.address) as one, deployed(broker.address) as other:
+        workers = [one.start("decide"), other.start("decide", env={"LUMYN_TEST_CLOCK": _JUMPS})]
+        for worker in workers:
+            worker.wait_for("worker_started")
+        loads = [Load(deployment, seed) for deployment in (one, other)]
+        for _ in range(20):
+            for load in loads:
                 load.batch(20)
-                time.sleep(0.25)  # so that it decides under each of the clocks
+            time.sleep(0.3)  # so that it decides under each of the clocks
+        histories = []
+        for deployment, worker, load in zip((one, other), workers, loads, strict=True):
             deployment.wait_done()
-            assert worker.alive and worker.stop() == 0
+            assert worker.alive and worker.stop() == 0, worker.tail()
             snapshot = check(broker.address, deployment.prefix, deployment.partitions, load.acknowledged)
             histories.append([normalised(m.value, deployment.prefix) for m in snapshot.of("records")])
             load.close()

@@ -15,14 +15,12 @@ from faults.reading import committed, ends
 from schemas.request import parse_request
 from streams.decide_agent import request_append
 
-_LEFT_MS = 6000
-
 
 @contextmanager
-def _foreign(deployment: Deployment, topic: str, bodies: list[bytes]) -> Iterator[Producer]:
-    """Somebody's transaction in partition 0 of a topic, left open."""
+def _foreign(deployment: Deployment, topic: str, bodies: list[bytes], limit_s: int = 60) -> Iterator[Producer]:
+    """Somebody's transaction in partition 0 of a topic, left open; the broker ends it at its time limit."""
     options = {"bootstrap.servers": deployment.address, "log_level": 0, "transactional.id": f"{deployment.prefix}-x"}
-    producer = Producer({**options, "transaction.timeout.ms": _LEFT_MS})
+    producer = Producer({**options, "transaction.timeout.ms": limit_s * 1000})
     producer.init_transactions(30)
     producer.begin_transaction()
     for body in bodies:
@@ -42,20 +40,22 @@ def test_requests_in_a_transaction_are_decided_when_it_is_committed_and_never_wh
         deployment.started("decide")
         load = Load(deployment, seed)
         bodies = [json.dumps(load.body()).encode() for _ in range(3)]
-        for end in ("abort_transaction", "commit_transaction", None):
+        place = (deployment.name("requests"), 0)
+        for end in ("abort_transaction", "commit_transaction"):
             load.batch(60)
             deployment.wait_done()
             with _foreign(deployment, "requests", bodies) as producer:
-                place = (deployment.name("requests"), 0)
                 stood = committed(broker.address, deployment.name("decide"), [place])[place]
                 load.batch(60)
                 load.wait_for_decided(1)  # the other partition is not held up
                 assert _hidden(deployment, "requests")
                 assert committed(broker.address, deployment.name("decide"), [place])[place] == stood
-                if end is not None:
-                    getattr(producer, end)(30)
-            wait_until(lambda: not _hidden(deployment, "requests"), 60)  # the broker ends what nobody does
+                getattr(producer, end)(30)
             deployment.wait_done()
+        with _foreign(deployment, "requests", bodies, limit_s=3):
+            load.batch(60)
+            wait_until(lambda: not _hidden(deployment, "requests"), 60)
+        deployment.wait_done()
         snapshot = check(broker.address, deployment.prefix, deployment.partitions, load.acknowledged)
         assert sum(m.value in bodies for m in snapshot.of("requests")) == 3
         load.close()

@@ -20,5 +20,8 @@ def test_poison_and_tombstones_are_rejected_once_each(broker, seed):
         snapshot = check(broker.address, deployment.prefix, deployment.partitions, load.acknowledged)
         outcomes = Counter(m.value.split(b'"outcome":"')[1].split(b'"')[0] for m in snapshot.of("receipts"))
         assert outcomes[b"rejected"] > 200 and outcomes[b"decided"] > 50, outcomes
+        for partition, messages in snapshot.topics["requests"].items():  # what a worker reads again, it reads whole
+            again = deployment.log.read("requests", partition, 0, 10**6)
+            assert [(m.offset, m.value) for m in again] == [(m.offset, m.value or b"") for m in messages]
         assert worker.alive and not worker.events("commit_failed", "fenced"), worker.tail()
         load.close()

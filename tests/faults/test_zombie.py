@@ -37,3 +37,19 @@ def test_a_zombie_is_fenced_and_comes_back(broker, seed, point):
         assert (zombie.stop(), owner.stop()) == (0, 0)
         check(broker.address, deployment.prefix, deployment.partitions, load.acknowledged)
         load.close()
+
+
+def test_an_owner_that_a_passing_stranger_fenced_takes_its_partition_back(broker, seed):
+    """What it had read is decided, though nothing else comes that could remind it."""
+    with deployed(broker.address) as deployment:
+        owner = deployment.started("decide")
+        load = Load(deployment, seed)
+        load.batch(40)
+        deployment.wait_done()
+        for partition in range(deployment.partitions):
+            deployment.log.open_writer("decide", "requests", partition, settle=False).close()
+        load.batch(40)
+        deployment.wait_done()
+        assert owner.alive and owner.events("fenced"), owner.tail()
+        check(broker.address, deployment.prefix, deployment.partitions, load.acknowledged)
+        load.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from faults.deployment import Deployment, Worker, wait_until
 
 from lumyn import LumynConfig, wiring
 from schemas.canonical import decode_trusted
+from schemas.errors import LumynError
 from schemas.request import parse_request
 from streams.control import control_append, publish_event
 from streams.log import Append, Message
 from streams.policy import CompiledPolicy, load_policy
+from streams.topics import TOPICS
 
 HERE = Path(__file__).parent
 POLICY = (HERE.parents[1] / "examples" / "refunds" / "policy.yml").read_text()
@@ -91,6 +93,17 @@ class Live(Deployment):
     def wait_decided(self) -> None:
         """Until every request in the log was taken up."""
         self.wait_done(TIMEOUT_S)
+
+
+    def close(self, *, keep: bool = False) -> None:
+        """As before, and without the topics: a broker that lives on gets slower with each thousand."""
+        for worker in self.workers:
+            if worker.alive:
+                worker.resume()
+                worker.kill()
+        with suppress(LumynError):
+            self.log.client.delete_topics([self.name(topic) for topic in TOPICS])
+        super().close(keep=keep)
 
 
 @contextmanager

@@ -114,6 +114,31 @@ class RecordIndexContract:
         assert ids(index.find(query("tenant=b"), tenant=None)) == [records[1]["decision_id"]]
         assert index.by_prefix(records[1]["decision_id"], "a") == []
 
+    @pytest.mark.parametrize("text", [
+        "NOT tenant=a", "tenant=a AND NOT tenant=a", "verdict=DENY AND verdict != DENY", "tenant=a OR verdict=DENY",
+        "verdict=DENY AND (verdict=DENY OR subject_id=u1)", "(verdict=DENY OR subject_id=u1) AND verdict != DENY",
+        "subject_id IN (u1, u2) AND subject_id NOT IN (u2, u1)", "subject_id IN (u1, u2) AND subject_id IN (u2, u3)",
+        "label=none AND label != none", "amount=3 AND amount != 3", "request_id=null AND NOT request_id=null",
+        "tenant=a AND (tenant=a OR subject_id=u1)", "NOT (verdict=DENY AND NOT verdict=DENY)",
+        "verdict=DENY OR verdict != DENY", "reason=A AND reason != A", "(reason=A OR reason=B) AND reason != A",
+        "decision_id IN (01JFFPYFNG0000000000000001, 01JFFPYFNG0000000000000002) AND NOT decision_id IN "
+        "(01JFFPYFNG0000000000000002, 01JFFPYFNG0000000000000001)",
+        "created_at > '2024-12-19' AND NOT created_at > '2024-12-19'", "provenance.m=x AND NOT provenance.m=x",
+    ])  # fmt: skip
+    def test_what_is_both_asked_for_and_excluded_is_not_found(self, index: RecordIndex, text: str) -> None:
+        history = History([
+            record(n, tenant="aab"[n % 3], verdict=["DENY", "ALLOW"][n % 2], subject=f"u{n % 4}", amount=n % 5,
+                   reasons=["A", "B"][n % 2 : 1 + n % 3], provenance={"m": "xy"[n % 2]},
+                   request_id=None if n % 2 else f"r{n}")
+            for n in range(24)
+        ])  # fmt: skip
+        index.apply(placed(history.records))
+        for tenant in ("a", "b", None):
+            expected = history.matching(query(text), tenant)
+            assert ids(index.find(query(text), tenant=tenant, newest_first=False)) == expected
+            assert ids(index.find(query(text), tenant=tenant, limit=30)) == expected[::-1]
+            assert index.count(query(text), tenant=tenant) == len(expected)
+
     def test_another_tenants_label_changes_nothing(self, index: RecordIndex) -> None:
         one = record(tenant="a")
         index.apply([(0, 0, one)], [label(1, {**one, "tenant": "b"}, "failure")])

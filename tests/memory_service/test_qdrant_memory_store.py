@@ -624,6 +624,47 @@ def test_threads_may_apply_and_search_at_once(store, reopen, vectoriser):
     assert not faults, faults[0]
 
 
+class Overtaken:
+    """An engine whose answers come back after something else happened."""
+
+    def __init__(self, engine) -> None:
+        self._engine, self.meanwhile = engine, None
+
+    def __getattr__(self, name):
+        real = getattr(self._engine, name)
+        if name not in ("retrieve", "query_batch"):
+            return real
+
+        def answer(*arguments, **options):
+            found, meanwhile = real(*arguments, **options), self.meanwhile
+            self.meanwhile = None
+            if meanwhile is not None:
+                meanwhile()
+            return found
+
+        return answer
+
+
+@pytest.mark.parametrize("ask", ["version", "search"])
+def test_an_answer_overtaken_by_a_newer_one_is_no_older_copy(store, reopen, vectoriser, ask):
+    """Two threads of one worker: the one that asked first hears last."""
+    events, worker = Life(2).events(20), reopen(create=False, wrap=Overtaken)
+    store.apply(events[:10])
+    assert worker.version() == 10
+
+    def another_thread() -> None:
+        store.apply(events)
+        assert worker.version() == 20
+
+    worker._engine.meanwhile = another_thread
+    if ask == "version":
+        assert worker.version() == 10
+    else:
+        asks(worker, vectoriser, version=10)()
+    assert worker._engine.meanwhile is None
+    assert worker._mark.seen.version == 20, "and what was seen does not go back"
+
+
 def test_the_collections_bear_the_prefix_and_nothing_else_is_touched(place, reopen):
     other = reopen(prefix=f"{place.prefix}-points")
     other.apply(Life(2).events(3))
