@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: demo test lint types imports pytest bench bench-containment soak setup clean
+.PHONY: bench-live demo test lint types imports pytest bench bench-containment soak setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.installed
@@ -41,6 +41,10 @@ bench-containment: setup
 # make soak MINUTES=60 [SEED=n]: faults at random under load, on a broker of its own.
 soak: setup
 	@PYTHONPATH=.:tests $(RUN) -m faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+# make bench-live: the decide worker on a real broker (benchmarks/live.py says what each task needs).
+bench-live: setup
+	@$(RUN) benchmarks/live.py passthrough latency $(if $(LUMYN_TEST_QDRANT),memory)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import zipfile
 from collections.abc import Mapping
@@ -187,6 +188,8 @@ def _members(path: Path) -> dict[str, bytes]:
     except IsADirectoryError:
         raise NotFound("this is a folder, not a pack", where=where) from None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a directory that points to before the file's beginning
+            raise BadPack("not a whole ZIP file: an offset in it is no place in the file", where=where) from None
         raise StorageUnavailable(f"can't be read: {error.strerror or error}", where=where) from None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
         raise BadPack(f"not a whole ZIP file: {str(error)[:120].lower()}", where=where) from None

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("log_contract", "store_contract", "embedded", "memory_model")
+pytest.register_assert_rewrite(
+    "log_contract", "store_contract", "embedded", "memory_model", "faults.deployment", "faults.invariants",
+    "faults.reading", "live_deployment",
+)
 
 settings.register_profile(
     "default", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -61,7 +61,8 @@ class KafkaLog:
             found = self.client.topics()
             if name not in found:
                 raise self._missing(topic)
-            self._partitions[topic] = found[name]
+            ours = {one: full_name(self.prefix, one) for one in TOPICS}  # the answer costs the same for one as for all
+            self._partitions |= {one: found[whole] for one, whole in ours.items() if whole in found}
         return self._partitions[topic]
 
     def _missing(self, topic: str) -> StorageUnavailable:

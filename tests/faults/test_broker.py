@@ -11,7 +11,7 @@ from faults.pauses import longest_pause
 
 
 def test_the_broker_restarts_under_load_and_workers_stop_without_it(broker, seed):
-    with deployed(broker.address, runtime={"kafka_timeout_s": 5.0}) as deployment:
+    with deployed(broker.address, runtime={"kafka_timeout_s": 15.0}) as deployment:
         load = Load(deployment, seed)
         workers = [deployment.start("decide", f"decide-{number}") for number in range(2)]
         for worker in workers:

@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 from inside import Inside
+from live_deployment import POLICY, Live, environment, living
 
 from lumyn import LumynConfig, wiring
-
-pytest.register_assert_rewrite("live_deployment")
-
-from live_deployment import POLICY, Live, environment, living  # noqa: E402
 
 
 @pytest.fixture(scope="session")
