@@ -505,7 +505,10 @@ class KafkaProducer:
                 return call(_SLICE_S)
             except KafkaException as error:
                 problem = error.args[0]
-                resumable = problem.code() == KafkaError._TIMED_OUT and problem.retriable()
+                passing = problem.code() in _PASSING  # a broker that has just started still loads its transactions
+                resumable = passing or (problem.code() == KafkaError._TIMED_OUT and problem.retriable())
+                if passing:
+                    time.sleep(0.1)
                 if not resumable or self._client.hastened or time.monotonic() > deadline:
                     raise
 

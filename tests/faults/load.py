@@ -37,6 +37,7 @@ class Load:
         self._sent: list[dict[str, Any]] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._broken: BaseException | None = None
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
         """A request as an agent would make it."""
@@ -157,10 +158,14 @@ class Load:
     def run(self, seconds: float, per_second: int = 300) -> None:
         """Send for a while, at about a rate."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not self._stop.is_set():
-            begun = time.monotonic()
-            self.batch(max(1, per_second // 10))
-            self._stop.wait(max(0.0, 0.1 - (time.monotonic() - begun)))
+        try:
+            while time.monotonic() < end and not self._stop.is_set():
+                begun = time.monotonic()
+                self.batch(max(1, per_second // 10))
+                self._stop.wait(max(0.0, 0.1 - (time.monotonic() - begun)))
+        except BaseException as error:
+            self._broken = error
+            raise
 
     def __enter__(self) -> Load:
         """Send in the background until the block ends."""
@@ -172,7 +177,9 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         assert self._thread is not None
-        self._thread.join(30)
+        self._thread.join(60)
+        assert not self._thread.is_alive(), "the load does not end"
+        assert self._broken is None, f"the load broke off: {self._broken!r}"
 
     def wait_for_decided(self, count: int, timeout_s: float = 60.0) -> None:
         """Until so many more have been decided."""
@@ -181,8 +188,12 @@ class Load:
         def receipts() -> int:
             return sum(ends(self._deployment.address, places, read_committed=True).values())
 
+        def told() -> str:
+            sent = f"{len(self.acknowledged)} sent, {self.failed} failed, {self._broken!r}"
+            return f"{sent}, waiting: {self._deployment.waiting()}\n{self._deployment.tails()}"
+
         wanted = receipts() + count
-        wait_until(lambda: receipts() >= wanted, timeout_s, self._deployment.tails, every_s=0.2)
+        wait_until(lambda: receipts() >= wanted, timeout_s, told, every_s=0.2)
 
     def close(self) -> None:
         self._log.close()

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -303,6 +304,10 @@ def test_a_topic_with_other_settings_is_found_and_mended(inside: Inside, over_ka
     create_topics(client, over_kafka, 2)
     client.alter_topic(f"{over_kafka}.requests", {"message.timestamp.type": "CreateTime", "retention.ms": "60000"})
     client.alter_topic(f"{over_kafka}.records", {"cleanup.policy": "delete", "max.message.bytes": "1000000"})
+    deadline = time.monotonic() + 30  # the broker hears of settings a moment after the controller has taken them
+    while client.topic_configs([f"{over_kafka}.requests"])[f"{over_kafka}.requests"]["retention.ms"] != "60000":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     client.close()
     found = look(inside, code=1)["topics", "fail"]
     said = " ".join(finding["what"] for finding in found)
