@@ -31,6 +31,7 @@ Place = tuple[str, int]
 
 MAX_MESSAGE_BYTES = 9 * 1024 * 1024
 _SLICE_S = 1.0
+_LATE_S = 3.0
 _FENCING = frozenset(
     {
         KafkaError._FENCED,
@@ -49,6 +50,7 @@ _PASSING = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.CONCURRENT_TRANSACTIONS,
     }
 )
 _FORBIDDEN = frozenset(
@@ -483,12 +485,16 @@ class Reader:
         self._consumer.close()
 
 
+_TOO_LATE = KafkaException(KafkaError(KafkaError._TIMED_OUT, "the client did not come back from its call"))
+
+
 class KafkaProducer:
     """A producer whose failures are ours. Transactional calls raise `Fenced` once another one has taken over."""
 
     def __init__(self, client: KafkaClient, producer: Producer) -> None:
         self._client = client
         self._producer: Any = producer  # the only reference: one that lived on could still fence its successor
+        self._stuck = False
 
     def open(self) -> None:
         """Become the one producer of the transactional id: fences older ones, ends what they left open."""
@@ -502,7 +508,7 @@ class KafkaProducer:
         deadline = time.monotonic() + self._client.settings.timeout_s
         while True:
             try:
-                return call(_SLICE_S)
+                return self._call(call)
             except KafkaException as error:
                 problem = error.args[0]
                 passing = problem.code() in _PASSING  # a broker that has just started still loads its transactions
@@ -511,6 +517,35 @@ class KafkaProducer:
                     time.sleep(0.1)
                 if not resumable or self._client.hastened or time.monotonic() > deadline:
                     raise
+
+    def _call(self, call: Callable[[float], None]) -> None:
+        """One transactional call in a thread of its own, left behind when it does not come back.
+
+        The client's own limit is not kept where the group's coordinator went away (librdkafka #5456, #5511): the call
+        then waits for ever. Such a producer is given up; its successor fences it, and finds the exact position.
+        """
+        if self._stuck:
+            raise _TOO_LATE
+        problems: list[BaseException] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                call(_SLICE_S)
+            except BaseException as error:
+                problems.append(error)
+            finally:
+                done.set()
+
+        begun = time.monotonic()
+        threading.Thread(target=run, name="transaction", daemon=True).start()
+        while not done.wait(0.1):
+            late = time.monotonic() - begun - _SLICE_S
+            if late > (_LATE_S / 6 if self._client.hastened else _LATE_S):
+                self._stuck = True
+                raise _TOO_LATE
+        for problem in problems:
+            raise problem
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -597,7 +632,7 @@ class KafkaProducer:
     def close(self) -> None:
         """Drop what is queued and let go of the connection. Never raises; nothing else may be called after it."""
         producer, self._producer = self._producer, None
-        if producer is not None:
+        if producer is not None and not self._stuck:
             with suppress(KafkaException):  # one that was fenced says so once more
                 producer.purge()
                 producer.poll(0)

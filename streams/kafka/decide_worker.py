@@ -105,6 +105,8 @@ class DecideWorker:
         self._receipts_id = facts.topic_id if facts else ""
         self._follower.start()
         self._publish_fallback()
+        for name in (signal.SIGTERM, signal.SIGINT):  # for good: a second one must not cut the ending short
+            signal.signal(name, lambda *_: self.stop())
         hook, threading.excepthook = threading.excepthook, self._thread_failed
         try:
             asyncio.run(self._main())
@@ -141,8 +143,6 @@ class DecideWorker:
 
     async def _main(self) -> None:
         self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(name, self.stop)
         app = self._app()
         watcher = asyncio.create_task(self._watch(app))
         reporter = asyncio.create_task(self._report())

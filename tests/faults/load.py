@@ -181,19 +181,20 @@ class Load:
         assert not self._thread.is_alive(), "the load does not end"
         assert self._broken is None, f"the load broke off: {self._broken!r}"
 
-    def wait_for_decided(self, count: int, timeout_s: float = 60.0) -> None:
-        """Until so many more have been decided."""
+    def decided(self) -> int:
+        """How many receipts there are, and markers."""
         places = [(self._deployment.name(RECEIPTS), p) for p in range(self._deployment.partitions)]
+        return sum(ends(self._deployment.address, places, read_committed=True).values())
 
-        def receipts() -> int:
-            return sum(ends(self._deployment.address, places, read_committed=True).values())
+    def wait_for_decided(self, count: int, timeout_s: float = 60.0, since: int | None = None) -> None:
+        """Until so many more have been decided, than now or than there were."""
 
         def told() -> str:
             sent = f"{len(self.acknowledged)} sent, {self.failed} failed, {self._broken!r}"
             return f"{sent}, waiting: {self._deployment.waiting()}\n{self._deployment.tails()}"
 
-        wanted = receipts() + count
-        wait_until(lambda: receipts() >= wanted, timeout_s, told, every_s=0.2)
+        wanted = (self.decided() if since is None else since) + count
+        wait_until(lambda: self.decided() >= wanted, timeout_s, told, every_s=0.2)
 
     def close(self) -> None:
         self._log.close()
