@@ -18,7 +18,7 @@ from schemas.ids import decision_time_ms, is_decision_id
 from schemas.label import LabelEvent
 from streams.find_records import is_current
 from streams.index_sync import CaughtUp, Seen, catch_up
-from streams.log import Message
+from streams.log import Append, Message
 from streams.memory_sync import SyncedMemory
 from streams.memory_sync import catch_up as catch_up_memory
 from streams.observe import Observer
@@ -136,6 +136,9 @@ class KafkaHome:
             out += [decode_trusted(m.value) for m in messages if m.key == decision_id.encode()]
             offset = messages[-1].offset + 1
         return out
+
+    def stop_actions(self, switch: Append) -> Message:
+        return self.log.append_at_once(switch)
 
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""

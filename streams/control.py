@@ -138,6 +138,8 @@ def _applied(state: ControlState, event: ControlEvent, message: Message) -> Cont
                 state, active={**state.active, name: hash_}, history={**state.history, name: past}, latest_active=name
             )
         case "kill_switch_on":
+            if any(switch.switch_id == event["switch_id"] for switch in state.switches):
+                return state  # sent twice: the first holds
             switch = KillSwitch(
                 event["switch_id"],
                 {k: str(v) for k, v in event.get("scope", {}).items()},

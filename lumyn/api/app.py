@@ -110,11 +110,13 @@ def _look(app: FastAPI, config: LumynConfig) -> None:
 
     @app.get("/v1/decisions/{decision_id}/verify", summary="Check the whole record")
     def verify(decision_id: str) -> Response:
+        from lumyn.checkpointing import home_chain
         from streams.verify import verify_record
 
         home = existing_home(config)
         raw, record = find_record(home, decision_id)
-        checks = verify_record(home.log, home.agent.control(), raw, record)
+        chain = home_chain(home, check_leaves=False)
+        checks = verify_record(home.log, home.agent.control(), raw, record, chain=chain)
         return _json(
             {
                 "decision_id": record["decision_id"],

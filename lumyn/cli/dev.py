@@ -12,6 +12,8 @@ from lumyn.cli.output import say
 if TYPE_CHECKING:
     from lumyn.wiring import Home
 
+_CHECKPOINT_S = 10.0
+
 
 def dev(
     policy: Path | None = typer.Option(None, "--policy", help="The policy file; read again when the server restarts."),
@@ -55,16 +57,22 @@ def dev(
 
 
 def _drain(home: Home, stop: object) -> None:
-    """Decide what `submit` and `--no-wait` appended, a few times a second."""
+    """Decide what `submit` and `--no-wait` appended, a few times a second; sign a checkpoint over what is new."""
     import threading
+    import time
 
+    from lumyn.checkpointing import home_checkpointer
     from schemas.errors import LumynError
 
     assert isinstance(stop, threading.Event)
+    due = time.monotonic() + _CHECKPOINT_S
     while not stop.wait(0.2):
         try:
             while home.agent.drain():
                 pass
+            if time.monotonic() >= due:
+                due = time.monotonic() + _CHECKPOINT_S
+                home_checkpointer(home).run()
         except LumynError as error:
             say(f"lumyn: {error}")
             stop.wait(2)

@@ -39,18 +39,16 @@ def switch_on(
     if not all(scope.values()):
         raise UsageError("a scope must not be empty text", help="leave the option out to stop everything")
     switch_id = uuid.uuid4().hex[:12]
-    home.log.append(
-        [
-            control_append(
-                {
-                    "type": "kill_switch_on",
-                    "actor": home.settings.actor,
-                    "why": why,
-                    "switch_id": switch_id,
-                    "scope": scope,
-                }
-            )
-        ]
+    home.stop_actions(
+        control_append(
+            {
+                "type": "kill_switch_on",
+                "actor": home.settings.actor,
+                "why": why,
+                "switch_id": switch_id,
+                "scope": scope,
+            }
+        )
     )
     if json_:
         out_json({"switch_id": switch_id, "scope": scope})

@@ -369,10 +369,15 @@ class KafkaClient:
         options = self._consumer_options("lumyn-reader") | {"fetch.wait.max.ms": wait_ms}
         return Reader(self, _made(lambda: Consumer(options)))
 
-    def producer(self, transactional_id: str | None = None, *, linger_ms: float = 0) -> KafkaProducer:
-        """An idempotent producer; with an id, a transactional one that is not yet opened."""
+    def producer(
+        self, transactional_id: str | None = None, *, linger_ms: float = 0, idempotent: bool = True
+    ) -> KafkaProducer:
+        """An idempotent producer; with an id, a transactional one that is not yet opened.
+
+        One that is not idempotent sends its first message half a second sooner, and may send a message twice.
+        """
         options: dict[str, Any] = {
-            "enable.idempotence": True,
+            "enable.idempotence": idempotent,
             "acks": "all",
             "compression.type": "lz4",
             "linger.ms": linger_ms,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from schemas.errors import LumynError
+from schemas.errors import LumynError, StorageUnavailable
 from streams.control import ControlState, apply_control
 from streams.kafka.log import KafkaLog
 from streams.log import Message
@@ -28,6 +28,7 @@ class ControlFollower:
         self._reader = log.client.reader()
         self._state = ControlState()
         self._confirmed = float("-inf")
+        self._topic_id: str | None = None
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -79,10 +80,30 @@ class ControlFollower:
         """What was the end when asked has been read: so far back, nothing is unknown."""
         asked = time.monotonic()
         end = self._log.client.ends([self._place])[self._place]
-        if self._reader.positions[self._place] >= end:
+        if self._is_another_topic() or self._reader.positions[self._place] > end:
+            self._start_over()
+        elif self._reader.positions[self._place] >= end:
             with self._changed:
                 self._confirmed = asked
                 self._changed.notify_all()
+
+    def _is_another_topic(self) -> bool:
+        """Whether the topic was deleted and made anew."""
+        name = self._place[0]
+        facts = self._log.client.describe([name])[name]
+        if facts is None:
+            raise StorageUnavailable("the control topic is gone", where=name, help="`lumyn topics create`")
+        known, self._topic_id = self._topic_id, facts.topic_id
+        return known not in (None, facts.topic_id)
+
+    def _start_over(self) -> None:
+        """Read all of the new topic; nothing is current until its end was seen."""
+        self._observer.event("control_topic_replaced", topic=self._place[0])
+        with self._changed:
+            self._state, self._confirmed = ControlState(), float("-inf")
+        self._reader.close()
+        self._reader = self._log.client.reader()
+        self._reader.assign({self._place: 0})
 
     def stop(self) -> None:
         """End the thread and let go of the connection."""

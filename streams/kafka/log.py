@@ -107,6 +107,16 @@ class KafkaLog:
             producer.close()
             raise
 
+    def append_at_once(self, item: Append) -> Message:
+        """Append one message as soon as can be, possibly twice: for what means the same when it stands there twice."""
+        place = self._resolve(item)
+        producer = self.client.producer(idempotent=False)
+        try:
+            (message,) = send_all(producer, [place], [item])
+            return message
+        finally:
+            producer.close()
+
     def _append_all(self, places: Sequence[tuple[str, int]], appends: Sequence[Append]) -> list[Message]:
         if self._transactional is None:
             producer = self.client.producer(f"{self.prefix}-append-{uuid.uuid4().hex}")

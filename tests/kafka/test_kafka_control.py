@@ -30,6 +30,7 @@ from servers.kafka import java_broker
 from lumyn import sdk, wiring
 from schemas.ids import time_ms_of
 from streams.control import control_append
+from streams.kafka.topics import create_topics
 from streams.log import Append
 
 PARTITIONS = 4
@@ -243,3 +244,19 @@ def test_a_worker_that_is_cut_off_from_control_abstains_until_it_is_back(guarded
         )
         until(lambda: sdk.decide(refund(100), config)["reason_codes"] == ["KILL_SWITCH"])
         assert worker.alive
+
+
+def test_a_control_topic_that_was_made_anew_is_read_from_its_beginning(kafka: str, tenant: str) -> None:
+    """What the old one said is over, and what the new one says counts: it must not be taken for what is known."""
+    with living(kafka, partitions=1, runtime={"control_max_staleness_s": 3.0}) as deployment:
+        deployment.use_policy(POLICY)
+        worker = deployment.started("decide")
+        config = deployment.config(tenant)
+        until(lambda: sdk.decide(refund(100), config)["verdict"] == "ALLOW")
+        name = deployment.name("control")
+        deployment.log.client.delete_topics([name])
+        until(lambda: name not in deployment.log.client.topics())
+        create_topics(deployment.log.client, deployment.prefix, 1)
+        deployment.log.append([control_append({"type": "kill_switch_on", "actor": "x", "why": "", "switch_id": "k", "scope": {}})])
+        until(lambda: sdk.decide(refund(100), config)["reason_codes"] == ["KILL_SWITCH"])
+        assert worker.events("control_topic_replaced") and worker.alive

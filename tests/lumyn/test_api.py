@@ -183,7 +183,7 @@ def test_explain_and_verify(api: TestClient) -> None:
     assert "amount_usd (900) is above 250 by 650" in explained["explanation"]
     verified = api.get(f"/v1/decisions/{name}/verify").json()
     assert (verified["verified"], verified["ir_hash"]) == (True, record["ir_hash"])
-    assert {check["name"] for check in verified["checks"]} >= {"record_digest", "receipt", "reproduction"}
+    assert {check["name"] for check in verified["checks"]} >= {"record_digest", "receipt", "reproduction", "checkpoint"}
 
 
 def test_a_tampered_record_is_not_served_and_verify_says_what_failed(api: TestClient, inside: Inside) -> None:

@@ -649,6 +649,17 @@ def test_a_kill_switch_covers_its_scope_and_nothing_else(home, scope, denied):
     assert {r["verdict"] for r in all_four()[1]} == {"ALLOW"}
 
 
+def test_a_kill_switch_that_was_sent_twice_is_one_switch(home):
+    for why in ("double refunds", "sent again"):
+        home.log.append(
+            [control_append({"type": "kill_switch_on", "actor": "ops", "switch_id": "k", "why": why, "scope": {}})]
+        )
+    (record,) = home.decide(request())
+    assert [switch["why"] for switch in record["control"]["switches"]] == ["double refunds"]
+    home.log.append([control_append({"type": "kill_switch_off", "actor": "ops", "switch_id": "k"})])
+    assert home.decide(request())[0]["verdict"] == "ALLOW"
+
+
 # memory
 
 
