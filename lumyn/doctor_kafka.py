@@ -12,7 +12,7 @@ from importlib import metadata
 from lumyn.config import Settings
 from lumyn.doctor import Finding, failed, guarded
 from lumyn.doctor_home import control_findings, derived_files, index_findings
-from lumyn.kafka_home import kafka_log
+from lumyn.kafka_log import kafka_log
 from lumyn.stores import collections, open_engine, open_memory, uses_server
 from memory_service.qdrant.engine import NoCollection, QdrantEngine
 from schemas.errors import Fenced, LumynError, MemoryUnavailable

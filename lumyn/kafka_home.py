@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lumyn.config import Settings
+from lumyn.kafka_log import kafka_log
 from lumyn.stores import open_index, open_memory, remove_memory, uses_server
 from lumyn.wiring import KEY_FILE, HomeMemory, load_policy_file
 from memory_service.record_index import RecordIndex
@@ -18,19 +19,13 @@ from schemas.ids import decision_time_ms, is_decision_id
 from schemas.label import LabelEvent
 from streams.find_records import is_current
 from streams.index_sync import CaughtUp, Seen, catch_up
-from streams.log import Append, Message
+from streams.kafka.gateway import KafkaGateway, KafkaLabels, find_record
+from streams.log import Message
 from streams.memory_sync import SyncedMemory
 from streams.memory_sync import catch_up as catch_up_memory
 from streams.observe import Observer
 from streams.served_memory import ServedMemory
 from streams.topics import LABELS
-
-try:
-    from streams.kafka.client import KafkaSettings
-    from streams.kafka.gateway import KafkaGateway, KafkaLabels, find_record
-    from streams.kafka.log import KafkaLog
-except ImportError as error:  # pragma: no cover - the packaging tests install without the extra
-    raise BadConfig(f"LUMYN_KAFKA needs {error.name}", help="pip install 'lumyn-streams[kafka]'") from None
 
 if TYPE_CHECKING:
     from memory_service.recaller import Recaller
@@ -38,15 +33,6 @@ if TYPE_CHECKING:
     from streams.signing import SigningKey
 
 _INDEX_WAIT_S = 3.0
-
-
-def kafka_log(settings: Settings) -> KafkaLog:
-    """The log of the configured brokers; nothing is asked of them yet."""
-    assert settings.kafka is not None
-    timeout = settings.runtime_setting("kafka_timeout_s", 15.0)
-    return KafkaLog(
-        KafkaSettings(settings.kafka, dict(settings.kafka_options), timeout_s=timeout), prefix=settings.prefix
-    )
 
 
 class KafkaHome:
@@ -136,9 +122,6 @@ class KafkaHome:
             out += [decode_trusted(m.value) for m in messages if m.key == decision_id.encode()]
             offset = messages[-1].offset + 1
         return out
-
-    def stop_actions(self, switch: Append) -> Message:
-        return self.log.append_at_once(switch)
 
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""

@@ -20,7 +20,7 @@ from streams.decide_agent import DecideAgent
 from streams.deciding import Answer
 from streams.label_agent import LabelAgent, events_of
 from streams.local_log import LocalLog
-from streams.log import Append, Log, Message
+from streams.log import Log, Message
 from streams.memory_sync import Memory, SyncedMemory, catch_up
 from streams.policy import CompiledPolicy, load_policy
 from streams.topics import RECORDS
@@ -134,10 +134,6 @@ class Home(Protocol):
         """All label events of a decision, in version order."""
         ...
 
-    def stop_actions(self, switch: Append) -> Message:
-        """Append a kill switch, as soon as can be."""
-        ...
-
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""
         ...
@@ -212,10 +208,6 @@ class EmbeddedHome:
 
     def events(self, decision_id: str) -> list[LabelEvent]:
         return events_of(self.log, decision_id)
-
-    def stop_actions(self, switch: Append) -> Message:
-        (message,) = self.log.append([switch])
-        return message
 
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""

@@ -37,7 +37,7 @@ def worker_settings(config: LumynConfig | None = None) -> Settings:
 
 
 def _log(settings: Settings) -> KafkaLog:
-    from lumyn.kafka_home import kafka_log
+    from lumyn.kafka_log import kafka_log
 
     return kafka_log(settings)
 

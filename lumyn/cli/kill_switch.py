@@ -29,27 +29,18 @@ def switch_on(
     """
     import uuid
 
-    from lumyn.wiring import operator_home
+    from lumyn.config import resolve
+    from lumyn.stopping import append_switch
     from schemas.errors import UsageError
-    from streams.control import control_append
 
-    home = operator_home()
+    settings = resolve(None)
     given = {"action_type": action_type, "tenant": tenant, "policy": policy}
     scope = {name: value for name, value in given.items() if value is not None}
     if not all(scope.values()):
         raise UsageError("a scope must not be empty text", help="leave the option out to stop everything")
     switch_id = uuid.uuid4().hex[:12]
-    home.stop_actions(
-        control_append(
-            {
-                "type": "kill_switch_on",
-                "actor": home.settings.actor,
-                "why": why,
-                "switch_id": switch_id,
-                "scope": scope,
-            }
-        )
-    )
+    event = {"type": "kill_switch_on", "actor": settings.actor, "why": why, "switch_id": switch_id, "scope": scope}
+    append_switch(settings, event)
     if json_:
         out_json({"switch_id": switch_id, "scope": scope})
     else:

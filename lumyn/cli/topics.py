@@ -21,7 +21,7 @@ def create(
     \b
     Example: LUMYN_KAFKA=localhost:9092 lumyn topics create --partitions 8 --replication 3
     """
-    from lumyn.kafka_home import kafka_log
+    from lumyn.kafka_log import kafka_log
     from lumyn.workers import worker_settings
     from streams.kafka.topics import create_topics, fix_topics
 

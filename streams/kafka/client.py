@@ -386,6 +386,8 @@ class KafkaClient:
             "partitioner": "murmur2_random",
             "queue.buffering.max.kbytes": 131072,
         }
+        if not idempotent:
+            options["topic.metadata.propagation.max.ms"] = 500  # else a missing topic is waited for
         if transactional_id is not None:
             options["transactional.id"] = transactional_id
             options["transaction.timeout.ms"] = int(max(10.0, self.settings.timeout_s) * 1000)

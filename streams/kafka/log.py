@@ -75,11 +75,7 @@ class KafkaLog:
     def _resolve(self, item: Append) -> tuple[str, int]:
         """Where a message goes, checked before anything is sent."""
         count = self.partitions(item.topic)
-        if not isinstance(item.value, bytes):
-            raise TypeError(f"a message's value must be bytes, not {type(item.value).__name__}")
-        if len(item.value) > TOPICS[item.topic].max_bytes - 4096:
-            raise BadConfig(f"a message of {len(item.value)} bytes is too large for `{item.topic}`")
-        check_key(item.topic, item.key)
+        _check(item)
         partition = item.partition
         if partition is None:
             partition = 0 if count == 1 else partition_for(item.key or item.value, count)
@@ -108,11 +104,17 @@ class KafkaLog:
             raise
 
     def append_at_once(self, item: Append) -> Message:
-        """Append one message as soon as can be, possibly twice: for what means the same when it stands there twice."""
-        place = self._resolve(item)
+        """Append one message to a topic of one partition as soon as can be, without asking anything before.
+
+        It may then stand there twice, and must mean the same if it does.
+        """
+        name = self.name(item.topic)
+        if TOPICS[item.topic].partitions != 1:
+            raise BadConfig(f"`{item.topic}` has more than one partition")
+        _check(item)
         producer = self.client.producer(idempotent=False)
         try:
-            (message,) = send_all(producer, [place], [item])
+            (message,) = send_all(producer, [(name, 0)], [item])
             return message
         finally:
             producer.close()
@@ -309,6 +311,14 @@ class KafkaWriter:
 
     def close(self) -> None:
         self._producer.close()
+
+
+def _check(item: Append) -> None:
+    if not isinstance(item.value, bytes):
+        raise TypeError(f"a message's value must be bytes, not {type(item.value).__name__}")
+    if len(item.value) > TOPICS[item.topic].max_bytes - 4096:
+        raise BadConfig(f"a message of {len(item.value)} bytes is too large for `{item.topic}`")
+    check_key(item.topic, item.key)
 
 
 def send_all(producer: KafkaProducer, places: Sequence[tuple[str, int]], appends: Sequence[Append]) -> list[Message]:
