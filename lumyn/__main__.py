@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 different, 2 usage or bad input, 3 integrity, 4 unreachable."""
     debug = os.environ.get("LUMYN_DEBUG") == "1"
     code = 0
+    if sys.argv[1:3] == ["kill-switch", "on"]:
+        _go_first()
     try:
         from lumyn.cli.app import run
 
@@ -28,6 +31,12 @@ def main() -> None:
         code = _report(error)
     _give_up_output()
     sys.exit(code)
+
+
+def _go_first() -> None:
+    """Stopping actions goes before what else the machine does, where the system lets us say so."""
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
 
 
 def _give_up_output() -> None:
