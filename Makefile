@@ -29,8 +29,12 @@ types: setup
 imports: setup
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
+# What starts brokers and kills processes goes alone, after the rest.
+SERVERS := tests/kafka tests/deploy tests/faults
+
 pytest: setup
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n auto --dist loadfile $(SERVERS:%=--ignore=%)
+	@$(RUN) -m pytest $(SERVERS)
 
 bench: setup
 	@$(RUN) benchmarks/run.py

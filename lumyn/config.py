@@ -26,8 +26,9 @@ _ENVIRONMENT = {
     "actor": "LUMYN_ACTOR",
 }
 _IN_FILE = {"policy_path": "policy"}
-_TABLES = ("kafka", "qdrant", "runtime")
-_OPTION_PREFIXES = ("LUMYN_KAFKA_", "LUMYN_QDRANT_")
+_TABLES = ("kafka", "qdrant", "memory", "runtime")
+_RECALLS = ("server", "local")
+_OPTION_PREFIXES = ("LUMYN_KAFKA_", "LUMYN_QDRANT_", "LUMYN_MEMORY_")
 Options = tuple[tuple[str, str | int | float | bool], ...]
 """Settings of a client library, sorted; they may hold secrets."""
 # What `os.environ` keeps behind its encoding: looked at before every decision, only to see whether it has changed.
@@ -79,6 +80,8 @@ class Settings:
     kafka_options: Options = field(default=(), repr=False)
     qdrant_options: Options = field(default=(), repr=False)
     runtime: Options = ()
+    recall: str = "server"
+    """Where decide workers ask their memory: the Qdrant server, or an exact index of their own."""
     timeout_s: float = 30.0
 
     def runtime_setting(self, name: str, default: float) -> float:
@@ -144,6 +147,7 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
         kafka_options=_options(file, "kafka", "."),
         qdrant_options=_options(file, "qdrant", "_"),
         runtime=_options(file, "runtime", "."),
+        recall=_recall(file),
         timeout_s=config.timeout_s,
     )
 
@@ -166,6 +170,18 @@ def _options(file: Mapping[str, Any], table: str, joint: str) -> Options:
     return tuple(sorted(options.items()))
 
 
+def _recall(file: Mapping[str, Any]) -> str:
+    if not isinstance(file.get("memory", {}), dict):
+        raise BadConfig("`memory` must be a table", where=CONFIG_FILE, help='[memory] recall = "local"')
+    given = dict(_options(file, "memory", "."))
+    recall = given.pop("recall", "server")
+    if given:
+        raise BadConfig(f"[memory] unknown option `{min(given)}`", where=CONFIG_FILE, help="known: recall")
+    if recall not in _RECALLS:
+        raise BadConfig(f"[memory] `recall` is `{recall}`", help="it is `server` or `local`")
+    return str(recall)
+
+
 def _flat(table: Mapping[str, Any], joint: str) -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
         if isinstance(value, dict):
@@ -184,7 +200,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadConfig(f"can't be read: {error}", where=str(path)) from None
-    known = {_IN_FILE.get(name, name) for name in _ENVIRONMENT} | {"runtime"}
+    known = {_IN_FILE.get(name, name) for name in _ENVIRONMENT} | {"memory", "runtime"}
     unknown = sorted(set(value) - known)
     if unknown:
         raise BadConfig(f"unknown setting `{unknown[0]}`", where=str(path), help=f"known: {', '.join(sorted(known))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lumyn.config import LumynConfig, Settings, resolve
@@ -16,6 +17,7 @@ from streams.observe import Observer
 from streams.served_memory import GuardedMemory, ServedMemory
 
 if TYPE_CHECKING:
+    from memory_service.record_index import RecordIndex
     from memory_service.store import MemoryStore
     from streams.index_worker import IndexWorker
     from streams.kafka.decide_worker import DecideWorker
@@ -43,21 +45,21 @@ def _log(settings: Settings) -> KafkaLog:
 
 
 def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
-    """A decide worker: memory from the Qdrant server, or an exact one of this machine's own."""
+    """A decide worker: memory from the Qdrant server, or an exact one of its own, filled from the same labels."""
     log = _log(settings)
     from streams.kafka.decide_worker import DecideWorker, WorkerSettings
 
     folder = settings.home.absolute() / f"kafka-{settings.prefix}"
     runtime = settings.runtime_setting
     memory: Memory
-    if uses_server(settings):
+    if uses_server(settings) and settings.recall == "server":
         memory = ServedMemory(
             lambda: open_memory(settings, folder, log.epoch, create=False),
             observer,
             max_staleness_s=runtime("memory_max_staleness_s", 60.0),
         )
     else:
-        memory = SyncedMemory(log, lambda: open_memory(settings, folder, log.epoch))
+        memory = SyncedMemory(log, lambda: open_memory(replace(settings, qdrant=None), folder, log.epoch))
     guarded = GuardedMemory(
         memory,
         observer,
@@ -89,12 +91,16 @@ def label_worker(settings: Settings, observer: Observer) -> LabelWorker:
 
     log = _log(settings)
     folder = settings.home.absolute() / f"kafka-{settings.prefix}" / "labels"
-    index = open_index(settings, folder, log.epoch)
-    own: Callable[[], object] | None = None
+    own: Callable[[RecordIndex], object] | None = None
     if not uses_server(settings):
         seen = Seen()
-        own = lambda: catch_up(log, index, seen=seen)  # noqa: E731
-    finder = IndexedFinder(log, index, catch_up=own, wait_s=settings.runtime_setting("index_wait_s", 30.0))
+        own = lambda index: catch_up(log, index, seen=seen)  # noqa: E731
+    finder = IndexedFinder(
+        log,
+        lambda: open_index(settings, folder, log.epoch),
+        catch_up=own,
+        wait_s=settings.runtime_setting("index_wait_s", 30.0),
+    )
     open_store: Callable[[], MemoryStore] | None = None
     if uses_server(settings):
         open_store = lambda: open_memory(settings, folder, log.epoch, create=True)[0]  # noqa: E731

@@ -30,16 +30,26 @@ class IndexedFinder:
     def __init__(
         self,
         log: Log,
-        index: RecordIndex,
+        open_index: Callable[[], RecordIndex],
         *,
-        catch_up: Callable[[], object] | None = None,
+        catch_up: Callable[[RecordIndex], object] | None = None,
         wait_s: float = 30.0,
     ) -> None:
-        """`catch_up` brings the index up to date here; without it another process (the index agent) does."""
+        """The index is opened when it is first asked, again after each failure to do so. `catch_up` brings it up to
+
+        date here; without it another process (the index agent) does.
+        """
         self._log = log
-        self._index = index
+        self._open_index = open_index
+        self._opened: RecordIndex | None = None
         self._catch_up = catch_up
         self._wait_s = wait_s
+
+    @property
+    def _index(self) -> RecordIndex:
+        if self._opened is None:
+            self._opened = self._open_index()
+        return self._opened
 
     def find(self, decision_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         wanted = list(dict.fromkeys(decision_ids))
@@ -52,7 +62,7 @@ class IndexedFinder:
 
     def _wait_until_current(self) -> None:
         if self._catch_up is not None:
-            self._catch_up()
+            self._catch_up(self._index)
             return
         ends = _ends(self._log)
         deadline = time.monotonic() + self._wait_s

@@ -45,6 +45,8 @@ Source = tuple[int, int]
 
 _CHUNK = 2000
 _AT_ONCE = 5000
+_VISIBLE_S = 10.0
+"""A transaction's markers reach each partition at its own time: what a receipt speaks of may be seen a little later."""
 
 
 class Waiter:
@@ -172,14 +174,16 @@ class KafkaGateway:
 
     def _rejection(self, message: Message, place: str, start: int) -> LumynError:
         """Why it was rejected, from its dead letter, which was committed with the receipt."""
-        message_topic = self._log.name(REQUESTS)
-        while messages := self._log.read(DEAD_LETTERS, 0, start, _CHUNK):
-            for dead in messages:
-                letter = decode_trusted(dead.value)
-                source = letter["source"]
-                if source == {"topic": message_topic, "partition": message.partition, "offset": message.offset}:
-                    return BadRequest(letter["detail"], help=f"`lumyn dead-letters show {dead.offset}`")
-            start = messages[-1].offset + 1
+        wanted = {
+            "topic": self._log.name(REQUESTS), "partition": message.partition, "offset": message.offset
+        }  # fmt: skip
+        for _ in _until_visible():
+            while messages := self._log.read(DEAD_LETTERS, 0, start, _CHUNK):
+                for dead in messages:
+                    letter = decode_trusted(dead.value)
+                    if letter["source"] == wanted:
+                        return BadRequest(letter["detail"], help=f"`lumyn dead-letters show {dead.offset}`")
+                start = messages[-1].offset + 1
         return BadRequest("the request was rejected", where=place, help="`lumyn dead-letters list`")
 
     def _records(self, receipts: Iterable[Mapping[str, Any]]) -> dict[str, bytes]:
@@ -188,8 +192,11 @@ class KafkaGateway:
             if receipt["outcome"] in ("decided", "duplicate"):
                 wanted.setdefault(receipt["source"]["partition"], set()).add(receipt["decision_id"])
         out: dict[str, bytes] = {}
-        for partition, ids in wanted.items():
-            out |= {name: message.value for name, message in records_in(self._log, partition, ids).items()}
+        for _ in _until_visible():
+            for partition, ids in wanted.items():
+                out |= {n: m.value for n, m in records_in(self._log, partition, ids - out.keys()).items()}
+            if all(ids <= out.keys() for ids in wanted.values()):
+                break
         return out
 
     def submit(self, requests: Sequence[Request]) -> list[Message | LumynError]:
@@ -246,7 +253,13 @@ class KafkaLabels:
         if receipt["outcome"] == "refused":
             kind: Callable[[str], LumynError] = NotFound if receipt["reason"] == "not_found" else BadInput
             return kind(receipt["detail"])
-        return events[receipt["version"]]
+        event = events.get(receipt["version"])
+        if event is None:
+            return IntegrityError(
+                f"label event {receipt['version']} has a receipt, but is not there",
+                where=f"{self._log.name(LABEL_REQUESTS)}/{message.partition}/{message.offset}",
+            )
+        return event
 
     def _events(self, versions: Sequence[int]) -> dict[int, LabelEvent]:
         if not versions:
@@ -254,13 +267,25 @@ class KafkaLabels:
         wanted: set[int] = set(versions)
         out: dict[int, LabelEvent] = {}
         offset = offset_after(self._log, LABELS, min(wanted) - 1)
-        while wanted - set(out) and (messages := self._log.read(LABELS, 0, offset, _CHUNK)):
-            for message in messages:
-                event: LabelEvent = decode_trusted(message.value)
-                if event["version"] in wanted:
-                    out[event["version"]] = event
-            offset = messages[-1].offset + 1
+        for _ in _until_visible():
+            while wanted - set(out) and (messages := self._log.read(LABELS, 0, offset, _CHUNK)):
+                for message in messages:
+                    event: LabelEvent = decode_trusted(message.value)
+                    if event["version"] in wanted:
+                        out[event["version"]] = event
+                offset = messages[-1].offset + 1
+            if not wanted - set(out):
+                break
         return out
+
+
+def _until_visible() -> Iterator[None]:
+    """Turns of looking, with short rests between them, for as long as what is committed may still be unseen."""
+    deadline = time.monotonic() + _VISIBLE_S
+    yield
+    while time.monotonic() < deadline:
+        time.sleep(0.005)
+        yield
 
 
 def records_in(log: KafkaLog, partition: int, ids: Iterable[str]) -> dict[str, Message]:

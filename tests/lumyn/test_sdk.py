@@ -298,7 +298,7 @@ def test_without_any_policy_nothing_is_decided(inside: Inside, monkeypatch: pyte
 @pytest.mark.parametrize(
     "text",
     ["tenant = ", "= 1", "tenent = 'x'", "tenant = 7", "tenant = ['a']", "[kafka]\na = [1]", "\x00", "tenant = 'a b'",
-     "tenant = '../x'", "durable = false", "qdrant = 'localhost:6333'", "kafka = 9092"],
+     "tenant = '../x'", "durable = false", "qdrant = 'localhost:6333'", "kafka = 9092", "[memory]\nrecall = 'near'", "[memory]\nrecal = 'local'", "memory = 'local'"],
 )  # fmt: skip
 def test_a_bad_configuration_file_is_exit_2_and_says_where(inside: Inside, text: str) -> None:
     inside.write("lumyn.toml", text)

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,9 @@ def kafka_jars() -> Path | None:
     if done.returncode != 0:
         shutil.rmtree(part, ignore_errors=True)
         return None
-    if LIBS.exists():
-        shutil.rmtree(part, ignore_errors=True)
-    else:
+    with suppress(OSError):  # another process may have been faster
         part.rename(LIBS)
+    shutil.rmtree(part, ignore_errors=True)
     return LIBS
 
 

@@ -34,7 +34,7 @@ def home(tmp_path):
 @pytest.fixture
 def finder(home, tmp_path):
     index = SqliteRecordIndex(tmp_path / "index.db", home.log.epoch)
-    yield IndexedFinder(home.log, index, catch_up=lambda: catch_up(home.log, index))
+    yield IndexedFinder(home.log, lambda: index, catch_up=lambda index: catch_up(home.log, index))
     index.close()
 
 
@@ -141,7 +141,7 @@ def test_a_second_worker_fences_the_first(home, finder, worker):
 def test_a_record_that_is_not_indexed_yet_is_waited_for_and_never_refused(home, tmp_path):
     index = SqliteRecordIndex(tmp_path / "late.db", home.log.epoch)
     (name,) = decided(home, 1)
-    worker = LabelWorker(home.log, IndexedFinder(home.log, index, wait_s=0.2), None, Told())
+    worker = LabelWorker(home.log, IndexedFinder(home.log, lambda: index, wait_s=0.2), None, Told())
     worker.open()
     ask(home, name, "e1")
     with pytest.raises(StorageUnavailable, match="not caught up"):
@@ -150,6 +150,29 @@ def test_a_record_that_is_not_indexed_yet_is_waited_for_and_never_refused(home, 
     catch_up(home.log, index)
     worker.step()
     assert [r["outcome"] for r in receipts(home)] == ["accepted"]
+
+
+def test_an_index_that_is_down_at_the_start_is_opened_when_it_is_there(home, tmp_path):
+    index = SqliteRecordIndex(tmp_path / "late.db", home.log.epoch)
+    down = [True]
+
+    def open_index():
+        if down[0]:
+            raise StorageUnavailable("qdrant can't be reached")
+        return index
+
+    (name,) = decided(home, 1)
+    finder = IndexedFinder(home.log, open_index, catch_up=lambda index: catch_up(home.log, index))
+    worker = LabelWorker(home.log, finder, None, Told())
+    worker.open()
+    ask(home, name, "e1")
+    with pytest.raises(StorageUnavailable, match="can't be reached"):
+        worker.step()
+    assert receipts(home) == []
+    down[0] = False
+    worker.step()
+    assert [r["outcome"] for r in receipts(home)] == ["accepted"]
+    index.close()
 
 
 def test_the_stores_trouble_does_not_stop_the_sequence_and_is_made_up_for(home, finder):

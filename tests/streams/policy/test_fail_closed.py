@@ -21,7 +21,12 @@ rules:
 """,
     name="p.yml",
 )
-MISSING = object()
+class _Missing:
+    def __repr__(self):
+        return "MISSING"
+
+
+MISSING = _Missing()
 NO_NUMBERS = [
     MISSING, None, float("nan"), float("inf"), float("-inf"), "0.1", "", "NaN", True, False, [], [0.1], {}, {"value": 0.1},
 ]  # fmt: skip
