@@ -145,11 +145,14 @@ def passthrough(address: str, n: int, rounds: int) -> dict[str, Any]:
 
 
 def memory(address: str, n: int, rounds: int) -> dict[str, Any]:
-    """One worker with memory on, 20,000 labelled decisions behind a Qdrant server, beside the peer with its memory."""
+    """One worker with memory on, 20,000 labelled decisions behind a Qdrant server, beside the peer with its memory.
+
+    Recall from the server, and from the worker's own exact index of the same labels.
+    """
     from servers.qdrant import find_server
 
     server = find_server()
-    n = min(n, 20_000)
+    n = min(n, 10_000)
     deployment = Deployment(address)
     workers: list[subprocess.Popen[bytes]] = []
     try:
@@ -161,18 +164,20 @@ def memory(address: str, n: int, rounds: int) -> dict[str, Any]:
         workers.append(deployment.worker("labels", None))
         workers.append(deployment.worker("index", None))
         seconds = label_all(deployment)
-        ours = []
+        ours: dict[str, list[float]] = {"server": [], "local": []}
+        used: dict[str, float] = {}
         for number in range(rounds):
-            before = len(deployment.times())
-            deployment.fill(n, seed=100 + number)
-            workers.append(deployment.worker("decide", POLICY_MEMORY))
-            deployment.wait(before + n, workers[-1], 900)
-            stop(workers.pop())
-            times = deployment.times()
-            assert len(times) == before + n
-            ours.append(rate(times[before:]))
-            print(f"  memory of {LABELLED:,} labels: {ours[-1]:,.0f}/s", file=sys.stderr)
-        used = in_memory(deployment)
+            for place, rates in ours.items():
+                before = len(deployment.times())
+                deployment.fill(n, seed=100 + number)
+                workers.append(deployment.worker("decide", POLICY_MEMORY, LUMYN_MEMORY_RECALL=place))
+                deployment.wait(before + n, workers[-1], 900)
+                stop(workers.pop())
+                times = deployment.times()
+                assert len(times) == before + n
+                rates.append(rate(times[before:]))
+                used[place] = in_memory(deployment)
+                print(f"  memory of {LABELLED:,} labels, recall {place}: {rates[-1]:,.0f}/s", file=sys.stderr)
     finally:
         for worker in workers:
             stop(worker)
@@ -185,7 +190,7 @@ def memory(address: str, n: int, rounds: int) -> dict[str, Any]:
         "labels_per_s": LABELLED / seconds,
         "share_with_memory": used,
         "peer_per_s": peer,
-        "ratio": statistics.median(ours) / peer if peer else None,
+        "ratio": {place: statistics.median(rates) / peer for place, rates in ours.items()} if peer else None,
         "target": ">= 40x",
     }
 
