@@ -155,6 +155,13 @@ class KafkaClient:
                 self._admin = _made(lambda: AdminClient(self.settings.client_options()))
             return self._admin
 
+    def _forget_admin(self) -> None:
+        """After a failure: what the client believes of the leaders may be old, and librdkafka's offset questions then
+        fail for good (FENCED_LEADER_EPOCH, or "no leaders found"), since they never ask anew.
+        """
+        with self._lock:
+            self._admin = None
+
     def hasten(self) -> None:
         """For who must stop: waits that are under way end within about a second, done or with `StorageUnavailable`."""
         self._hastened.set()
@@ -181,10 +188,12 @@ class KafkaClient:
             try:
                 return {name: self._answer(future) for name, future in ask().items()}
             except KafkaException as error:
+                self._forget_admin()
                 if error.args[0].code() not in _PASSING or self.hastened or time.monotonic() > deadline:
                     raise self.failure(what, error) from None
                 time.sleep(0.05)
             except TimeoutError:
+                self._forget_admin()
                 raise self.unreachable(what) from None
 
     def topics(self, timeout_s: float | None = None) -> dict[str, int]:
@@ -192,6 +201,7 @@ class KafkaClient:
         try:
             found = self._admin_client().list_topics(timeout=timeout_s or self.settings.timeout_s)
         except KafkaException as error:
+            self._forget_admin()
             raise self.failure("topics can't be listed", error) from None
         return {name: len(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
 
@@ -200,6 +210,7 @@ class KafkaClient:
         try:
             found = self._admin_client().list_topics(timeout=self.settings.timeout_s)
         except KafkaException as error:
+            self._forget_admin()
             raise self.failure("the brokers can't be asked", error) from None
         return {number: f"{broker.host}:{broker.port}" for number, broker in found.brokers.items()}
 
@@ -214,8 +225,10 @@ class KafkaClient:
                 if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     out[name] = None
                     continue
+                self._forget_admin()
                 raise self.failure(f"topic `{name}` can't be described", error) from None
             except TimeoutError:
+                self._forget_admin()
                 raise self.unreachable(f"topic `{name}` can't be described") from None
             replicas = min((len(p.replicas) for p in found.partitions), default=0)
             out[name] = TopicFacts(name, str(found.topic_id), len(found.partitions), replicas)

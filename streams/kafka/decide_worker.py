@@ -54,7 +54,7 @@ class WorkerSettings:
     heartbeat_s: float = 1.5
     rebalance_timeout_s: float = 30.0
     finish_within_s: float = 2.0
-    stop_within_s: float = 6.0
+    stop_within_s: float = 5.0
     check_partitions_s: float = 5.0
     report_s: float = 1.0
 
@@ -114,8 +114,9 @@ class DecideWorker:
             threading.excepthook = hook
             self._stopping.set()
             self._log.client.hasten()
-            for partition in list(self._agents):
-                self._give_up(partition, 2.0)
+            deadline = time.monotonic() + 1.5
+            for partition in list(self._agents):  # what is not over by then ends with the process
+                self._give_up(partition, max(0.0, deadline - time.monotonic()))
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._follower.stop()
         if self._failure is not None:

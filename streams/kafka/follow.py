@@ -109,6 +109,6 @@ class ControlFollower:
         """End the thread and let go of the connection."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(3)
+            self._thread.join(1)
         if not self._thread.is_alive():  # one that still waits for a broker ends with the process
             self._reader.close()

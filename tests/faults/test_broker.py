@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
-from faults.deployment import deployed
+from faults.deployment import deployed, wait_until
 from faults.invariants import check
 from faults.load import Load
 from faults.pauses import longest_pause
+from schemas.errors import StorageUnavailable
+from streams.kafka.log import KafkaLog
 
 
 def test_the_broker_restarts_under_load_and_workers_stop_without_it(broker, seed):
@@ -37,3 +39,23 @@ def test_the_broker_restarts_under_load_and_workers_stop_without_it(broker, seed
         print(f"{len(snapshot.of('requests'))} requests, longest pause {longest_pause(snapshot)}")
         assert not any("Traceback" in worker.text() for worker in workers), deployment.tails()
         load.close()
+
+
+def test_who_asks_for_offsets_gets_answers_after_every_restart(broker):
+    """A client that kept what it once knew of the leaders would be told that there are none, from then on."""
+    with deployed(broker.address, partitions=3) as deployment:
+        log = deployment.open_log()
+        assert log.ends("requests") == [0, 0, 0]
+        for go_away in (broker.stop, broker.stop, broker.kill, broker.stop):
+            go_away()
+            broker.start()
+            wait_until(lambda: _answers(log), 20, "no answer from a broker that is there again", every_s=0.2)
+            assert log.ends("requests") == [0, 0, 0]
+        log.close()
+
+
+def _answers(log: KafkaLog) -> bool:
+    try:
+        return log.ends("requests") == [0, 0, 0]
+    except StorageUnavailable:
+        return False
