@@ -167,9 +167,9 @@ def memory(address: str, n: int, rounds: int) -> dict[str, Any]:
         ours: dict[str, list[float]] = {"server": [], "local": []}
         used: dict[str, float] = {}
         for number in range(rounds):
-            for place, rates in ours.items():
+            for turn, (place, rates) in enumerate(ours.items()):
                 before = len(deployment.times())
-                deployment.fill(n, seed=100 + number)
+                deployment.fill(n, seed=100 + number * len(ours) + turn)
                 workers.append(deployment.worker("decide", POLICY_MEMORY, LUMYN_MEMORY_RECALL=place))
                 deployment.wait(before + n, workers[-1], 900)
                 stop(workers.pop())
@@ -327,11 +327,13 @@ def million(address: str, n: int, rounds: int) -> dict[str, Any]:  # noqa: ARG00
 
 
 def run_worker(kind: str) -> None:
+    from lumyn.collector import collect_seldom
     from lumyn.observing import make_observer
     from lumyn.workers import decide_worker, index_worker, label_worker, worker_settings
 
     settings = worker_settings()
     observer = make_observer(kind, "info", "127.0.0.1", 0)
+    collect_seldom()
     if kind in ("labels", "index"):
         worker: Any = label_worker(settings, observer) if kind == "labels" else index_worker(settings, observer)
         signal.signal(signal.SIGTERM, lambda *_: worker.stop())

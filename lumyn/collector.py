@@ -1,4 +1,4 @@
-"""Pausing the garbage collector while a batch makes nothing but data that stays: its walks would find no garbage."""
+"""The garbage collector where nearly all that is made stays or is freed by count: its walks would find no garbage."""
 
 from __future__ import annotations
 
@@ -28,3 +28,13 @@ def collector_paused() -> Iterator[None]:
             _pauses -= 1
             if _pauses == 0 and _was_on:
                 gc.enable()
+
+
+def collect_seldom() -> None:
+    """For a process that works through batches until it ends: what start-up made is left alone, and walks are rare.
+
+    Python's own pace (each 700 new objects) costs a decide worker a sixth of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

@@ -97,7 +97,8 @@ def parse_request(
     value = {k: v for k, v in given.items() if v is not None or k not in _OPTIONAL}
     value.setdefault("tenant", tenant)
     canonical, plain = _canonical(value, where)
-    value = decode_trusted(canonical)
+    if canonical != body:  # else what was read is what these bytes say
+        value = decode_trusted(canonical)
     _validate(value, where)
     return _sealed(value, canonical, plain or encode_plain(value) == canonical)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from memory_service.record_index import RecordIndex
+from memory_service.record_index import IndexedRecord, RecordIndex
 from schemas.canonical import decode_trusted
 from schemas.errors import StorageUnavailable
 from schemas.query import parse_query
@@ -14,6 +14,9 @@ from streams.log import Log
 from streams.topics import RECORDS
 
 _ASK = 50
+_NEAR = 10
+"""Records not asked for that are read along rather than asking the log twice."""
+_READ = 100
 
 
 class RecordFinder(Protocol):
@@ -75,16 +78,34 @@ class IndexedFinder:
             time.sleep(0.05)
 
     def _look(self, decision_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        out: dict[str, Mapping[str, Any]] = {}
+        rows: list[IndexedRecord] = []
         for start in range(0, len(decision_ids), _ASK):
             some = decision_ids[start : start + _ASK]
             names = ", ".join(f"'{name}'" for name in some)
-            query = parse_query(f"decision_id IN ({names})", now_ms=0)
-            for row in self._index.find(query, tenant=None, limit=len(some)):
-                messages = self._log.read(RECORDS, row.partition, row.offset, 1)
-                if messages and messages[0].key == row.decision_id.encode():
-                    out[row.decision_id] = decode_trusted(messages[0].value)
+            rows += self._index.find(parse_query(f"decision_id IN ({names})", now_ms=0), tenant=None, limit=len(some))
+        wanted: dict[int, dict[int, str]] = {}
+        for row in rows:
+            wanted.setdefault(row.partition, {})[row.offset] = row.decision_id
+        out: dict[str, Mapping[str, Any]] = {}
+        for partition, names_at in wanted.items():
+            for run in _runs(sorted(names_at)):
+                for message in self._log.read(RECORDS, partition, run[0], run[-1] - run[0] + 1):
+                    name = names_at.get(message.offset)
+                    if name is not None and message.key == name.encode():
+                        out[name] = decode_trusted(message.value)
         return out
+
+
+def _runs(offsets: Sequence[int]) -> Iterator[list[int]]:
+    """Sorted offsets in runs that one read brings: what stands near each other is labelled together."""
+    run: list[int] = []
+    for offset in offsets:
+        if run and (offset - run[-1] > _NEAR or offset - run[0] >= _READ):
+            yield run
+            run = []
+        run.append(offset)
+    if run:
+        yield run
 
 
 def is_current(log: Log, index: RecordIndex, ends: Mapping[int, int] | None = None) -> bool:

@@ -35,13 +35,16 @@ def decide(
     \b
     Example: LUMYN_KAFKA=localhost:9092 lumyn worker decide --metrics-port 9464
     """
+    from lumyn.collector import collect_seldom
     from lumyn.config import LumynConfig
     from lumyn.observing import make_observer
     from lumyn.workers import decide_worker, worker_settings
 
     settings = worker_settings(LumynConfig(policy_path=policy))
     observer = make_observer("decide", log, metrics_host, metrics_port)
-    decide_worker(settings, observer).run()
+    worker = decide_worker(settings, observer)
+    collect_seldom()
+    worker.run()
 
 
 @app.command("labels")
@@ -75,7 +78,10 @@ def index(metrics_port: int = _METRICS, metrics_host: str = _HOST, log: str = _L
 
 
 def _until_stopped(make: Callable[[], _Runs]) -> None:
+    from lumyn.collector import collect_seldom
+
     worker = make()
+    collect_seldom()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: worker.stop())
     worker.run()

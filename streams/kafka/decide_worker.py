@@ -36,6 +36,10 @@ from streams.partition_agent import PartitionAgent
 from streams.policy import CompiledPolicy
 from streams.topics import RECEIPTS, REQUESTS
 
+_FETCH_WAIT_MS = 50
+"""How long a broker holds a fetch of partitions that have nothing; the others of that broker wait for its end."""
+_BUFFERED_S = 0.005
+
 logging.getLogger("faust").setLevel(logging.ERROR)
 logging.getLogger("mode").setLevel(logging.ERROR)
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -412,9 +416,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         self.consumer.in_transaction = True
         try:
-            return super()._create_worker_consumer(transport)
+            consumer = super()._create_worker_consumer(transport)
         finally:
             self.consumer.in_transaction = False
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        return consumer
 
 
 class _Consumer(driver.Consumer):  # type: ignore[misc]
@@ -422,6 +428,17 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
 
     def _new_consumer_thread(self) -> Any:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        """Full buffers are soon taken from, but Faust sleeps a second when all are full, and waits as long for news of
+
+        the others when some are.
+        """
+        if self._buffered_partitions:
+            timeout = _BUFFERED_S
+            while self.flow_active and not self.should_stop and not self._get_active_partitions():
+                await asyncio.sleep(_BUFFERED_S)
+        return await super()._wait_next_records(timeout)
 
     async def perform_seek(self) -> None:
         """Called after each rebalance, and cancelled by the next."""

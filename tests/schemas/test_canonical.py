@@ -55,6 +55,38 @@ JSON_VALUES = st.recursive(
 )
 
 
+NUMBERS = st.one_of(
+    st.integers(-(2**66), 2**66).map(str),
+    st.integers(-(10**18), 10**18).map(str),
+    st.floats().map(repr),
+    st.sampled_from(["-0", "-0.0", "1e5", "1E5", "1e400", "-1e400", "0.10", "01", "1.", "NaN", "Infinity", "1e16"]),
+)
+STRINGS = st.one_of(
+    TEXT.map(lambda text: json.dumps(text, ensure_ascii=False)),
+    st.text(alphabet='\x00\x1f\ud800\udc00😀a"\\', max_size=4).map(json.dumps),
+    st.sampled_from(['"a"', '"b"', '"\\u0061"', '"\\ud83d\\ude00"', '"\\/"', '"\x01"']),
+)
+COMPACT = st.recursive(
+    st.one_of(NUMBERS, STRINGS, st.sampled_from(["null", "true", "false", "nul", ""])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda parts: f"[{','.join(parts)}]"),
+        st.lists(st.tuples(STRINGS, inner), max_size=3).map(
+            lambda pairs: "{" + ",".join(f"{key}:{value}" for key, value in pairs) + "}"
+        ),
+    ),
+    max_leaves=6,
+)
+"""JSON without spaces, and what is nearly JSON: keys twice, numbers that no double holds, half characters."""
+
+
+def read(text: str) -> str:
+    """What a text says, types included, or that it is refused and why."""
+    try:
+        return repr(decode(text))
+    except LumynError as error:
+        return f"{type(error).__name__}: {error.message}"
+
+
 class TestEncoding:
     @given(JSON_VALUES)
     @example({"\ue000": 1, "😀": 2})
@@ -77,6 +109,20 @@ class TestEncoding:
         canonical = encode(value)
         assert encode(decode(canonical)) == canonical
         assert encode(decode_trusted(canonical)) == canonical
+
+    @given(COMPACT)
+    @example('{"a":1,"b":{},"a":1}')
+    @example("[9007199254740993]")
+    @example("[9007199254740992,-9007199254740992]")
+    @example("[-0,1.0,1E5,1e400,1e16]")
+    @example("[18446744073709551615]")
+    @example('{"\\u0061":1,"a":2}')
+    @example('["\\ud800"]')
+    @example("[NaN]")
+    @example("\ufeff[]")
+    def test_text_that_is_compact_already_is_read_as_strictly_as_any_other(self, text):
+        """A space before the value keeps the reader from its short way; which way was gone must not show."""
+        assert read(text) == read(" " + text)
 
     @given(JSON_VALUES)
     def test_the_layout_and_key_order_of_the_input_do_not_matter(self, value):

@@ -227,3 +227,10 @@ def test_versions_are_found_in_a_topic_with_gaps(home):
             assert decode_trusted(found[0].value)["version"] == version + 1
             assert found[0].offset == version * step
         assert log.read("labels", 0, offset_after(log, "labels", 9)) == []
+
+
+def test_the_finder_brings_every_record_asked_for_near_or_far_and_none_else(home, finder):
+    names = decided(home, 260)
+    near, far = names[:130:3], names[131::37]
+    found = finder.find([*reversed(near), *far, "01HF7YAT001B8J2P4N3651W2JP"])
+    assert {name: record["decision_id"] for name, record in found.items()} == {name: name for name in (*near, *far)}
