@@ -74,7 +74,7 @@ def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
         WorkerSettings(
             folder / "windows",
             batch=int(runtime("batch", 500)),
-            linger_s=runtime("linger_s", 0.01),
+            linger_s=runtime("linger_s", 0.005),
             control_max_staleness_s=runtime("control_max_staleness_s", 10.0),
             session_timeout_s=runtime("session_timeout_s", 6.0),
             heartbeat_s=runtime("heartbeat_s", 1.5),

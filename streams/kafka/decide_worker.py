@@ -52,7 +52,7 @@ class WorkerSettings:
 
     folder: Path
     batch: int = 500
-    linger_s: float = 0.01
+    linger_s: float = 0.005
     control_max_staleness_s: float = 10.0
     session_timeout_s: float = 6.0
     heartbeat_s: float = 1.5
