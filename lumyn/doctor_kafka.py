@@ -92,11 +92,10 @@ def _topics(settings: Settings, log: KafkaLog, brokers: int) -> Iterator[Finding
 def _session(settings: Settings, log: KafkaLog) -> Iterator[Finding]:
     """A session timeout that the brokers refuse keeps a worker out of its group for good."""
     try:
-        config = log.client.broker_config()
+        least, most = log.client.session_bounds_s()
     except LumynError as error:
         yield Finding("settings", "warn", error.message, "allow this user DescribeConfigs on the cluster")
         return
-    least, most = (int(config[f"group.{end}.session.timeout.ms"]) / 1000 for end in ("min", "max"))
     asked = settings.runtime_setting("session_timeout_s", 6.0)
     if least <= asked <= most:
         yield Finding("settings", "ok", f"session timeout {asked:g} s: the brokers take {least:g} to {most:g}")

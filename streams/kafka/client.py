@@ -266,6 +266,12 @@ class KafkaClient:
         ).values()
         return {name: str(entry.value) for name, entry in entries.items()}
 
+    def session_bounds_s(self) -> tuple[float, float]:
+        """The least and the greatest session timeout that a consumer group may ask for."""
+        config = self.broker_config()
+        least, most = (int(config[f"group.{end}.session.timeout.ms"]) / 1000 for end in ("min", "max"))
+        return least, most
+
     def create_topics(self, specs: Sequence[NewTopicSpec]) -> None:
         """Create topics and wait until every broker knows them."""
         if not specs:
@@ -505,7 +511,8 @@ class Reader:
         self._consumer.close()
 
 
-_TOO_LATE = KafkaException(KafkaError(KafkaError._TIMED_OUT, "the client did not come back from its call"))
+def _too_late() -> KafkaException:
+    return KafkaException(KafkaError(KafkaError._TIMED_OUT, "the client did not come back from its call"))
 
 
 class KafkaProducer:
@@ -513,22 +520,24 @@ class KafkaProducer:
 
     def __init__(self, client: KafkaClient, producer: Producer) -> None:
         self._client = client
-        self._producer: Any = producer  # the only reference: one that lived on could still fence its successor
+        # The only reference: one that lived on would go on with what it was asked, and could fence its successor. So no
+        # frame below keeps another, which an error's traceback would keep alive until the collector comes by.
+        self._producer: Any = producer
         self._stuck = False
 
     def open(self) -> None:
         """Become the one producer of the transactional id: fences older ones, ends what they left open."""
         try:
-            self._again(self._producer.init_transactions)
+            self._again("init_transactions")
         except KafkaException as error:
             raise self._client.failure("the transactional producer can't be opened", error) from None
 
-    def _again(self, call: Callable[[float], None]) -> None:
+    def _again(self, method: str, *arguments: Any) -> None:
         """A transactional call; the client lets one be resumed that did not end in its time. Raises KafkaException."""
         deadline = time.monotonic() + self._client.settings.timeout_s
         while True:
             try:
-                return self._call(call)
+                return self._call(method, arguments)
             except KafkaException as error:
                 problem = error.args[0]
                 passing = problem.code() in _PASSING  # a broker that has just started still loads its transactions
@@ -538,22 +547,22 @@ class KafkaProducer:
                 if not resumable or self._client.hastened or time.monotonic() > deadline:
                     raise
 
-    def _call(self, call: Callable[[float], None]) -> None:
+    def _call(self, method: str, arguments: Sequence[Any]) -> None:
         """One transactional call in a thread of its own, left behind when it does not come back.
 
         The client's own limit is not kept where the group's coordinator went away (librdkafka #5456, #5511): the call
         then waits for ever. Such a producer is given up; its successor fences it, and finds the exact position.
         """
         if self._stuck:
-            raise _TOO_LATE
+            raise _too_late()
         problems: list[BaseException] = []
         done = threading.Event()
 
         def run() -> None:
             try:
-                call(_SLICE_S)
+                getattr(self._producer, method)(*arguments, _SLICE_S)
             except BaseException as error:
-                problems.append(error)
+                problems.append(error.with_traceback(None))
             finally:
                 done.set()
 
@@ -563,9 +572,9 @@ class KafkaProducer:
             late = time.monotonic() - begun - _SLICE_S
             if late > (_LATE_S / 6 if self._client.hastened else _LATE_S):
                 self._stuck = True
-                raise _TOO_LATE
-        for problem in problems:
-            raise problem
+                raise _too_late()
+        if problems:
+            raise problems.pop()
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -630,15 +639,15 @@ class KafkaProducer:
             if group is not None and positions:
                 offsets = [TopicPartition(topic, p, offset) for (topic, p), offset in positions.items()]
                 metadata = self._client.group_metadata(group)
-                self._again(lambda wait_s: self._producer.send_offsets_to_transaction(offsets, metadata, wait_s))
-            self._again(self._producer.commit_transaction)
+                self._again("send_offsets_to_transaction", offsets, metadata)
+            self._again("commit_transaction")
         except KafkaException as error:
             raise self._client.failure("the transaction can't be committed", error) from None
 
     def abort(self) -> None:
         """Take the open transaction back, as far as that can still be told to the broker."""
         try:
-            self._again(self._producer.abort_transaction)
+            self._again("abort_transaction")
         except KafkaException as error:
             raise self._client.failure("the transaction can't be aborted", error) from None
 

@@ -105,6 +105,7 @@ class DecideWorker:
     def run(self) -> None:
         """Decide until stopped. Raises the `LumynError` that ended it, if one did."""
         self._check_counts()
+        self._check_session_timeout()
         facts = self._log.client.describe([self._log.name(RECEIPTS)])[self._log.name(RECEIPTS)]
         self._receipts_id = facts.topic_id if facts else ""
         self._follower.start()
@@ -113,7 +114,8 @@ class DecideWorker:
             signal.signal(name, lambda *_: self.stop())
         hook, threading.excepthook = threading.excepthook, self._thread_failed
         try:
-            asyncio.run(self._main())
+            with tempfile.TemporaryDirectory(prefix="lumyn-faust-", ignore_cleanup_errors=True) as folder:
+                asyncio.run(self._main(folder))
         finally:
             threading.excepthook = hook
             self._stopping.set()
@@ -146,9 +148,10 @@ class DecideWorker:
         if told.exc_value is not None and not self._stopping.is_set():
             self.stop(StorageUnavailable(f"the stream ended: {told.exc_type.__name__}: {told.exc_value}"))
 
-    async def _main(self) -> None:
+    async def _main(self, folder: str) -> None:
+        """Until stopped; Faust wants a folder, in which it keeps nothing."""
         self._loop, self._done = asyncio.get_running_loop(), asyncio.Event()
-        app = self._app()
+        app = self._app(folder)
         watcher = asyncio.create_task(self._watch(app))
         reporter = asyncio.create_task(self._report())
         await app.start()
@@ -206,7 +209,21 @@ class DecideWorker:
                 "place. Stop all workers and move to a new LUMYN_PREFIX (docs/run-on-kafka.md)",
             )
 
-    def _app(self) -> Any:
+    def _check_session_timeout(self) -> None:
+        """Raises `BadConfig` when no group would take this worker: the stream would ask for ever, and say nothing."""
+        try:
+            least, most = self._log.client.session_bounds_s()
+        except StorageUnavailable as error:  # this user may not ask
+            self._observer.trouble("session_timeout_not_checked", error)
+            return
+        asked = self._settings.session_timeout_s
+        if not least <= asked <= most:
+            raise BadConfig(
+                f"[runtime] session_timeout_s is {asked:g}, and the brokers take {least:g} to {most:g} only",
+                help="correct it; `heartbeat_s` is a third of it, at most",
+            )
+
+    def _app(self, folder: str) -> Any:
         settings, client = self._settings, self._log.client.settings
         app = faust.App(
             self._log.group(GROUP),
@@ -222,7 +239,7 @@ class DecideWorker:
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,
-            datadir=tempfile.mkdtemp(prefix="lumyn-faust-"),
+            datadir=folder,
             store="memory://",
             value_serializer="raw",
             key_serializer="raw",

@@ -268,3 +268,10 @@ def test_a_caller_of_a_rejected_request_gets_the_reason_and_the_letter_s_number(
         sdk.decide(refund(1, policy="nowhere"), config)
     number = int(str(caught.value.help).split()[-1].rstrip("`"))
     assert inside.json("dead-letters", "show", number, "--json")["reason"] == "bad_request"
+
+
+def test_a_session_timeout_that_no_group_takes_ends_the_worker_with_the_reason(kafka: str) -> None:
+    with living(kafka, partitions=1, runtime={"session_timeout_s": 0.5, "heartbeat_s": 0.1}) as deployment:
+        worker = deployment.start("decide")
+        assert worker.wait(TIMEOUT_S) == 2
+        assert "session_timeout_s is 0.5, and the brokers take" in worker.text()
