@@ -31,10 +31,11 @@ def collector_paused() -> Iterator[None]:
 
 
 def collect_seldom() -> None:
-    """For a process that works through batches until it ends: what start-up made is left alone, and walks are rare.
+    """For a process that works through batches until it ends: what start-up made is left alone, and walks are rarer.
 
-    Python's own pace (each 700 new objects) costs a decide worker a sixth of its time.
+    Python's own pace (each 700 new objects) costs a decide worker a sixth of its time. Nothing may rely on the walks:
+    what holds a batch, a connection or an error is let go of by name (`to_keep`).
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(20_000, 20, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lumyn.config import LumynConfig, Settings, resolve
 from lumyn.stores import open_index, open_memory, uses_server
 from lumyn.wiring import load_policy_file
-from schemas.errors import BadConfig
+from schemas.errors import BadConfig, StorageUnavailable
 from streams.find_records import IndexedFinder
 from streams.index_sync import Seen, catch_up
 from streams.memory_sync import Memory, SyncedMemory
@@ -38,15 +39,29 @@ def worker_settings(config: LumynConfig | None = None) -> Settings:
     return settings
 
 
-def _log(settings: Settings) -> KafkaLog:
+_BROKERS_WITHIN_S = 60.0
+
+
+def _log(settings: Settings, observer: Observer) -> KafkaLog:
+    """The log. Brokers that are down are waited for a minute: a restart of everything has no order."""
     from lumyn.kafka_log import kafka_log
 
-    return kafka_log(settings)
+    log = kafka_log(settings)
+    deadline = time.monotonic() + _BROKERS_WITHIN_S
+    while True:
+        try:
+            log.client.topics()
+            return log
+        except StorageUnavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            observer.trouble("brokers_unreachable", error)
+            time.sleep(1)
 
 
 def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
     """A decide worker: memory from the Qdrant server, or an exact one of its own, filled from the same labels."""
-    log = _log(settings)
+    log = _log(settings, observer)
     from streams.kafka.decide_worker import DecideWorker, WorkerSettings
 
     folder = settings.home.absolute() / f"kafka-{settings.prefix}"
@@ -89,7 +104,7 @@ def label_worker(settings: Settings, observer: Observer) -> LabelWorker:
     """The label worker; it fills the Qdrant server's memory, or sequences only where each process keeps its own."""
     from streams.label_worker import LabelWorker
 
-    log = _log(settings)
+    log = _log(settings, observer)
     folder = settings.home.absolute() / f"kafka-{settings.prefix}" / "labels"
     own: Callable[[RecordIndex], object] | None = None
     if not uses_server(settings):
@@ -126,7 +141,7 @@ def index_worker(settings: Settings, observer: Observer) -> IndexWorker:
     from streams.index_worker import IndexWorker
     from streams.signing import SigningKey
 
-    log = _log(settings)
+    log = _log(settings, observer)
     home = settings.home.absolute()
     home.mkdir(parents=True, exist_ok=True)
     key = SigningKey.load_or_create(home / KEY_FILE)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 EXIT_OK = 0
 EXIT_DIFFERENT = 1
 EXIT_USAGE = 2
 EXIT_INTEGRITY = 3
 EXIT_UNREACHABLE = 4
+
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def to_keep(error: _Error) -> _Error:
+    """An error that is kept as a result, without how it came about.
+
+    A traceback holds the frames it went through and all that they hold, and most often ends where the error itself is
+    kept: a circle that lives until the collector comes by, with a whole batch in it.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 class LumynError(Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from memory_service.recall import OFF, Asked, Recall
-from schemas.errors import BadRequest, LumynError, RequestConflict
+from schemas.errors import BadRequest, LumynError, RequestConflict, to_keep
 from schemas.limits import MAX_RECORD_BYTES
 from schemas.receipt import Outcome as ReceiptOutcome
 from schemas.request import Request, parse_request
@@ -84,7 +84,7 @@ class Deciding:
         try:
             request = parse_request(message.value, where=f"{self.topic}/{message.partition}/{message.offset}")
         except LumynError as error:
-            return Pending(message, None, None, error)
+            return Pending(message, None, None, to_keep(error))
         misplaced = self._misplaced(message, request)
         if misplaced is not None:
             return Pending(message, None, None, misplaced)
@@ -111,7 +111,7 @@ class Deciding:
         try:
             policy = given or (control.compiled(published.hash) if published else self.fallback)
         except LumynError as error:
-            return None, error
+            return None, to_keep(error)
         if policy is None:
             return None, BadRequest("no policy is active", help="give one: `--policy FILE`, or `lumyn policy activate`")
         if name is not None and policy.name != name:

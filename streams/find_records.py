@@ -16,7 +16,7 @@ from streams.topics import RECORDS
 _ASK = 50
 _NEAR = 10
 """Records not asked for that are read along rather than asking the log twice."""
-_READ = 100
+_READ = 32
 
 
 class RecordFinder(Protocol):

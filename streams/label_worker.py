@@ -15,7 +15,7 @@ from typing import Any
 from memory_service.store import MemoryStore
 from schemas.canonical import decode, decode_trusted, encode, encode_plain
 from schemas.digests import digest
-from schemas.errors import BadInput, LumynError, NotFound
+from schemas.errors import BadInput, LumynError, NotFound, to_keep
 from schemas.ids import is_decision_id
 from schemas.label import LabelEvent, LabelRequest, check_label, check_label_form
 from schemas.label_receipt import LabelOutcome, LabelReceipt
@@ -155,7 +155,7 @@ class LabelWorker:
         try:
             return check_label_form(decode(message.value, where=where))
         except LumynError as error:
-            return error
+            return to_keep(error)
 
     def _accept(
         self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int

@@ -24,7 +24,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
-from schemas.errors import BadConfig, Fenced, LumynError, NotFound, StorageUnavailable
+from schemas.errors import BadConfig, Fenced, LumynError, NotFound, StorageUnavailable, to_keep
 
 Place = tuple[str, int]
 """(full topic name, partition)"""
@@ -562,7 +562,7 @@ class KafkaProducer:
             try:
                 getattr(self._producer, method)(*arguments, _SLICE_S)
             except BaseException as error:
-                problems.append(error.with_traceback(None))
+                problems.append(to_keep(error))
             finally:
                 done.set()
 

@@ -23,7 +23,7 @@ from typing import Any
 import faust
 from faust.transport.drivers import aiokafka as driver
 
-from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable
+from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable, to_keep
 from streams.control import ControlState, publish_event
 from streams.decide_agent import GROUP
 from streams.deciding import Deciding, Pending
@@ -59,6 +59,7 @@ class WorkerSettings:
     rebalance_timeout_s: float = 30.0
     finish_within_s: float = 2.0
     stop_within_s: float = 5.0
+    brokers_within_s: float = 60.0
     check_partitions_s: float = 5.0
     report_s: float = 1.0
 
@@ -104,10 +105,7 @@ class DecideWorker:
 
     def run(self) -> None:
         """Decide until stopped. Raises the `LumynError` that ended it, if one did."""
-        self._check_counts()
-        self._check_session_timeout()
-        facts = self._log.client.describe([self._log.name(RECEIPTS)])[self._log.name(RECEIPTS)]
-        self._receipts_id = facts.topic_id if facts else ""
+        self._prepare()
         self._follower.start()
         self._publish_fallback()
         for name in (signal.SIGTERM, signal.SIGINT):  # for good: a second one must not cut the ending short
@@ -127,6 +125,22 @@ class DecideWorker:
             self._follower.stop()
         if self._failure is not None:
             raise self._failure
+
+    def _prepare(self) -> None:
+        """What must be known of the brokers before the first partition; waits a minute for brokers that are down."""
+        deadline = time.monotonic() + self._settings.brokers_within_s
+        while True:
+            try:
+                self._check_counts()
+                self._check_session_timeout()
+                facts = self._log.client.describe([self._log.name(RECEIPTS)])[self._log.name(RECEIPTS)]
+                self._receipts_id = facts.topic_id if facts else ""
+                return
+            except StorageUnavailable as error:
+                if time.monotonic() > deadline:
+                    raise
+                self._observer.trouble("brokers_unreachable", error)
+                time.sleep(1)
 
     def _publish_fallback(self) -> None:
         """A policy used from a file is published by its hash first, so that every record can be explained."""
@@ -409,7 +423,7 @@ def _decided(agent: PartitionAgent, pending: Sequence[Pending], control: Control
     try:
         agent.decide(pending, control)
     except LumynError as error:
-        return error
+        return to_keep(error)
     return None
 
 

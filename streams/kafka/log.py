@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 from schemas.errors import BadConfig, LumynError, NotFound, StorageUnavailable
@@ -294,14 +295,17 @@ class KafkaWriter:
     def commit(self, outputs: Sequence[Append], position: int) -> list[Message]:
         """After a failure the writer is of no more use: open another one, whose position tells what took effect."""
         if self._broken is not None:
-            raise self._broken
+            raise copy(self._broken)
         places = [self._log._resolve(item) for item in outputs]
         try:
             self._producer.begin()
             messages = send_all(self._producer, places, outputs)
             self._producer.commit(self._group, {self._input: position})
         except BaseException as error:
-            self._broken = error if isinstance(error, LumynError) else StorageUnavailable("the writer was broken off")
+            if isinstance(error, LumynError):
+                self._broken = copy(error)  # without its traceback, which holds this writer and the outputs
+            else:
+                self._broken = StorageUnavailable("the writer was broken off")
             _give_up(self._producer)
             raise
         self._position = position

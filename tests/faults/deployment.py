@@ -167,6 +167,7 @@ class Deployment:
             "HOME": str(self.folder),
             "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
             "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
             "LUMYN_KAFKA": self.address,
             "LUMYN_PREFIX": self.prefix,
             "LUMYN_HOME": str(self.folder / f"home-{name}"),
