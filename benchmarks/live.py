@@ -169,6 +169,7 @@ def memory(address: str, n: int, rounds: int) -> dict[str, Any]:
         workers.append(deployment.worker("labels", None))
         workers.append(deployment.worker("index", None))
         seconds = label_all(deployment)
+        stop(workers.pop())  # the index worker, which would take half of a machine of two cores from the decide worker
         ours: dict[str, list[float]] = {"server": [], "local": []}
         used: dict[str, float] = {}
         for number in range(rounds):

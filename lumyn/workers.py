@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -61,6 +62,8 @@ def _log(settings: Settings, observer: Observer) -> KafkaLog:
 
 def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
     """A decide worker: memory from the Qdrant server, or an exact one of its own, filled from the same labels."""
+    # Before numpy is loaded: a second thread of a matrix product would only take the other workers' processor.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     log = _log(settings, observer)
     from streams.kafka.decide_worker import DecideWorker, WorkerSettings
 

@@ -91,6 +91,7 @@ def bindings() -> list[AclBinding]:
         allow("operator", ResourceType.TOPIC, f"{PREFIX}.*", operation)
     for operation in ("CREATE", "DESCRIBE_CONFIGS"):
         allow("operator", ResourceType.BROKER, "kafka-cluster", operation)
+    allow("decide", ResourceType.BROKER, "kafka-cluster", "DESCRIBE_CONFIGS")
     return out
 
 
