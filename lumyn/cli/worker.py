@@ -44,7 +44,7 @@ def decide(
     observer = make_observer("decide", log, metrics_host, metrics_port)
     worker = decide_worker(settings, observer)
     collect_seldom()
-    worker.run()
+    _run(worker)
 
 
 @app.command("labels")
@@ -84,4 +84,12 @@ def _until_stopped(make: Callable[[], _Runs]) -> None:
     collect_seldom()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: worker.stop())
-    worker.run()
+    _run(worker)
+
+
+def _run(worker: _Runs) -> None:
+    try:
+        worker.run()
+    finally:
+        for name in (signal.SIGTERM, signal.SIGINT):  # it is ending: one more must not make another end of it
+            signal.signal(name, signal.SIG_IGN)

@@ -511,6 +511,10 @@ class Reader:
         self._consumer.close()
 
 
+_Call = tuple[Any, ...]
+"""A method's name and its arguments, but for the time limit."""
+
+
 def _too_late() -> KafkaException:
     return KafkaException(KafkaError(KafkaError._TIMED_OUT, "the client did not come back from its call"))
 
@@ -528,16 +532,20 @@ class KafkaProducer:
     def open(self) -> None:
         """Become the one producer of the transactional id: fences older ones, ends what they left open."""
         try:
-            self._again("init_transactions")
+            self._again(("init_transactions",))
         except KafkaException as error:
             raise self._client.failure("the transactional producer can't be opened", error) from None
 
-    def _again(self, method: str, *arguments: Any) -> None:
-        """A transactional call; the client lets one be resumed that did not end in its time. Raises KafkaException."""
+    def _again(self, *calls: _Call) -> None:
+        """Transactional calls, in order; the client lets one be resumed that did not end in its time.
+
+        Raises KafkaException.
+        """
         deadline = time.monotonic() + self._client.settings.timeout_s
+        left = list(calls)
         while True:
             try:
-                return self._call(method, arguments)
+                return self._run(left)
             except KafkaException as error:
                 problem = error.args[0]
                 passing = problem.code() in _PASSING  # a broker that has just started still loads its transactions
@@ -547,8 +555,8 @@ class KafkaProducer:
                 if not resumable or self._client.hastened or time.monotonic() > deadline:
                     raise
 
-    def _call(self, method: str, arguments: Sequence[Any]) -> None:
-        """One transactional call in a thread of its own, left behind when it does not come back.
+    def _run(self, left: list[_Call]) -> None:
+        """Calls in a thread of their own, which is left behind when it does not come back; `left` loses what is done.
 
         The client's own limit is not kept where the group's coordinator went away (librdkafka #5456, #5511): the call
         then waits for ever. Such a producer is given up; its successor fences it, and finds the exact position.
@@ -560,17 +568,20 @@ class KafkaProducer:
 
         def run() -> None:
             try:
-                getattr(self._producer, method)(*arguments, _SLICE_S)
+                while left:
+                    method, *arguments = left[0]
+                    getattr(self._producer, method)(*arguments, _SLICE_S)
+                    del left[0]
             except BaseException as error:
                 problems.append(to_keep(error))
             finally:
                 done.set()
 
+        limit = _SLICE_S * len(left) + (_LATE_S / 6 if self._client.hastened else _LATE_S)
         begun = time.monotonic()
         threading.Thread(target=run, name="transaction", daemon=True).start()
         while not done.wait(0.1):
-            late = time.monotonic() - begun - _SLICE_S
-            if late > (_LATE_S / 6 if self._client.hastened else _LATE_S):
+            if time.monotonic() - begun > limit:
                 self._stuck = True
                 raise _too_late()
         if problems:
@@ -590,7 +601,7 @@ class KafkaProducer:
         value: bytes,
         done: Callable[[LumynError | None, int, int, int], None] | None = None,
     ) -> None:
-        """Queue a message; `done(error, partition, offset, time_ms)` is called from a later `wait`.
+        """Queue a message; `done(error, partition, offset, time_ms)` is called from a later `wait` or `commit`.
 
         Blocks, serving callbacks, while the queue is full. Raises `StorageUnavailable`.
         """
@@ -630,24 +641,24 @@ class KafkaProducer:
             self.serve(0.02)
 
     def commit(self, group: str | None = None, positions: Mapping[Place, int] | None = None) -> None:
-        """Commit the transaction with a group's positions, all or nothing.
+        """Commit the transaction with a group's positions, all or nothing, after all that was sent is confirmed.
 
         Raises `Fenced`, `StorageUnavailable`. After any failure the producer must be closed and opened anew: then
         the group's committed position tells whether the transaction took effect.
         """
         try:
+            calls: list[_Call] = [("commit_transaction",)]
             if group is not None and positions:
                 offsets = [TopicPartition(topic, p, offset) for (topic, p), offset in positions.items()]
-                metadata = self._client.group_metadata(group)
-                self._again("send_offsets_to_transaction", offsets, metadata)
-            self._again("commit_transaction")
+                calls.insert(0, ("send_offsets_to_transaction", offsets, self._client.group_metadata(group)))
+            self._again(*calls)
         except KafkaException as error:
             raise self._client.failure("the transaction can't be committed", error) from None
 
     def abort(self) -> None:
         """Take the open transaction back, as far as that can still be told to the broker."""
         try:
-            self._again("abort_transaction")
+            self._again(("abort_transaction",))
         except KafkaException as error:
             raise self._client.failure("the transaction can't be aborted", error) from None
 

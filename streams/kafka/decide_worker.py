@@ -14,14 +14,19 @@ import ssl
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import faust
 from faust.transport.drivers import aiokafka as driver
+from mode import Service
+from mode.services import WaitResults
 
 from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable, to_keep
 from streams.control import ControlState, publish_event
@@ -155,7 +160,8 @@ class DecideWorker:
         self._failure = self._failure or failure
         self._stopping.set()
         if self._loop is not None and self._done is not None:
-            self._loop.call_soon_threadsafe(self._done.set)
+            with suppress(RuntimeError):  # the loop is closed: the run is ending already
+                self._loop.call_soon_threadsafe(self._done.set)
 
     def _thread_failed(self, told: threading.ExceptHookArgs) -> None:
         """One of the stream's own threads died: without it nothing would be read, and nobody would know."""
@@ -454,7 +460,29 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
 
-class _Consumer(driver.Consumer):  # type: ignore[misc]
+class _Delivering(Service):  # type: ignore[misc]
+    """Faust makes four tasks for each message, so that its delivery can be broken off by a rebalance.
+
+    None is needed for a delivery that ends without waiting, as nearly all do.
+    """
+
+    async def wait_first(self, *awaited: Any, timeout: Any = None) -> Any:
+        """Deliver the first of two, unless the second comes before; anything else as it was."""
+        delivery = awaited[0]
+        if len(awaited) != 2 or timeout is not None or not asyncio.iscoroutine(delivery):
+            return await super().wait_first(*awaited, timeout=timeout)
+        try:
+            waits_for = delivery.send(None)
+        except StopIteration as end:
+            awaited[1].close()
+            return WaitResults([delivery], [end.value], False)
+        except BaseException:
+            awaited[1].close()
+            raise
+        return await super().wait_first(_going_on(delivery, waits_for), awaited[1])
+
+
+class _Consumer(_Delivering, driver.Consumer):  # type: ignore[misc]
     """Where reading starts and what is committed is the partition agents' business."""
 
     def _new_consumer_thread(self) -> Any:
@@ -497,6 +525,29 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         worker.reassigned(worker._assignment.partitions - set(partitions))
         await asyncio.to_thread(worker.revoked, partitions)
         await super().on_partitions_revoked(revoked)
+
+
+async def _going_on(begun: Any, waits_for: Any) -> Any:
+    """The rest of a coroutine that has begun, and waits for something."""
+    return await _rest(begun, waits_for)
+
+
+@types.coroutine
+def _rest(begun: Any, waits_for: Any) -> Any:
+    while True:
+        try:
+            sent = yield waits_for
+        except GeneratorExit:
+            begun.close()
+            raise
+        except BaseException as error:
+            step = partial(begun.throw, error)
+        else:
+            step = partial(begun.send, sent)
+        try:
+            waits_for = step()
+        except StopIteration as end:
+            return end.value
 
 
 class _Transport(driver.Transport):  # type: ignore[misc]

@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from functools import partial
 from typing import Any
 
-from schemas.errors import BadConfig, LumynError, NotFound, StorageUnavailable
+from schemas.errors import BadConfig, Fenced, LumynError, NotFound, StorageUnavailable
 from schemas.ids import decision_time_ms, is_decision_id
 from streams.kafka.client import Fetched, KafkaClient, KafkaProducer, KafkaSettings, Place, Reader
 from streams.log import Append, Message
@@ -128,8 +129,7 @@ class KafkaLog:
         producer = self._transactional
         try:
             producer.begin()
-            messages = send_all(producer, places, appends)
-            producer.commit()
+            messages = commit_all(producer, places, appends)
         except BaseException:
             self._transactional = None
             _give_up(producer)
@@ -299,8 +299,7 @@ class KafkaWriter:
         places = [self._log._resolve(item) for item in outputs]
         try:
             self._producer.begin()
-            messages = send_all(self._producer, places, outputs)
-            self._producer.commit(self._group, {self._input: position})
+            messages = commit_all(self._producer, places, outputs, self._group, {self._input: position})
         except BaseException as error:
             if isinstance(error, LumynError):
                 self._broken = copy(error)  # without its traceback, which holds this writer and the outputs
@@ -335,22 +334,51 @@ def send_all(producer: KafkaProducer, places: Sequence[tuple[str, int]], appends
     return out
 
 
+def commit_all(
+    producer: KafkaProducer,
+    places: Sequence[tuple[str, int]],
+    appends: Sequence[Append],
+    group: str | None = None,
+    positions: Mapping[Place, int] | None = None,
+) -> list[Message]:
+    """Send all and commit, with a group's positions; the positions are on their way while messages are confirmed."""
+    sending = _Sending(producer, places, appends)
+    try:
+        producer.commit(group, positions)
+    except Fenced:
+        raise
+    except LumynError:
+        for result in sending.results:
+            if isinstance(result, LumynError):
+                raise result from None  # it says which message, and why
+        raise
+    if sending.left:  # the client confirms before it commits; without places nothing can be said of what took effect
+        raise StorageUnavailable("the transaction is committed, but not all of its messages were confirmed")
+    return sending.results
+
+
 def _sent(
     producer: KafkaProducer, places: Sequence[tuple[str, int]], appends: Sequence[Append]
 ) -> list[Message | LumynError]:
-    results: list[Any] = [None] * len(appends)
-    left = len(appends)
+    sending = _Sending(producer, places, appends)
+    producer.wait(lambda: sending.left == 0)
+    return sending.results
 
-    def confirm(number: int, error: LumynError | None, partition: int, offset: int, time_ms: int) -> None:
-        nonlocal left
-        item = appends[number]
-        results[number] = error or Message(item.topic, partition, offset, time_ms, item.key, item.value)
-        left -= 1
 
-    for number, (place, item) in enumerate(zip(places, appends, strict=True)):
-        producer.send(place, item.key, item.value, lambda *told, number=number: confirm(number, *told))
-    producer.wait(lambda: left == 0)
-    return results
+class _Sending:
+    """Messages on their way: each one's place in `results` is filled when it is confirmed, or fails."""
+
+    def __init__(self, producer: KafkaProducer, places: Sequence[tuple[str, int]], appends: Sequence[Append]) -> None:
+        self.results: list[Any] = [None] * len(appends)
+        self.left = len(appends)
+        self._appends = appends
+        for number, (place, item) in enumerate(zip(places, appends, strict=True)):
+            producer.send(place, item.key, item.value, partial(self._confirm, number))
+
+    def _confirm(self, number: int, error: LumynError | None, partition: int, offset: int, time_ms: int) -> None:
+        item = self._appends[number]
+        self.results[number] = error or Message(item.topic, partition, offset, time_ms, item.key, item.value)
+        self.left -= 1
 
 
 def _give_up(producer: KafkaProducer) -> None:

@@ -89,6 +89,8 @@ def plant(bomb: Bomb) -> None:
     from streams.window import ReceiptWindow
 
     def commit_with_a_bomb(self: Any, *args: Any, **kwargs: Any) -> None:
+        if bomb.point == "sent":
+            self._producer.flush(5)
         bomb.at("sent")
         self._producer = _Committing(self._producer, bomb)
         commit(self, *args, **kwargs)

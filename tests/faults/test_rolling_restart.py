@@ -31,3 +31,13 @@ def test_a_rolling_restart_of_three_workers(broker, seed):
         print(f"stopped within {stops} s, longest pause {longest_pause(snapshot)}")
         assert not any(worker.events("fenced", "commit_failed") for worker in deployment.workers)
         load.close()
+
+
+def test_a_worker_that_is_told_to_stop_again_and_again_ends_well(broker):
+    """Whoever stops a service does not count signals, and they come while it lets go of everything, too."""
+    with deployed(broker.address) as deployment:
+        worker = deployment.started("decide")
+        while worker.process.poll() is None:
+            worker.process.terminate()
+            time.sleep(0.005)
+        assert worker.process.returncode == 0, worker.tail()
