@@ -32,6 +32,7 @@ SLICES = {
     "numbers": slice(TEXT_DIMS + CATEGORY_DIMS, DIMS),
 }
 _DIMS_PER_CATEGORY = 4
+_LONGEST_KEPT = 2048
 _MAGNITUDE = 16.0
 _FREQUENCIES = np.array(
     [NormalDist().inv_cdf(0.5 + (k + 0.5) / NUMBER_DIMS) for k in range(NUMBER_DIMS // 2)], dtype=np.float64
@@ -46,7 +47,6 @@ def fixed_point(block: npt.NDArray[np.float64]) -> Array:
     return np.rint(block * (SCALE / norm)).astype(np.float32)
 
 
-@lru_cache(maxsize=65536)
 def _category_places(fact: str) -> tuple[tuple[int, float], ...]:
     raw = hashlib.sha256(fact.encode("utf-8", "surrogatepass")).digest()
     return tuple((raw[2 * k] % CATEGORY_DIMS, 1.0 if raw[2 * k + 1] & 1 else -1.0) for k in range(_DIMS_PER_CATEGORY))
@@ -54,20 +54,24 @@ def _category_places(fact: str) -> tuple[tuple[int, float], ...]:
 
 def categories_block(categories: Sequence[str]) -> Array:
     """(128,) signed hashing of `name=value` facts (Weinberger et al. 2009; sparse, four places a fact)."""
-    return _categories_block(tuple(categories)).copy()
+    if sum(map(len, categories)) > _LONGEST_KEPT:  # what strangers send must not fill the memory
+        return _categories_block(tuple(categories))
+    return _kept_categories(tuple(categories)).copy()
 
 
-@lru_cache(maxsize=4096)
 def _categories_block(categories: tuple[str, ...]) -> Array:
-    """Kept, because requests of one kind share their categories."""
     block = [0.0] * CATEGORY_DIMS
     for fact in categories:
-        for place, sign in _category_places(fact):
+        for place, sign in (_category_places if len(fact) > _LONGEST_KEPT else _kept_places)(fact):
             block[place] += sign
     return fixed_point(np.array(block, dtype=np.float64))
 
 
-@lru_cache(maxsize=16384)
+_kept_places = lru_cache(maxsize=16384)(_category_places)
+_kept_categories = lru_cache(maxsize=4096)(_categories_block)
+"""Kept, because requests of one kind share their categories."""
+
+
 def _signs(name: str) -> npt.NDArray[np.float64]:
     raw = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     return np.array([1.0 if raw[k // 8] >> (k % 8) & 1 else -1.0 for k in range(NUMBER_DIMS // 2)])
@@ -81,17 +85,21 @@ def numbers_block(numbers: Sequence[tuple[str, float]]) -> Array:
     """
     block = np.zeros(NUMBER_DIMS, dtype=np.float64)
     for name, value in numbers:
-        block += _number_features(name, value)
+        block += (_number_features if len(name) > _LONGEST_KEPT else _kept_features)(name, value)
     return fixed_point(block)
 
 
-@lru_cache(maxsize=8192)
 def _number_features(name: str, value: float) -> npt.NDArray[np.float64]:
-    """(64,) one number's part of the block; kept, because counts and rates come back again and again."""
+    """(64,) one number's part of the block."""
     magnitude = math.copysign(math.log2(1.0 + _MAGNITUDE * min(abs(value), 1e300)), value)
     angle = _FREQUENCIES * magnitude
-    sign = _signs(name)
+    sign = (_signs if len(name) > _LONGEST_KEPT else _kept_signs)(name)
     return np.concatenate([sign * np.cos(angle), sign * np.sin(angle)])
+
+
+_kept_signs = lru_cache(maxsize=4096)(_signs)
+_kept_features = lru_cache(maxsize=8192)(_number_features)
+"""Kept, because counts and rates come back again and again."""
 
 
 _SAME = UNIT - UNIT // SCALE

@@ -22,13 +22,17 @@ _KINDS: dict[str, Any] = {
     "known": np.bool_,
     "fine": np.bool_,
     "denied": np.bool_,
+    "pair": np.intp,
     **dict.fromkeys(BLOCKS, np.intp),
 }
 _FIRST = 64
 
 
 class Columns:
-    """What a search filters and sorts by, and each block's row number; `named` holds views of the same length."""
+    """What a search filters and sorts by, and each block's row number; `named` holds views of the same length.
+
+    `pair` numbers the pairs of a text row and a categories row.
+    """
 
     def __init__(self) -> None:
         self._arrays = {name: np.zeros(_FIRST, dtype=kind) for name, kind in _KINDS.items()}
@@ -42,8 +46,8 @@ class Columns:
             self._named = {name: values[: self._count] for name, values in self._arrays.items()}
         return self._named
 
-    def append(self, point: Point, rows: Sequence[int]) -> None:
-        """Add a point, with its row number in each block."""
+    def append(self, point: Point, pair: int, rows: Sequence[int]) -> None:
+        """Add a point, with its pair's number and its row number in each block."""
         at = self._count
         if at == len(self._arrays["to"]):
             self._arrays = {n: np.concatenate([values, np.zeros_like(values)]) for n, values in self._arrays.items()}
@@ -63,6 +67,7 @@ class Columns:
             point.meaning != "neutral",
             fine,
             fine and point.verdict == "DENY" and point.label == "failure",
+            pair,
             *rows,
         )
         for array, value in zip(self._arrays.values(), values, strict=True):

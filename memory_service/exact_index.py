@@ -57,11 +57,34 @@ class _Rows:
         return self._matrix[: len(self._numbers)]
 
 
+class _Pairs:
+    """Which pairs of a text row and a categories row there are, growing: they repeat even more than their parts."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._rows: Indices | None = None
+
+    def add(self, text: int, categories: int) -> int:
+        number = self._numbers.setdefault((text, categories), len(self._numbers))
+        if self._rows is not None and number >= self._rows.shape[1]:
+            self._rows = None
+        return number
+
+    @property
+    def rows(self) -> Indices:
+        """(2, pairs): each pair's text row and categories row."""
+        if self._rows is None:
+            self._rows = np.array(list(self._numbers), dtype=np.int64).reshape(-1, 2).T.copy()
+        return self._rows
+
+
 class _View:
     """A bucket's points in force at one version, as arrays of the same length."""
 
-    def __init__(self, columns: Mapping[str, Any], live: Indices) -> None:
+    def __init__(self, columns: Mapping[str, Any], live: Indices, own_numbers: bool) -> None:
+        """`own_numbers`: no two points of the bucket share their numbers, so that rows are points."""
         self.live = live
+        self.own_numbers = own_numbers and len(live) == len(columns["id"])
         whole = len(live) == len(columns["id"])
         self.column: Mapping[str, Any] = columns if whole else {n: values[live] for n, values in columns.items()}
         self.rows: tuple[Indices, ...] = tuple(self.column[name] for name in BLOCKS)
@@ -69,7 +92,7 @@ class _View:
 
     def without(self, memory_id: str, columns: Mapping[str, Any]) -> _View:
         """The same with one decision left out."""
-        return _View(columns, self.live[self.column["id"] != memory_id])
+        return _View(columns, self.live[self.column["id"] != memory_id], False)
 
 
 class _Bucket:
@@ -78,6 +101,7 @@ class _Bucket:
     def __init__(self) -> None:
         self.points: list[Point] = []
         self.rows = [_Rows(part.stop - part.start) for part in _PARTS]
+        self.pairs = _Pairs()
         self._open: dict[str, int] = {}
         self._columns = Columns()
         self._views: dict[int, _View] = {}
@@ -94,7 +118,7 @@ class _Bucket:
             numbers = [
                 rows.add(np.ascontiguousarray(point.vector[part])) for rows, part in zip(self.rows, _PARTS, strict=True)
             ]
-            self._columns.append(point, numbers)
+            self._columns.append(point, self.pairs.add(numbers[0], numbers[1]), numbers)
         if point.is_open:
             self._open[point.memory_id] = at
         elif self._open.get(point.memory_id) == at:
@@ -109,7 +133,7 @@ class _Bucket:
             if len(self._views) >= _VIEWS_KEPT:
                 self._views.clear()
             live = np.flatnonzero((columns["from"] <= version) & (version < columns["to"]))
-            view = self._views[version] = _View(columns, live)
+            view = self._views[version] = _View(columns, live, len(self.rows[2].matrix) == len(self.points))
         return view if leave_out is None else view.without(leave_out, columns)
 
     def block_dots(self, searches: Sequence[Search]) -> list[Array]:
@@ -140,10 +164,10 @@ class _Scored:
         self.bucket, self.search, self.dots = bucket, search, dots
         self.view = bucket.view(search.version, search.leave_out)
         self.column = self.view.column
-        text, categories, numbers = self.view.rows
-        self.score: Array = dots[0].take(text)
-        self.score += dots[1].take(categories)
-        self.score += dots[2].take(numbers)
+        texts, categories = bucket.pairs.rows
+        pairs = dots[0].take(texts) + dots[1].take(categories)
+        self.score: Array = pairs.take(self.column["pair"])
+        self.score += dots[2] if self.view.own_numbers else dots[2].take(self.view.rows[2])
         self.nearest = self.top(None, 2 * max(search.neighbours, search.top_k))  # many of them may be neutral
 
     def best(self, gate: Gate, k: int) -> Indices:

@@ -46,6 +46,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _LONGEST_CATEGORY = 64
 _MOST_WORDS_IN_CATEGORY = 5
 _MOST_FACTS = 256
+_LONGEST_KEPT = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,48 +80,71 @@ def facts_of(part: Mapping[str, Any]) -> MemoryFacts:
     Text: `intent`, message-like names, long strings. Categories: other strings and booleans. Numbers: numbers.
     Left out: ids, digests, timestamps, and `action.type` (recall filters by it).
     """
-    text: list[str] = []
-    categories: list[str] = []
-    numbers: list[tuple[str, float]] = []
+    taking = _Taking()
+    for root in sorted(part):
+        taking.fields(root, part[root])
+    text = _without_ids("\n".join(taking.text))
+    return MemoryFacts(text, tuple(dict.fromkeys(taking.categories)), tuple(taking.numbers))
 
-    def walk(path: str, name: str, value: Any) -> None:
-        if value is None or len(categories) + len(numbers) >= _MOST_FACTS or _is_left_out(name):
+
+class _Taking:
+    """Facts on their way into the blocks. Not closures, which would hold each other until the collector comes by."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.categories: list[str] = []
+        self.numbers: list[tuple[str, float]] = []
+
+    def fields(self, path: str, values: Mapping[str, Any]) -> None:
+        for key, whole, is_message in _names(path, tuple(values)):
+            self.take(whole, is_message, values[key])
+
+    def take(self, path: str, is_message: bool, value: Any) -> None:
+        if value is None or len(self.categories) + len(self.numbers) >= _MOST_FACTS:
             return
         if isinstance(value, str):
-            if _is_message_name(name) or _is_prose(value):
-                text.append(value)
+            if is_message or _is_prose(value):
+                self.text.append(value)
             elif not _ID_VALUE.match(value):
-                categories.append(f"{path}={value}")
+                self.categories.append(f"{path}={value}")
         elif isinstance(value, dict):
-            for key in sorted(value):
-                walk(f"{path}.{key}", key, value[key])
+            self.fields(path, value)
         elif isinstance(value, list):
             if value and not isinstance(value[0], str):
-                numbers.append((f"{path}.count", float(len(value))))
+                self.numbers.append((f"{path}.count", float(len(value))))
             for item in value[:32]:
-                walk(path, name, item)
+                self.take(path, is_message, item)
         elif isinstance(value, bool):
-            categories.append(f"{path}={'true' if value else 'false'}")
+            self.categories.append(f"{path}={'true' if value else 'false'}")
         else:
-            numbers.append((path, float(value)))
-
-    for root in sorted(part):
-        for key in sorted(part[root]):
-            if (root, key) != ("action", "type"):
-                walk(f"{root}.{key}", key, part[root][key])
-    return MemoryFacts(_without_ids("\n".join(text)), tuple(dict.fromkeys(categories)), tuple(numbers))
+            self.numbers.append((path, float(value)))
 
 
-@lru_cache(maxsize=16384)
+_Names = tuple[tuple[str, str, bool], ...]
+
+
+def _names(path: str, keys: tuple[str, ...]) -> _Names:
+    """Of each key that memory may use, in order: the key, its whole path, whether it names a message."""
+    if len(path) + sum(map(len, keys)) > _LONGEST_KEPT:  # what strangers send must not fill the memory
+        return _names_of(path, keys)
+    return _kept_names(path, keys)
+
+
+def _names_of(path: str, keys: tuple[str, ...]) -> _Names:
+    return tuple(
+        (key, f"{path}.{key}", key.lower() in _MESSAGE_NAMES)
+        for key in sorted(keys)
+        if not _is_left_out(key) and (path, key) != ("action", "type")
+    )
+
+
+_kept_names = lru_cache(maxsize=4096)(_names_of)
+
+
 def _is_left_out(name: str) -> bool:
     """Whether a name, snake_case or camelCase, is that of an id, a digest or a time."""
     snake = _CAMEL.sub("_", name).lower().replace("-", "_")
     return bool(_ID_NAME.search(snake) or _TIME_NAME.search(snake))
-
-
-@lru_cache(maxsize=16384)
-def _is_message_name(name: str) -> bool:
-    return name.lower() in _MESSAGE_NAMES
 
 
 def _without_ids(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memory_service.blocks import BLOCKS, UNIT, score_of, share_of
+from memory_service.blocks import UNIT, score_of, share_of
 from memory_service.nearby import weighted_rate
 from memory_service.point import Hit
 from memory_service.profile import amount_of, has_comparable_amount, remembered_part
@@ -93,6 +93,10 @@ def _counted(role: str, hit: Hit | None) -> list[CountedHit]:
     ]
 
 
+def _by_block(text: int, categories: int, numbers: int) -> dict[str, Any]:
+    return {"text": share_of(text), "categories": share_of(categories), "numbers": share_of(numbers)}
+
+
 def _similarity(hits: Sequence[Hit]) -> dict[str, Any]:
     return {
         "score": max(0, score_of(hits[0].dot)) if hits else 0,
@@ -103,7 +107,7 @@ def _similarity(hits: Sequence[Hit]) -> dict[str, Any]:
                 "verdict": h.point.verdict,
                 "score": score_of(h.dot),
                 "summary": h.point.summary,
-                "score_by_block": dict(zip(BLOCKS, map(share_of, h.dots), strict=True)),
+                "score_by_block": _by_block(*h.dots),
             }
             for h in hits
         ],

@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -596,7 +596,7 @@ class _Plan:
         """Runs that together yield every row that meets this term, or None."""
         if not isinstance(term, OneOf) or None in term.values or len(term.values) > _MOST_RUNS:
             return None
-        field = term.field
+        field, term = term.field, replace(term, values=tuple(dict.fromkeys(term.values)))  # a row has one way
         if field.name in ("subject_id", "request_id"):
             source = f"rows INDEXED BY rows_{field.name.removesuffix('_id')}"
             return [self._probed(source, _Sql(f"{field.name} = ?", (value,))) for value in term.values]

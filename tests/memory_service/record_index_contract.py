@@ -10,6 +10,7 @@ import math
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ from record_index_model import (
 from memory_service.record_index import Cursor, IndexedRecord, RecordIndex
 from schemas.canonical import encode
 from schemas.errors import BadInput, StorageUnavailable, UsageError
-from schemas.query import Field, OneOf, Query, Range
+from schemas.query import And, Field, OneOf, Query, Range
 from streams.index_sync import catch_up, fetcher
 from streams.local_log import LocalLog
 from streams.log import Append
@@ -82,6 +83,20 @@ class RecordIndexContract:
                 assert ids(index.find(one, tenant=tenant, newest_first=False, fetch=fetch)) == expected, one
                 assert ids(index.find(one, tenant=tenant, limit=3, fetch=fetch)) == expected[::-1][:3]
                 assert index.count(one, tenant=tenant, fetch=fetch) == len(expected)
+
+    def test_a_value_named_twice_finds_its_records_once(self, index: RecordIndex) -> None:
+        one = record(1, subject="u1", request_id="r1", provenance={"model": "m1"})
+        index.apply(placed([one]), [label(1, one, "success")])
+        name, digest = one["decision_id"], one["inputs_digest"]
+        for field, value in {
+            "label": "success", "subject_id": "u1", "request_id": "r1", "decision_id": name, "inputs_digest": digest,
+            "provenance.model": "m1",
+        }.items():  # fmt: skip
+            once = query(f"{field} IN ('{value}', 'failure')").expression
+            assert isinstance(once, OneOf)
+            asked = Query("", And((replace(once, values=once.values + once.values),)))  # the parser would not write it
+            assert ids(index.find(asked, tenant="default", fetch=fetch_from([one]))) == [name], field
+            assert index.count(asked, tenant="default", fetch=fetch_from([one])) == 1, field
 
     @pytest.mark.parametrize("newest_first", [True, False])
     def test_pages_put_together_are_the_whole_list(self, index: RecordIndex, newest_first: bool) -> None:

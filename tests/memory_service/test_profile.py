@@ -172,3 +172,25 @@ def test_an_amount_that_can_not_be_compared_in_dollars_is_none(amount, compared)
 
 def test_a_request_without_an_amount_has_none():
     assert amount_of({"action": {"type": "refund"}}) is None
+
+
+def test_names_and_values_of_strangers_do_not_fill_the_memory() -> None:
+    """What is kept of them is bounded in bytes, not only in number."""
+    import tracemalloc
+
+    from memory_service.blocks import categories_block, numbers_block
+
+    def ask(number: int) -> None:
+        name = f"{number:06d}" + "n" * 20_000
+        facts = facts_of({"action": {name: "blue", name + "2": 3.5, name + "3": {"deeper": True}}})
+        assert (len(facts.categories), len(facts.numbers)) == (2, 1)
+        categories_block(facts.categories)
+        numbers_block(facts.numbers)
+
+    ask(0)
+    tracemalloc.start()
+    for number in range(1, 200):
+        ask(number)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1_000_000
