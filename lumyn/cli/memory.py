@@ -64,6 +64,61 @@ def rebuild(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) 
         out(f"memory rebuilt: version {version}, {points} points")
 
 
+@app.command("verify")
+def verify(
+    sample: int = typer.Option(1000, "--sample", "-n", min=1, help="How many past decisions, at most."),
+    seed: int | None = typer.Option(None, "--seed", help="Draw the same sample again."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> int:
+    """Recall for past decisions again, as of the memory version of each, and compare with what their records hold.
+
+    \b
+    Examples: lumyn memory verify --sample 500
+              lumyn memory verify --sample 500 --seed 81
+    Decisions made without memory are not drawn. Exit 0: every recall is the recorded one, bit for bit. 3: some are not,
+    each is named on stderr; `lumyn memory rebuild` makes the memory again from the labels.
+    """
+    import secrets
+    from collections import Counter
+    from dataclasses import asdict
+
+    from lumyn.wiring import existing_home
+    from streams.as_of import recall_again, was_recalled
+    from streams.sample import sample_records
+
+    home = existing_home()
+    seed = seed if seed is not None else secrets.randbelow(1_000_000)
+    tenant = home.settings.tenant
+    drawn = sample_records(home.log, sample, seed, lambda r: r.get("tenant") == tenant and was_recalled(r))
+    mark = home.memory.store().watermark()
+    found = []
+    with progress("recalling", len(drawn.records)) as tick:
+        for one in recall_again(
+            drawn.records, home.memory.recaller(), epoch=mark.epoch, vectoriser_id=mark.vectoriser_id,
+            version=home.memory.version(),
+        ):  # fmt: skip
+            found.append(one)
+            tick()
+    differ = [one for one in found if one.outcome == "differs"]
+    other = [one for one in found if one.outcome == "not_comparable"]
+    same = len(found) - len(differ) - len(other)
+    for one in differ:
+        where = ", ".join(change.field for change in one.changes)
+        say(one_line(f"{one.decision_id}: differs in {where}" + (f" ({one.detail})" if one.detail else "")))
+    for why, count in sorted(Counter(one.detail for one in other).items()):
+        say(one_line(f"note: {count} could not be compared: {why}"))
+    if json_:
+        out_json({
+            "verified": not differ, "sampled": len(found), "of": drawn.of, "seed": seed, "same": same,
+            "differ": [asdict(one) for one in differ], "not_comparable": [asdict(one) for one in other],
+        })  # fmt: skip
+    else:
+        of = f" of {drawn.of}" if drawn.of is not None else ""
+        told = f"{len(found)}{of} recalled decisions, asked again as of their memory versions (seed {seed})"
+        out(f"{told}: {same} the same, {len(differ)} differ")
+    return 3 if differ else 0
+
+
 @app.command("search")
 def search(
     request: str = typer.Argument(..., metavar="REQUEST.json", help="A request, or `-` for stdin."),
