@@ -82,6 +82,17 @@ def test_the_whole_story_of_a_decision(inside: Inside, tenant: str) -> None:
     assert [(c["old"], c["new"]) for c in changed["changes"]] == [("ESCALATE", "ALLOW")]
 
 
+def test_past_recalls_are_made_again_as_of_their_versions(inside: Inside) -> None:
+    first = inside.json("decide", "-", stdin=json.dumps(refund(100)))
+    inside.run("label", first["decision_id"], "--label", "failure", "--summary", "oops")
+    wait_until(
+        lambda: inside.json("decide", "-", stdin=json.dumps(refund(100)))["memory"]["counted"],
+        TIMEOUT_S, "the label never counted", every_s=0.1,
+    )  # fmt: skip
+    told = inside.json("memory", "verify", "--json")
+    assert told["verified"] and told["same"] == told["sampled"] >= 2
+
+
 def test_everything_that_was_decided_verifies(inside: Inside, live: Live) -> None:
     inside.json("decide", "-", stdin=json.dumps(refund(100)))
     live.wait_decided()
