@@ -21,15 +21,16 @@ Array = npt.NDArray[np.float32]
 
 SCALE = 2048
 UNIT = SCALE * SCALE
-TEXT_DIMS = 256
 CATEGORY_DIMS = 128
 NUMBER_DIMS = 64
-DIMS = TEXT_DIMS + CATEGORY_DIMS + NUMBER_DIMS
+FIXED_DIMS = CATEGORY_DIMS + NUMBER_DIMS
+MOST_TEXT_DIMS = 8192
+"""The text block has as many dimensions as the embedder gives; up to so many every dot product is exact."""
 BLOCKS = ("text", "categories", "numbers")
 SLICES = {
-    "text": slice(0, TEXT_DIMS),
-    "categories": slice(TEXT_DIMS, TEXT_DIMS + CATEGORY_DIMS),
-    "numbers": slice(TEXT_DIMS + CATEGORY_DIMS, DIMS),
+    "text": slice(0, -FIXED_DIMS),
+    "categories": slice(-FIXED_DIMS, -NUMBER_DIMS),
+    "numbers": slice(-NUMBER_DIMS, None),
 }
 _DIMS_PER_CATEGORY = 4
 _LONGEST_KEPT = 2048

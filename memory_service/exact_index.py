@@ -35,8 +35,8 @@ Gate = Callable[[Indices | None], Mask]
 class _Rows:
     """Unique rows of one block, growing; `add` gives a row's number. `longest` is the greatest Euclidean length."""
 
-    def __init__(self, dims: int) -> None:
-        self._matrix: Array = np.zeros((64, dims), dtype=np.float32)
+    def __init__(self) -> None:
+        self._matrix: Array = np.zeros((0, 0), dtype=np.float32)
         self._numbers: dict[bytes, int] = {}
         self.longest = 0.0
 
@@ -46,7 +46,9 @@ class _Rows:
         if number is None:
             number = self._numbers[key] = len(self._numbers)
             if number == len(self._matrix):
-                self._matrix = np.concatenate([self._matrix, np.zeros_like(self._matrix)])
+                grown = np.zeros((max(64, 2 * number), len(row)), dtype=np.float32)
+                grown[:number] = self._matrix[:number] if number else 0
+                self._matrix = grown
             self._matrix[number] = row
             wide = row.astype(np.float64)
             self.longest = max(self.longest, math.sqrt(float(np.dot(wide, wide))))
@@ -100,7 +102,7 @@ class _Bucket:
 
     def __init__(self) -> None:
         self.points: list[Point] = []
-        self.rows = [_Rows(part.stop - part.start) for part in _PARTS]
+        self.rows = [_Rows() for _ in _PARTS]
         self.pairs = _Pairs()
         self._open: dict[str, int] = {}
         self._columns = Columns()

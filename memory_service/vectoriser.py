@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,10 +13,10 @@ import numpy.typing as npt
 
 from memory_service.blocks import (
     BLOCKS,
-    DIMS,
+    FIXED_DIMS,
+    MOST_TEXT_DIMS,
     SCALE,
     SLICES,
-    TEXT_DIMS,
     Array,
     categories_block,
     fixed_point,
@@ -34,7 +35,7 @@ _TEXT, _CATEGORIES, _NUMBERS = (SLICES[name] for name in BLOCKS)
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """An unweighted point vector (448,) in fixed point, which blocks are not empty, and how many facts it has."""
+    """An unweighted point vector (text dimensions + 192,) in fixed point, its blocks that are not empty, its facts."""
 
     values: Array
     blocks: frozenset[str]
@@ -43,7 +44,7 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A weighted query (448,), the same without text, the share of the policy's weights that it carries."""
+    """A weighted query, as long as the vector, and without text; the share of the policy's weights that it carries."""
 
     full: Array
     without_text: Array | None
@@ -55,11 +56,13 @@ class Vectoriser:
     """Three blocks: text by an embedder, categories and numbers by hashing. `id` names all that decides a vector."""
 
     def __init__(self, embedder: Embedder) -> None:
-        if embedder.dimensions != TEXT_DIMS:
+        if not 1 <= embedder.dimensions <= MOST_TEXT_DIMS:
             raise BadConfig(
-                f"embedder `{embedder.id}` gives {embedder.dimensions} dimensions, the text block has {TEXT_DIMS}",
-                help="use an embedder with as many dimensions",
+                f"embedder `{embedder.id}` gives {embedder.dimensions} dimensions, the text block takes 1 to "
+                f"{MOST_TEXT_DIMS}",
+                help="use another embedder",
             )
+        self.dimensions = embedder.dimensions + FIXED_DIMS
         self._embedder = embedder
         self._texts: dict[str, Array] = {}
         self.id = f"{VECTORISER}+{PROFILE_ID}+{embedder.id}"
@@ -77,22 +80,21 @@ class Vectoriser:
             if len(known) + len(fresh) > _TEXTS_KEPT:
                 known.clear()
             known.update((text, row) for text, row in fresh.items() if len(text) <= _LONGEST_KEPT)
-        return [_vector(f, blocks.get(f.text)) for f in facts]
+        return [self._vector(f, blocks.get(f.text)) for f in facts]
 
-
-def _vector(facts: MemoryFacts, text: Array | None) -> Vector:
-    values = np.zeros(DIMS, dtype=np.float32)
-    filled = []
-    if text is not None and text.any():
-        values[_TEXT] = text
-        filled.append("text")
-    if facts.categories and (block := categories_block(facts.categories)).any():
-        values[_CATEGORIES] = block
-        filled.append("categories")
-    if facts.numbers and (block := numbers_block(facts.numbers)).any():
-        values[_NUMBERS] = block
-        filled.append("numbers")
-    return Vector(values, frozenset(filled), facts.count)
+    def _vector(self, facts: MemoryFacts, text: Array | None) -> Vector:
+        values = np.zeros(self.dimensions, dtype=np.float32)
+        filled = []
+        if text is not None and text.any():
+            values[_TEXT] = text
+            filled.append("text")
+        if facts.categories and (block := categories_block(facts.categories)).any():
+            values[_CATEGORIES] = block
+            filled.append("categories")
+        if facts.numbers and (block := numbers_block(facts.numbers)).any():
+            values[_NUMBERS] = block
+            filled.append("numbers")
+        return Vector(values, frozenset(filled), facts.count)
 
 
 def query_of(vector: Vector, weights: Mapping[str, float]) -> Query:
@@ -100,7 +102,7 @@ def query_of(vector: Vector, weights: Mapping[str, float]) -> Query:
 
     Block weights multiply the query only: a point's blocks are stored unweighted, so one memory serves every policy.
     """
-    full, without_text, coverage = _factors(tuple(weights.items()), vector.blocks)
+    full, without_text, coverage = _factors(tuple(weights.items()), vector.blocks, len(vector.values))
     values = vector.values.astype(np.float64)
     return Query(
         full=np.rint(values * full).astype(np.float32),
@@ -115,7 +117,7 @@ _Factors = npt.NDArray[np.float64]
 
 @lru_cache(maxsize=256)
 def _factors(
-    weights: tuple[tuple[str, float], ...], blocks: frozenset[str]
+    weights: tuple[tuple[str, float], ...], blocks: frozenset[str], dimensions: int
 ) -> tuple[_Factors, _Factors | None, float | int]:
     """What each dimension is multiplied with, the same without text, and the coverage."""
     weight = dict(weights)
@@ -124,21 +126,25 @@ def _factors(
     coverage = sum(present.values()) / total if total else 0.0
     without = {name: weight for name, weight in present.items() if name != "text"}
     return (
-        _spread(present),
-        _spread(without) if without and "text" in blocks else None,
+        _spread(present, dimensions),
+        _spread(without, dimensions) if without and "text" in blocks else None,
         tidy(round(coverage, 6)),
     )
 
 
-def _spread(weights: Mapping[str, float]) -> _Factors:
-    """(448,) each block's share, 0 where it has none."""
-    out = np.zeros(DIMS, dtype=np.float64)
+def _spread(weights: Mapping[str, float], dimensions: int) -> _Factors:
+    """(dimensions,) each block's share, 0 where it has none."""
+    out = np.zeros(dimensions, dtype=np.float64)
     total = sum(weights.values())
     for name, weight in weights.items():
         out[SLICES[name]] = weight / total
     return out
 
 
-def largest_dot() -> int:
-    """The bound of any dot product, below 2^24: why float32 is exact."""
-    return (SCALE + DIMS) ** 2
+def largest_dot(dimensions: int) -> int:
+    """The bound of any dot product of such vectors, below 2^24: why float32 is exact.
+
+    Rounding lengthens a block of d dimensions by at most sqrt(d)/2, in the point and twice in the query; the weights
+    sum to 1. By Cauchy and Schwarz the sum over three blocks stays below this square.
+    """
+    return (SCALE + math.isqrt(dimensions) + 1) ** 2

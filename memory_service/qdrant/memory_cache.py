@@ -12,12 +12,16 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
+
+from memory_service.blocks import Array
 from memory_service.point import Point
 from memory_service.qdrant.engine import PointId, QdrantEngine
-from memory_service.qdrant.memory_points import CONTENT, NO_VECTOR, point_of, roles_of
+from memory_service.qdrant.memory_points import CONTENT, point_of, roles_of
 from schemas.errors import MemoryUnavailable
 
 _T = TypeVar("_T")
+_NO_VECTOR: Array = np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +37,7 @@ class Known:
     @classmethod
     def of(cls, point_id: PointId, payload: Mapping[str, Any]) -> Known:
         """A point as stored. Raises KeyError, TypeError or ValueError when it is none."""
-        p = point_of(payload, NO_VECTOR, payload["from_version"])
+        p = point_of(payload, _NO_VECTOR, payload["from_version"])
         return cls(point_id, p, p.memory_id, p.amount, _roles(tuple(roles_of(p))))
 
 

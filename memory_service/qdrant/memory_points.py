@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from memory_service.blocks import DIMS, Array
+from memory_service.blocks import Array
 from memory_service.fold import DecisionLabels, Standing
 from memory_service.point import OPEN, Point
 from memory_service.profile import amount_of, has_comparable_amount
@@ -57,7 +57,6 @@ STILL_OPEN: Final = Filter(must=(Match("to_version", OPEN),))
 
 _NAMESPACE = uuid.UUID("6c1a0f0e-5d0b-5c1e-9d3f-2b6d6f5a7e10")
 WATERMARK: Final[PointId] = str(uuid.uuid5(_NAMESPACE, "watermark"))
-NO_VECTOR: Final[Array] = np.zeros(DIMS, dtype=np.float32)
 CONTENT: Final = ("memory_id", "tenant", "action_type", "from_version", "to_version", "body")
 """The payload keys that `point_of` reads; the others are there to be searched by."""
 
@@ -143,7 +142,12 @@ def point_of(payload: Mapping[str, Any], vector: Array, version: int) -> Point:
 # the watermark
 
 
-def watermark_point(mark: Watermark) -> EnginePoint:
+def no_vector(dimensions: int) -> Array:
+    """The vector of what is no memory."""
+    return np.zeros(dimensions, dtype=np.float32)
+
+
+def watermark_point(mark: Watermark, dimensions: int) -> EnginePoint:
     """The watermark, a point among the points: one search call brings both. It has no tenant, so no search finds it."""
     payload: dict[str, Any] = {
         "layout": LAYOUT,
@@ -154,7 +158,7 @@ def watermark_point(mark: Watermark) -> EnginePoint:
     }
     if mark.at_ms is not None:
         payload["at"] = mark.at_ms
-    return EnginePoint(WATERMARK, payload, NO_VECTOR)
+    return EnginePoint(WATERMARK, payload, no_vector(dimensions))
 
 
 @dataclass(frozen=True, slots=True)

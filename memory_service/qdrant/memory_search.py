@@ -37,7 +37,6 @@ from schemas.errors import MemoryUnavailable
 _SPARE = 16
 """Asked for beyond what is wanted and the one left out: for neutral points and equal scores."""
 _SHOWN = tuple(name for name in ROLES if name not in ("nearby", BARE))
-_STARTS = [SLICES[name].start for name in BLOCKS]
 _ORDER = itemgetter(0, 1)
 """(-dot, memory_id, ...): the order of answers."""
 Entry = tuple[int, Known]
@@ -198,7 +197,8 @@ def _hits(entries: Iterable[Entry], query: Array, whole: Mapping[PointId, Point]
     if not dots:
         return {}
     points = [whole[point_id] for point_id in dots]
-    products = np.add.reduceat(np.stack([point.vector for point in points]) * query, _STARTS, axis=1)
+    each = np.stack([point.vector for point in points]) * query
+    products = np.stack([each[:, SLICES[name]].sum(axis=1) for name in BLOCKS], axis=1)
     hits = {}
     for (point_id, dot), point, (a, b, c) in zip(dots.items(), points, products.tolist(), strict=True):
         if a + b + c != dot:

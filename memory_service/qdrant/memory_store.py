@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from memory_service.blocks import DIMS
 from memory_service.point import OPEN, Point
 from memory_service.qdrant import memory_labels, memory_points
 from memory_service.qdrant.engine import EngineError, EnginePoint, Filter, Nearest, NoCollection, PointId, QdrantEngine
@@ -28,7 +27,6 @@ from schemas.label import LabelEvent
 
 _BATCH = 512
 _PAGE = 1000
-_IS_WATERMARK = Nearest(memory_points.NO_VECTOR, memory_points.IS_WATERMARK, 1, with_payload=True)
 
 
 class QdrantMemoryStore:
@@ -49,7 +47,9 @@ class QdrantMemoryStore:
         self._memory, self._labels = f"{prefix}-memory", f"{prefix}-memory-labels"
         self._cache = PointCache(engine, self._memory)
         self._writing = threading.RLock()
-        self._mark = WatermarkKeeper(engine, self._memory, epoch, vectoriser.id)
+        self._mark = WatermarkKeeper(engine, self._memory, epoch, vectoriser)
+        nothing = memory_points.no_vector(vectoriser.dimensions)
+        self._is_watermark = Nearest(nothing, memory_points.IS_WATERMARK, 1, with_payload=True)
         if create:
             with self._guard():
                 self._create()
@@ -87,7 +87,7 @@ class QdrantMemoryStore:
         self._begin()
 
     def _ensure(self) -> None:
-        self._engine.ensure_collection(self._memory, DIMS, memory_points.INDEXES)
+        self._engine.ensure_collection(self._memory, self._vectoriser.dimensions, memory_points.INDEXES)
         self._engine.ensure_collection(self._labels, None, {})
 
     def _begin(self) -> None:
@@ -206,7 +206,7 @@ class QdrantMemoryStore:
         """Ask the engine until every search has its answer: mostly once, in one call for all of them."""
         while asked := [(one, *to_ask) for one in under_way for to_ask in one.to_ask().items()]:
             asked.sort(key=lambda ask: ask[0].kin(ask[1]))
-            queries = [*(query for *_, query in asked), _IS_WATERMARK]
+            queries = [*(query for *_, query in asked), self._is_watermark]
             before = self._mark.seen
             *answers, mark = self._engine.query_batch(self._memory, queries)
             self._mark.check(mark.payloads[0] if mark.payloads else None, before)

@@ -13,6 +13,7 @@ from typing import Any
 from memory_service.qdrant.engine import NoCollection, QdrantEngine
 from memory_service.qdrant.memory_points import LAYOUT, WATERMARK, in_force, not_beyond, watermark_of, watermark_point
 from memory_service.store import Watermark
+from memory_service.vectoriser import Vectoriser
 from schemas.errors import MemoryUnavailable
 
 HELP = "run `lumyn memory rebuild` to make it again from the labels"
@@ -21,8 +22,9 @@ HELP = "run `lumyn memory rebuild` to make it again from the labels"
 class WatermarkKeeper:
     """Reads and writes the watermark of one collection, and remembers the newest one seen."""
 
-    def __init__(self, engine: QdrantEngine, collection: str, epoch: str, vectoriser_id: str) -> None:
-        self._engine, self._collection, self._vectoriser_id = engine, collection, vectoriser_id
+    def __init__(self, engine: QdrantEngine, collection: str, epoch: str, vectoriser: Vectoriser) -> None:
+        self._engine, self._collection = engine, collection
+        self._vectoriser_id, self._dimensions = vectoriser.id, vectoriser.dimensions
         self.epoch = epoch
         self.seen: Watermark | None = None
         self._trusted = False
@@ -97,7 +99,7 @@ class WatermarkKeeper:
 
     def put(self, mark: Watermark) -> None:
         """Write a watermark, unless a newer one stands."""
-        self._engine.upsert(self._collection, [watermark_point(mark)], not_beyond(mark.version))
+        self._engine.upsert(self._collection, [watermark_point(mark, self._dimensions)], not_beyond(mark.version))
 
     def _refused(self, message: str) -> MemoryUnavailable:
         self._trusted = False

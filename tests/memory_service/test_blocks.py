@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hashing_embedder import Hashing
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from memory_service.blocks import (
     BLOCKS,
-    DIMS,
+    CATEGORY_DIMS,
+    MOST_TEXT_DIMS,
+    NUMBER_DIMS,
     SCALE,
     SLICES,
     UNIT,
@@ -80,7 +83,7 @@ def test_float32_dot_products_equal_integer_arithmetic_in_any_order(vectoriser, 
     named = dict(zip(BLOCKS, weights, strict=True))
     query = query_of(vectors[0], named)
     matrix = np.stack([v.values for v in vectors])
-    shuffled = np.random.default_rng(seed).permutation(DIMS)
+    shuffled = np.random.default_rng(seed).permutation(vectoriser.dimensions)
     for weighted in (query.full, query.without_text):
         if weighted is None:
             continue
@@ -88,16 +91,43 @@ def test_float32_dot_products_equal_integer_arithmetic_in_any_order(vectoriser, 
         assert np.array_equal(matrix @ weighted, exact)
         assert np.array_equal(np.ascontiguousarray(matrix[:, shuffled]) @ weighted[shuffled], exact)
         one_by_one = np.zeros(len(matrix), dtype=np.float32)
-        for column in range(DIMS):
+        for column in range(vectoriser.dimensions):
             one_by_one += matrix[:, column] * weighted[column]
         assert np.array_equal(one_by_one, exact)
-        assert (np.abs(matrix.astype(np.int64)) @ np.abs(weighted.astype(np.int64))).max() <= largest_dot()
+        assert (np.abs(matrix.astype(np.int64)) @ np.abs(weighted.astype(np.int64))).max() <= largest_dot(vectoriser.dimensions)
 
 
-def test_no_partial_sum_can_leave_what_float32_holds_exactly():
-    assert largest_dot() < 2**24
-    worst = np.full(DIMS, SCALE / np.sqrt(DIMS) + 0.5)
-    assert float(worst @ worst) <= largest_dot()
+@pytest.mark.parametrize("text_dims", [1, 256, 384, MOST_TEXT_DIMS])
+def test_no_partial_sum_can_leave_what_float32_holds_exactly(text_dims):
+    """Every component of every block is rounded up by a half, in the point, and twice in the query."""
+    total = 0.0
+    for dims, weight in ((text_dims, 0.2), (CATEGORY_DIMS, 0.5), (NUMBER_DIMS, 0.3)):
+        point = np.full(dims, SCALE / np.sqrt(dims) + 0.5)
+        total += float(point @ (weight * point + 0.5))
+    assert total <= largest_dot(text_dims + CATEGORY_DIMS + NUMBER_DIMS) < 2**24
+
+
+@pytest.mark.parametrize("text_dims", [1, 3, 384, 1536, MOST_TEXT_DIMS])
+def test_the_text_block_is_as_long_as_the_embedder_says_and_scores_stay_exact(text_dims):
+    vectoriser = Vectoriser(Hashing(text_dims))
+    parts = [
+        {"action": {"type": "refund", "intent": f"late parcel {word}", "amount": amount, "channel": word}}
+        for word in ("one", "two", "three") for amount in (20, 500, 20_000)
+    ]  # fmt: skip
+    vectors = vectoriser.vectorise(parts)
+    assert {len(v.values) for v in vectors} == {text_dims + CATEGORY_DIMS + NUMBER_DIMS} == {vectoriser.dimensions}
+    matrix = np.stack([v.values for v in vectors])
+    for vector in vectors:
+        query = query_of(vector, {"text": 0.3, "categories": 0.4, "numbers": 0.3})
+        exact = matrix.astype(np.int64) @ query.full.astype(np.int64)
+        assert np.array_equal(matrix @ query.full, exact)
+        assert np.array_equal(matrix[:, ::-1] @ query.full[::-1], exact)
+
+
+@pytest.mark.parametrize("text_dims", [0, MOST_TEXT_DIMS + 1])
+def test_an_embedder_whose_scores_would_not_be_exact_is_refused(text_dims):
+    with pytest.raises(BadConfig, match=f"gives {text_dims} dimensions, the text block takes 1 to {MOST_TEXT_DIMS}"):
+        Vectoriser(Hashing(text_dims))
 
 
 @given(PARTS, PARTS, st.tuples(*[st.floats(0, 1)] * 3).filter(any))
@@ -183,14 +213,6 @@ def test_a_vector_does_not_depend_on_the_batch(vectoriser, parts):
     together = vectoriser.vectorise(parts)
     alone = [vectoriser.vectorise([part])[0] for part in parts]
     assert all(np.array_equal(a.values, b.values) for a, b in zip(together, alone, strict=True))
-
-
-def test_an_embedder_of_other_dimensions_is_refused(embedder):
-    class Wide:
-        id, dimensions = "wide", 512
-
-    with pytest.raises(BadConfig, match="512 dimensions"):
-        Vectoriser(Wide())
 
 
 def test_the_vectorisers_id_names_the_embedder(vectoriser, embedder):

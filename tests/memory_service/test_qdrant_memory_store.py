@@ -10,6 +10,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from hashing_embedder import Hashing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memory_model import EPOCH, WEIGHTS, event, part, plain
@@ -154,6 +155,19 @@ def test_it_answers_as_the_exact_store_where_limits_cut_through_equal_scores(sto
     assert store.watermark().version == exact.watermark().version
     assert store.watermark().count == exact.watermark().count
     assert everything(store) == everything(exact)
+
+
+@pytest.mark.parametrize("text_dims", [3, 384, 1024])
+def test_texts_of_other_dimensions_are_answered_as_by_the_exact_store(reopen, tmp_path, text_dims):
+    vectoriser = Vectoriser(Hashing(text_dims))
+    store, exact = reopen(vectoriser=vectoriser), SqliteMemoryStore(tmp_path / "exact.db", vectoriser, EPOCH)
+    life = Life(text_dims)
+    events = life.events(80)
+    store.apply(events)
+    exact.apply(events)
+    assert_same(store, exact, life.searches(vectoriser, 40))
+    assert everything(reopen(vectoriser=vectoriser)) == everything(exact)
+    exact.close()
 
 
 def test_a_thousand_equal_ones_are_told_apart_by_their_ids(store, exact, vectoriser):
@@ -403,7 +417,7 @@ def put_watermark(place, **changes) -> None:
     engine = place.open()
     name = f"{place.prefix}-memory"
     (found,) = engine.retrieve(name, [WATERMARK])
-    point = watermark_point(mark)
+    point = watermark_point(mark, 448)
     engine.upsert(name, [replace(point, payload={**found.payload, **changes})])
 
 

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 
 import pytest
+from hashing_embedder import Hashing
 from memory_model import EPOCH, event, plain
 from store_contract import FAILED, WORKED, Asker, MemoryStoreContract, decision
 
@@ -39,6 +40,14 @@ def store(reopen):
 
 class TestSqliteMemoryStore(MemoryStoreContract):
     """The contract, on a file in a folder of its own."""
+
+
+class TestWithAnotherEmbedder(MemoryStoreContract):
+    """The contract, where texts have as many dimensions as MiniLM gives."""
+
+    @pytest.fixture
+    def vectoriser(self):
+        return Vectoriser(Hashing(384))
 
 
 class OtherName:
