@@ -24,9 +24,14 @@ _EDGE = "edge:"
 
 def make_vectoriser(settings: Settings) -> Vectoriser:
     """The vectoriser of the configured embedder. Raises `BadConfig`."""
-    if settings.embedder != "static":
-        raise BadConfig(f"unknown embedder `{settings.embedder}`", help="this version has `static`")
-    return _static_vectoriser()
+    kind, _, name = settings.embedder.partition(":")
+    if settings.embedder == "static":
+        return _static_vectoriser()
+    if kind == "sentence-transformers" and name:
+        return _transformer_vectoriser(name)
+    raise BadConfig(
+        f"unknown embedder `{settings.embedder}`", help="`static`, or `sentence-transformers:NAME_OR_FOLDER`"
+    )
 
 
 @lru_cache(maxsize=1)
@@ -36,6 +41,15 @@ def _static_vectoriser() -> Vectoriser:
     from memory_service.vectoriser import Vectoriser
 
     return Vectoriser(CachedEmbedder(StaticEmbedder()))
+
+
+@lru_cache(maxsize=4)
+def _transformer_vectoriser(name: str) -> Vectoriser:
+    from memory_service.embedders.cache import CachedEmbedder
+    from memory_service.embedders.sentence_transformer import SentenceTransformerEmbedder
+    from memory_service.vectoriser import Vectoriser
+
+    return Vectoriser(CachedEmbedder(SentenceTransformerEmbedder(name)))
 
 
 def uses_server(settings: Settings) -> bool:

@@ -52,7 +52,7 @@ def recall_again(
 ) -> Iterator[RecalledAgain]:
     """Each record's recall, made again; in order of the memory's versions. The records were recalled (`was_recalled`).
 
-    `epoch`, `vectoriser_id`, `version` are of the memory that is asked. Raises `MemoryUnavailable` when it can't answer.
+    `epoch`, `vectoriser_id`, `version` are of the memory that is asked. Raises `MemoryUnavailable` if it can't answer.
     """
     comparable = []
     for record in records:

@@ -619,7 +619,16 @@ class KafkaProducer:
                     raise self._client.unreachable(f"`{topic}` can't be written") from None
                 self.serve(0.05)
             except KafkaException as error:
-                raise self._client.failure(f"`{topic}` can't be written", error) from None
+                raise self._client.failure(f"`{topic}` can't be written", self._cause_of(error)) from None
+
+    def _cause_of(self, error: KafkaException) -> KafkaException:
+        """A fatal error does not say what was fatal (mostly, that another producer has taken over); an abort does."""
+        if error.args[0].code() == KafkaError._FATAL:
+            try:
+                self._run([("abort_transaction",)])
+            except KafkaException as cause:
+                return cause
+        return error
 
     def _reporter(
         self, topic: str, done: Callable[[LumynError | None, int, int, int], None]
