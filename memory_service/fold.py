@@ -45,7 +45,7 @@ class Standing:
 
 
 def apply_event(labels: DecisionLabels, event: LabelEvent) -> None:
-    """Take one event in. A settlement is the last word over all labellers; a note changes nothing."""
+    """Take one event in. A settlement is the last word over all labellers, a restore is all there is now."""
     kind = event["type"]
     if kind == "quarantine":
         labels.quarantined = True
@@ -56,6 +56,9 @@ def apply_event(labels: DecisionLabels, event: LabelEvent) -> None:
             labels.said.clear()
         labels.said.pop(event["actor"], None)
         labels.said[event["actor"]] = (event["label"], event["should"], event["summary"])
+    elif kind == "restore" and (restored := event.get("restored")):
+        labels.said = {w["actor"]: (w["label"], w["should"], w["summary"]) for w in restored["said"]}
+        labels.quarantined = restored["quarantined"]
 
 
 def standing(labels: DecisionLabels) -> Standing | None:

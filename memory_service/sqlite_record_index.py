@@ -26,7 +26,7 @@ from memory_service.record_index import Cursor, Fetch, IndexedRecord, IndexRow, 
 from schemas.canonical import encode
 from schemas.errors import BadInput, IntegrityError, StorageUnavailable, UsageError
 from schemas.ids import id_prefix, is_decision_id
-from schemas.label import LabelEvent
+from schemas.label import LabelEvent, is_last_word
 from schemas.query import LABELS, And, Expression, Field, Leaf, Not, OneOf, Or, Query, Range, holds, leaves
 
 _LAYOUT = "1"
@@ -295,8 +295,9 @@ class SqliteRecordIndex:
             if event["version"] != version + 1:
                 raise self._unavailable(f"label event {event['version']} came after {version}: events are missing")
             version = event["version"]
-            if event["type"] in ("label", "settle") and event["label"] and is_decision_id(event["decision_id"]):
-                self._label(event["tenant"], ULID.from_str(event["decision_id"]).bytes, _label_number(event["label"]))
+            if is_last_word(event) and is_decision_id(event["decision_id"]):
+                name = event["label"] or "none"
+                self._label(event["tenant"], ULID.from_str(event["decision_id"]).bytes, _label_number(name))
         self._db.execute("UPDATE meta SET value = ? WHERE key = 'labels'", (str(version),))
 
     def _label(self, tenant: str, key: bytes, label: int | None) -> None:

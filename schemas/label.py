@@ -11,24 +11,60 @@ from schemas.errors import BadInput
 from schemas.limits import MAX_TEXT
 from schemas.verdict import Verdict
 
-EventType = Literal["label", "note", "quarantine", "release", "settle", "trust"]
+EventType = Literal["label", "note", "quarantine", "release", "settle", "trust", "restore"]
 LabelName = Literal["failure", "success", "retracted"]
 Meaning = Literal["harmful", "fine", "neutral"]
 
 
+Should = Literal["ALLOW", "DENY", "ESCALATE"]
+
+
+@with_config({"extra": "forbid", "strict": True})
+class Word(TypedDict):
+    """A labeller's last word on a decision."""
+
+    actor: str
+    label: LabelName
+    should: Should | None
+    summary: str
+
+
+@with_config({"extra": "forbid", "strict": True})
+class Restored(TypedDict):
+    """All that is said of a decision after something was taken back: the words in force, in order."""
+
+    said: list[Word]
+    quarantined: bool
+
+
+@with_config({"extra": "forbid", "strict": True})
+class Undoes(TypedDict):
+    """What a `restore` takes back: the events of a job, or all after a version; one of the two."""
+
+    job: NotRequired[str]
+    after: NotRequired[int]
+
+
 @with_config({"extra": "forbid", "strict": True, "title": "LabelRequest"})
 class LabelRequest(TypedDict):
-    """What a labeller asks for. `event_id` makes a retry safe."""
+    """What a labeller asks for. `event_id` makes a retry safe.
+
+    A `restore` says what it `undoes`, what is `restored`, and the version of the decision's last event that this was
+    made from (`expects`): it is refused when another has come since.
+    """
 
     event_id: str
     decision_id: str
     tenant: str
     type: EventType
     label: NotRequired[LabelName | None]
-    should: NotRequired[Literal["ALLOW", "DENY", "ESCALATE"] | None]
+    should: NotRequired[Should | None]
     summary: str
     actor: str
     job: NotRequired[str | None]
+    undoes: NotRequired[Undoes | None]
+    restored: NotRequired[Restored | None]
+    expects: NotRequired[int | None]
 
 
 @with_config({"extra": "forbid", "strict": True})
@@ -52,12 +88,14 @@ class LabelEvent(TypedDict):
     tenant: str
     type: EventType
     label: LabelName | None
-    should: Literal["ALLOW", "DENY", "ESCALATE"] | None
+    should: Should | None
     summary: str
     actor: str
     at: str
     job: str | None
     decision: LabelledDecision | None
+    undoes: NotRequired[Undoes | None]
+    restored: NotRequired[Restored | None]
 
 
 REQUEST: TypeAdapter[LabelRequest] = TypeAdapter(LabelRequest)
@@ -79,6 +117,11 @@ def meaning_of(verdict: Verdict, label: LabelName, should: str | None) -> Meanin
     return {"ALLOW": "fine", "DENY": "harmful"}.get(right, "neutral")  # type: ignore[return-value]
 
 
+def is_last_word(event: LabelEvent) -> bool:
+    """Whether an event says which label a decision has from now on: none, when a restore leaves none."""
+    return event["type"] == "restore" or (event["type"] in ("label", "settle") and bool(event["label"]))
+
+
 def check_label_form(value: Any) -> LabelRequest:
     """A label request by its form alone. Raises `BadInput`."""
     try:
@@ -90,15 +133,47 @@ def check_label_form(value: Any) -> LabelRequest:
     for name in ("summary", "actor", "event_id", "job"):
         if len(str(request.get(name) or "")) > MAX_TEXT:
             raise BadInput(f"label: the {name} has {len(str(request[name]))} characters, more than {MAX_TEXT}")
+    _check_kind(request)
     return request
+
+
+def _check_kind(request: LabelRequest) -> None:
+    """What goes with which type. Raises `BadInput`."""
+    kind = request["type"]
+    if kind in ("quarantine", "release", "restore") and (request.get("label") or request.get("should")):
+        raise BadInput(f"label: `label` and `should` do not go with the type {kind}")
+    undoes, restored, expects = (request.get(name) for name in _OF_RESTORE)
+    if kind != "restore":
+        if any(value is not None for value in (undoes, restored, expects)):
+            raise BadInput(f"label: {', '.join(_OF_RESTORE)} go with the type restore only")
+        return
+    if undoes is None or restored is None or expects is None:
+        raise BadInput(f"label: a restore needs {', '.join(_OF_RESTORE)}")
+    if len(undoes) != 1:  # type: ignore[arg-type]
+        raise BadInput("label: `undoes` names either a job or a version to go back to")
+    words = restored["said"]  # type: ignore[index]
+    if len(words) > MAX_WORDS or len({word["actor"] for word in words}) < len(words):
+        raise BadInput(f"label: `restored` has at most {MAX_WORDS} words, one an actor")
+    for word in words:
+        if max(len(word["actor"]), len(word["summary"])) > MAX_TEXT:
+            raise BadInput(f"label: `restored` has a text of more than {MAX_TEXT} characters")
+
+
+_OF_RESTORE = ("undoes", "restored", "expects")
+MAX_WORDS = 1000
 
 
 def check_label(request: LabelRequest, verdict: Verdict) -> None:
     """Refuse a label that is malformed or contradicts itself. Raises `BadInput`."""
     check_label_form(request)
-    label, should = request.get("label"), request.get("should")
-    if request["type"] in ("label", "settle") and label is None:
+    for word in (request.get("restored") or {"said": []})["said"]:
+        _check_word(word["label"], word["should"], verdict)
+    if request["type"] in ("label", "settle") and request.get("label") is None:
         raise BadInput("label: `label` is missing: failure, success or retracted")
+    _check_word(request.get("label"), request.get("should"), verdict)
+
+
+def _check_word(label: LabelName | None, should: Should | None, verdict: Verdict) -> None:
     if should is None:
         return
     if label not in ("failure", "success"):

@@ -49,6 +49,9 @@ class LabelAgent:
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
             raise NotFound(f"no decision `{request['decision_id']}`")
         check_label(request, record["verdict"])
+        if request["type"] == "restore":
+            told = [e["version"] for e in events_of(self._log, request["decision_id"]) if e["type"] != "note"]
+            check_unchanged(request, max(told, default=0))
         asked = transaction.append([Append(LABEL_REQUESTS, encode(request), key)])[0]
         event = label_event(request, record, self._log.end(LABELS, 0) + 1, asked.time_ms)
         transaction.append([Append(LABELS, encode(event, finite=True), request["decision_id"].encode())])
@@ -66,13 +69,17 @@ class LabelAgent:
 
 def label_event(request: LabelRequest, record: DecisionRecord, version: int, time_ms: int) -> LabelEvent:
     """The event that a checked request becomes; `time_ms` is when the log took the request."""
-    return {
+    restored = request.get("restored")
+    label = request.get("label")
+    if restored is not None and restored["said"]:
+        label = restored["said"][-1]["label"]
+    event: LabelEvent = {
         "version": version,
         "event_id": request["event_id"],
         "decision_id": request["decision_id"],
         "tenant": request["tenant"],
         "type": request["type"],
-        "label": request.get("label"),
+        "label": label,
         "should": request.get("should"),
         "summary": request["summary"],
         "actor": request["actor"],
@@ -80,6 +87,19 @@ def label_event(request: LabelRequest, record: DecisionRecord, version: int, tim
         "job": request.get("job"),
         "decision": None if request["type"] == "note" else labelled_decision(record),
     }
+    if restored is not None:
+        event |= {"undoes": request.get("undoes"), "restored": restored}
+    return event
+
+
+def check_unchanged(request: LabelRequest, last: int) -> None:
+    """Refuse to restore a decision that something was said of since: it would be wiped out. Raises `BadInput`."""
+    expected = request.get("expects")
+    if expected != last:
+        raise BadInput(
+            f"decision `{request['decision_id']}` was labelled meanwhile (version {last}, not {expected})",
+            help="plan the job again",
+        )
 
 
 def labelled_decision(record: DecisionRecord) -> LabelledDecision:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memory_service.store import MemoryStore
@@ -20,7 +20,7 @@ from schemas.ids import is_decision_id
 from schemas.label import LabelEvent, LabelRequest, check_label, check_label_form
 from schemas.label_receipt import LabelOutcome, LabelReceipt
 from streams.find_records import RecordFinder
-from streams.label_agent import label_event
+from streams.label_agent import check_unchanged, label_event
 from streams.log import Append, Log, Message, PartitionWriter
 from streams.memory_sync import catch_up
 from streams.observe import Observer
@@ -63,6 +63,7 @@ class LabelWorker:
         self._store: MemoryStore | None = None
         self._stale = True
         self._seen: dict[str, tuple[int, str]] = {}
+        self._told: dict[str, int] = {}
         self._version = 0
         self._offset = 0
         self._beaten = 0.0
@@ -98,6 +99,8 @@ class LabelWorker:
                 event: LabelEvent = decode_trusted(message.value)
                 self._version = event["version"]
                 self._seen[f"{event['tenant']}/{event['event_id']}"] = (event["version"], _body(_request_of(event)))
+                if event["type"] != "note":
+                    self._told[event["decision_id"]] = event["version"]
             self._offset = messages[-1].offset + 1
         self._observer.event("labels_opened", version=self._version, position=self._writer.position)
         self._observer.ready("labels", True)
@@ -118,6 +121,7 @@ class LabelWorker:
         records = self._finder.find(ids) if ids else {}
         outputs: list[Append] = []
         fresh: dict[str, tuple[int, str]] = {}
+        told: dict[str, int] = {}
         version = self._version
         for message, request in zip(messages, parsed, strict=True):
             if isinstance(request, LumynError):
@@ -133,17 +137,20 @@ class LabelWorker:
                     continue
                 if first is not None:
                     raise BadInput(f"event_id `{request['event_id']}` was used before for another label")
-                event = self._accept(request, records, version + 1, message.time_ms)
+                event = self._accept(request, records, version + 1, message.time_ms, told)
             except LumynError as error:
                 outputs.append(self._receipt(message, request, "refused", error))
                 continue
             version += 1
             fresh[key] = (version, body)
+            if event["type"] != "note":
+                told[event["decision_id"]] = version
             outputs.append(Append(LABELS, encode(event, finite=True), request["decision_id"].encode()))
             outputs.append(self._receipt(message, request, "accepted", version=version))
         written = writer.commit(outputs, messages[-1].offset + 1)
         self._version = version
         self._seen |= fresh
+        self._told |= told
         self._offset = max([self._offset, *(m.offset + 1 for m in written if m.topic == LABELS)])
         self._observer.event("labels_sequenced", requests=len(messages), accepted=len(fresh), version=version)
         for message in written:
@@ -158,12 +165,15 @@ class LabelWorker:
             return to_keep(error)
 
     def _accept(
-        self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int
+        self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int, told: Mapping[str, int]
     ) -> LabelEvent:
         record = records.get(request["decision_id"])
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
             raise NotFound(f"no decision `{request['decision_id']}`")
         check_label(request, record["verdict"])
+        if request["type"] == "restore":
+            name = request["decision_id"]
+            check_unchanged(request, told.get(name) or self._told.get(name, 0))
         return label_event(request, record, version, time_ms)
 
     def _receipt(
@@ -233,7 +243,9 @@ class LabelWorker:
 
 def _body(request: LabelRequest) -> str:
     """What a retry must repeat: everything that the event keeps of the request."""
-    names = ("decision_id", "type", "label", "should", "summary", "actor", "job")
+    names = ["decision_id", "type", "label", "should", "summary", "actor", "job"]
+    if request["type"] == "restore":  # `expects` is not kept: what was made from another state is another restore
+        names[2:4] = ["undoes", "restored"]
     return digest(encode({name: request.get(name) for name in names}))
 
 
@@ -248,4 +260,6 @@ def _request_of(event: LabelEvent) -> LabelRequest:
         "summary": event["summary"],
         "actor": event["actor"],
         "job": event["job"],
+        "undoes": event.get("undoes"),
+        "restored": event.get("restored"),
     }

@@ -22,8 +22,10 @@ from lumyn.cli import (
     label,
     list_,
     memory,
+    memory_jobs,
     policy,
     redrive,
+    relabel,
     replay,
     show,
     topics,
@@ -48,6 +50,7 @@ app.command("replay")(replay.replay)
 app.command("label")(label.label)
 app.command("diff")(diff.diff)
 app.command("verify")(verify.verify)
+app.command("relabel")(relabel.relabel)
 app.command("redrive")(redrive.redrive)
 app.command("checkpoint")(checkpoint.checkpoint)
 app.command("demo")(demo.demo)
@@ -55,6 +58,8 @@ app.command("dev")(dev.dev)
 app.command("doctor")(doctor.doctor)
 app.add_typer(policy.app, name="policy")
 app.add_typer(kill_switch.app, name="kill-switch")
+for _job in (memory_jobs.quarantine, memory_jobs.release, memory_jobs.rollback):
+    memory.app.command(_job.__name__)(_job)
 app.add_typer(memory.app, name="memory")
 app.add_typer(index.app, name="index")
 app.add_typer(keys.app, name="keys")

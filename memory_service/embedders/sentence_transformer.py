@@ -39,7 +39,8 @@ class SentenceTransformerEmbedder:
         most = self._model.get_max_seq_length() or 512
         self._most_characters = most * _CHARACTERS_A_TOKEN
         self._using = threading.Lock()
-        dimensions = self._model.get_sentence_embedding_dimension()
+        ask = getattr(self._model, "get_embedding_dimension", None) or self._model.get_sentence_embedding_dimension
+        dimensions = ask()
         if not dimensions:
             raise _unavailable(name, "does not say how many dimensions it gives", "use a model that gives one vector")
         self.dimensions = int(dimensions)

@@ -20,7 +20,7 @@ _NAMESPACE = uuid.UUID("0b8e0c5e-3c86-5d55-8d2c-6a3f5d1c9b42")
 HEAD: Final[PointId] = str(uuid.uuid5(_NAMESPACE, "head"))
 """The point that says how far the documents go; written before any that goes there."""
 
-_KEPT = ("version", "type", "label", "should", "summary", "actor")
+_KEPT = ("version", "type", "label", "should", "summary", "actor", "restored")
 
 
 def document_id(decision_id: str) -> PointId:
@@ -82,7 +82,7 @@ class Document:
     def read(cls, payload: Mapping[str, Any]) -> Document:
         """A stored document. Raises KeyError, TypeError or ValueError when it is none."""
         value = decode_trusted(payload["body"])
-        events = [dict(zip(_KEPT, event, strict=True)) for event in value["events"]]
+        events = [dict(zip(_KEPT, event, strict=False)) for event in value["events"]]  # the last is newer than the rest
         return cls(payload["decision_id"], value["labels"], value["since"], payload["base"], events)
 
     def at(self, version: int) -> Timeline:
@@ -96,7 +96,7 @@ class Document:
     def extended(self, version: int, events: Iterable[LabelEvent]) -> Document:
         """The same as of a later base, with the events after it."""
         timeline = self.at(version)
-        kept = [{name: event[name] for name in _KEPT} for event in events]  # type: ignore[literal-required]
+        kept = [{name: event.get(name) for name in _KEPT} for event in events]
         return Document(self.decision_id, timeline.labels.as_dict(), timeline.since, version, kept)
 
     def point(self) -> EnginePoint:
@@ -104,7 +104,7 @@ class Document:
         body = {
             "labels": self.labels,
             "since": self.since,
-            "events": [[event[name] for name in _KEPT] for event in self.events],
+            "events": [[event.get(name) for name in _KEPT] for event in self.events],
         }
         payload = {
             "decision_id": self.decision_id,

@@ -45,7 +45,7 @@ from memory_service.qdrant.record_points import (
 from memory_service.record_index import Cursor, Fetch, IndexedRecord, IndexRow, Refused, facts_of, index_row
 from schemas.errors import BadInput, IntegrityError, StorageUnavailable, UsageError
 from schemas.ids import id_prefix, is_decision_id
-from schemas.label import LabelEvent
+from schemas.label import LabelEvent, is_last_word
 from schemas.query import Query, holds, leaves
 
 _CHUNK = 500
@@ -121,9 +121,9 @@ class QdrantRecordIndex:
     def _keep(self, events: Sequence[LabelEvent]) -> dict[_Labelled, str]:
         """Write the points of the decisions' last labels. What was kept of a later event stays."""
         last = {
-            (event["tenant"], event["decision_id"]): (event["version"], event["label"])
+            (event["tenant"], event["decision_id"]): (event["version"], event["label"] or "none")
             for event in events
-            if event["type"] in ("label", "settle") and event["label"] and is_decision_id(event["decision_id"])
+            if is_last_word(event) and is_decision_id(event["decision_id"])
         }
         kept = self._kept(last)
         points = [

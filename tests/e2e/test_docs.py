@@ -124,3 +124,13 @@ def test_links_between_documents_lead_somewhere() -> None:
     for page in ["README.md", *PAGES]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
             assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_cleaning_the_memory_goes_as_its_page_tells(tmp_path: Path) -> None:
+    """A bad import blocks, relabelled it does not, the relabelling undone it does, quarantined it does not."""
+    shell = Shell(tmp_path)
+    del shell.env["LUMYN_POLICY"]
+    done = shell.run("set -euo pipefail\n" + "\n".join(blocks("docs/clean-the-memory.md")))
+    assert re.findall(r"^verdict: (\w+)", done.stdout, re.M) == ["DENY", "ALLOW", "DENY", "ALLOW"]
+    assert "harmful -> fine: 6" in done.stdout and "harmful -> not in memory: 6" in done.stdout
+    assert done.stdout.count(" 0 differ") == 2

@@ -38,7 +38,16 @@ WORDS = (
     ("release", None, None),
     ("trust", None, None),
     ("note", None, None),
+    ("restore", None, None),
 )
+_RESTORED = (
+    [],
+    [("ann", "failure", None)],
+    [("bob", "success", None), ("ann", "success", None)],
+    [("cat", "retracted", None), ("ann", "failure", "ALLOW")],
+    [("ann", "success", None), ("bob", "failure", "DENY")],
+)
+"""What a `restore` may leave said of a decision, whatever was said before."""
 
 
 def part(intent: str | None, tier: str, amount: Any, risk: float | None) -> dict[str, Any]:
@@ -86,6 +95,14 @@ def decisions(draw: st.DrawFn) -> list[dict[str, Any]]:
 def event(version: int, decision: dict[str, Any], word: tuple[Any, Any, Any], actor: str) -> LabelEvent:
     """A label event as the label agent makes it."""
     kind, label, should = word
+    more: dict[str, Any] = {}
+    if kind == "restore":
+        said = [
+            {"actor": who, "label": name, "should": right, "summary": f"restored at {version}"}
+            for who, name, right in _RESTORED[version % len(_RESTORED)]
+        ]
+        more = {"undoes": {"after": 0}, "restored": {"said": said, "quarantined": version % 7 == 0}}
+        label = said[-1]["label"] if said else None
     return {
         "version": version,
         "event_id": f"e{version}",
@@ -99,7 +116,8 @@ def event(version: int, decision: dict[str, Any], word: tuple[Any, Any, Any], ac
         "at": "2024-12-19T14:30:00.000Z",
         "job": None,
         "decision": None if kind == "note" else decision["decision"],
-    }
+        **more,
+    }  # type: ignore[typeddict-item]
 
 
 @st.composite
@@ -183,6 +201,10 @@ class Model:
         for one in events:
             if one["type"] in ("quarantine", "release"):
                 quarantined = one["type"] == "quarantine"
+            elif one["type"] == "restore":
+                quarantined = one["restored"]["quarantined"]
+                same = {"decision_id": one["decision_id"]}
+                last = {word["actor"]: {**word, **same} for word in one["restored"]["said"]}  # type: ignore[typeddict-item]
             elif one["type"] == "settle":
                 last = {one["actor"]: one}
             elif one["type"] == "label":

@@ -125,9 +125,13 @@ def histories(draw: st.DrawFn, most: int = 20) -> History:
     """Records of different ids, some of them labelled, some of those twice."""
     made = draw(st.lists(records, max_size=most, unique_by=lambda item: item["decision_id"]))
     said = draw(st.lists(st.tuples(
-        st.integers(0, max(0, len(made) - 1)), st.sampled_from(["failure", "success", "retracted"])
+        st.integers(0, max(0, len(made) - 1)), st.sampled_from(["failure", "success", "retracted", None])
     ), max_size=6 if made else 0))  # fmt: skip
-    return History(made, [label(version, made[at], name) for version, (at, name) in enumerate(said, 1)])
+    kinds = {None: "restore"}  # which leaves nothing said
+    return History(
+        made,
+        [label(number, made[at], name, kinds.get(name, "label")) for number, (at, name) in enumerate(said, 1)],
+    )
 
 
 _TEXTS = st.sampled_from(["refund", "usr_1", "r1", "p", "1", "m1", "'7'", "7", "LIMIT", "R1", "null", "''", "USD",

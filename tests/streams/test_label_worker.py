@@ -95,6 +95,40 @@ def test_a_retry_is_a_duplicate_also_after_a_restart_and_another_body_is_refused
     assert len(events(home)) == 2
 
 
+def restore(home, name, event_id, expects, said=()):
+    words = [{"actor": actor, "label": label, "should": None, "summary": "as it was"} for actor, label in said]
+    ask(home, name, event_id, None, type="restore", expects=expects, undoes={"job": "J"}, job="U",
+        restored={"said": words, "quarantined": False})  # fmt: skip
+
+
+def test_a_restore_is_taken_only_where_nothing_was_said_since_also_after_a_restart(home, finder, worker):
+    one, two = decided(home, 2)
+    ask(home, one, "e1")
+    ask(home, two, "e2")
+    ask(home, one, "n1", None, type="note")
+    worker.step()
+    restore(home, one, "u1", 1, [("amy", "success")])
+    restore(home, one, "late", 1)
+    restore(home, two, "u2", 1)
+    worker.step()
+    worker.close()
+    again = LabelWorker(home.log, finder, None, Told())
+    again.open()
+    restore(home, two, "u3", 2)
+    restore(home, one, "u1", 1, [("amy", "success")])
+    restore(home, one, "u1", 1)
+    ask(home, two, "e3")
+    restore(home, two, "u4", 5)
+    again.step()
+    assert [(r["outcome"], r["version"]) for r in receipts(home)[3:]] == [
+        ("accepted", 4), ("refused", None), ("refused", None),
+        ("accepted", 5), ("duplicate", 4), ("refused", None), ("accepted", 6), ("refused", None),
+    ]  # fmt: skip
+    assert "was labelled meanwhile" in receipts(home)[4]["detail"]
+    fourth = events(home)[3]
+    assert (fourth["label"], fourth["undoes"], fourth["restored"]["said"][0]["actor"]) == ("success", {"job": "J"}, "amy")
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
@@ -104,6 +138,13 @@ def test_a_retry_is_a_duplicate_also_after_a_restart_and_another_body_is_refused
         ({"label": "success", "should": "DENY"}, "bad_input"),
         ({"label": "perhaps"}, "bad_input"),
         ({"surprise": 1}, "bad_input"),
+        ({"type": "restore"}, "bad_input"),
+        ({"expects": 1}, "bad_input"),
+        ({"type": "restore", "label": None, "expects": 0, "undoes": {"job": "J"}, "restored": {"said": [
+            {"actor": "a", "label": "success", "should": "DENY", "summary": ""}], "quarantined": False}}, "bad_input"),
+        ({"type": "restore", "label": None, "expects": 0, "undoes": {"job": "J", "after": 1},
+          "restored": {"said": [], "quarantined": False}}, "bad_input"),
+        ({"type": "quarantine"}, "bad_input"),
     ],
 )
 def test_a_label_that_must_not_count_is_refused_and_the_next_goes_on(home, worker, more, reason):
