@@ -93,6 +93,27 @@ def test_past_recalls_are_made_again_as_of_their_versions(inside: Inside) -> Non
     assert told["verified"] and told["same"] == told["sampled"] >= 2
 
 
+def test_a_job_changes_the_memory_and_is_taken_back(inside: Inside) -> None:
+    def verdict_is(verdict: str) -> None:
+        wait_until(
+            lambda: inside.json("decide", "-", stdin=json.dumps(refund(100)))["verdict"] == verdict,
+            TIMEOUT_S, f"never {verdict}", every_s=0.1,
+        )  # fmt: skip
+
+    names = [inside.json("decide", "-", stdin=json.dumps(refund(100 + n)))["decision_id"] for n in range(3)]
+    for name in names:
+        inside.run("label", name, "--label", "failure", "--summary", "a bad import")
+    verdict_is("DENY")
+    which = ("--query", f"decision_id IN ({', '.join(names)})", "--label", "success", "--why", "wrong sign")
+    assert inside.json("relabel", *which, "--json")["memories"] == 3
+    told = inside.json("relabel", *which, "--apply", "--json")
+    assert (told["accepted"], told["refused"]) == (3, [])
+    verdict_is("ALLOW")
+    inside.run("relabel", "--undo", told["job"])
+    verdict_is("DENY")
+    assert inside.json("memory", "verify", "--json")["verified"] is True
+
+
 def test_everything_that_was_decided_verifies(inside: Inside, live: Live) -> None:
     inside.json("decide", "-", stdin=json.dumps(refund(100)))
     live.wait_decided()
