@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from lumyn.config import LumynConfig, Settings, resolve
 from lumyn.stores import open_index, open_memory, uses_server
 from lumyn.wiring import load_policy_file
-from schemas.errors import BadConfig, StorageUnavailable
+from schemas.errors import BadConfig
 from streams.find_records import IndexedFinder
 from streams.index_sync import Seen, catch_up
+from streams.kafka.patience import once_reachable
 from streams.memory_sync import Memory, SyncedMemory
 from streams.observe import Observer
 from streams.served_memory import GuardedMemory, ServedMemory
@@ -40,24 +40,13 @@ def worker_settings(config: LumynConfig | None = None) -> Settings:
     return settings
 
 
-_BROKERS_WITHIN_S = 60.0
-
-
 def _log(settings: Settings, observer: Observer) -> KafkaLog:
-    """The log. Brokers that are down are waited for a minute: a restart of everything has no order."""
+    """The log, once its brokers are there."""
     from lumyn.kafka_log import kafka_log
 
     log = kafka_log(settings)
-    deadline = time.monotonic() + _BROKERS_WITHIN_S
-    while True:
-        try:
-            log.client.topics()
-            return log
-        except StorageUnavailable as error:
-            if time.monotonic() > deadline:
-                raise
-            observer.trouble("brokers_unreachable", error)
-            time.sleep(1)
+    once_reachable(log.client.topics, observer)
+    return log
 
 
 def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from memory_service.recall import Asked, Recall
 from schemas.errors import MemoryUnavailable
 from schemas.policy import MemorySettings
+from streams.memory_sync import Memory
 
 _AT_ONCE = 256
 _MISSING = object()
-
-
-class Recalls(Protocol):
-    """Who recalls at any version."""
-
-    def recall(self, asked: Sequence[Asked]) -> list[Recall]:
-        """One recall a request, in order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ def was_recalled(record: Mapping[str, Any]) -> bool:
 
 
 def recall_again(
-    records: Sequence[Mapping[str, Any]], recaller: Recalls, *, epoch: str, vectoriser_id: str, version: int
+    records: Sequence[Mapping[str, Any]], recaller: Memory, *, epoch: str, vectoriser_id: str, version: int
 ) -> Iterator[RecalledAgain]:
     """Each record's recall, made again; in order of the memory's versions. The records were recalled (`was_recalled`).
 

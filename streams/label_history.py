@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from memory_service.fold import DecisionLabels, apply_event
 from schemas.canonical import decode_trusted
-from schemas.label import LabelEvent, LabelledDecision, Restored, Undoes
+from schemas.label import LabelEvent, Restored, Undoes
 from schemas.verdict import Verdict
 from streams.log import Log
 from streams.reading import messages
@@ -23,8 +23,7 @@ class History:
     """One decision's events that the memory goes by, in version order; notes are not among them."""
 
     decision_id: str
-    tenant: str
-    decision: LabelledDecision
+    verdict: Verdict
     events: list[LabelEvent] = field(default_factory=list)
 
     @property
@@ -34,7 +33,7 @@ class History:
 
     def now(self) -> Restored:
         """What is said of the decision."""
-        return folded(self.decision["verdict"], self.events)
+        return folded(self.verdict, self.events)
 
     def counting(self) -> list[LabelEvent]:
         """The events that count: those that nothing undoes."""
@@ -42,7 +41,7 @@ class History:
 
     def without(self, undone: Undoes) -> Restored:
         """What would be said of it without the events that this undoes."""
-        return folded(self.decision["verdict"], _left(self.events, [undone]))
+        return folded(self.verdict, _left(self.events, [undone]))
 
     def touched_by(self, undone: Undoes) -> bool:
         """Whether this undoes any event that is not undone already, an undo among them."""
@@ -64,7 +63,7 @@ def histories_of(events: Iterable[LabelEvent], tenant: str) -> dict[str, History
         name = event["decision_id"]
         history = found.get(name)
         if history is None:
-            history = found[name] = History(name, tenant, decision)
+            history = found[name] = History(name, decision["verdict"])
         history.events.append(event)
     return found
 
@@ -92,9 +91,14 @@ def _in_force(events: Sequence[LabelEvent], undone: list[Undoes]) -> list[LabelE
     return found[::-1]
 
 
+def bare(verdict: Verdict) -> DecisionLabels:
+    """A decision of which nothing is said yet, by what meanings depend on alone."""
+    return DecisionLabels("", {"action_type": "", "verdict": verdict, "rules": [], "amount": None, "facts": {}})
+
+
 def folded(verdict: Verdict, events: Sequence[LabelEvent]) -> Restored:
     """What events, in order, leave said of a decision; of a `restore` it counts what it undoes."""
-    labels = DecisionLabels("", {"action_type": "", "verdict": verdict, "rules": [], "amount": None, "facts": {}})
+    labels = bare(verdict)
     for event in _left(events, []):
         apply_event(labels, event)
     return {

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from memory_service.fold import DecisionLabels, Standing, standing
+from memory_service.fold import Standing, apply_event, standing
 from schemas.errors import BadInput, LumynError
 from schemas.label import LabelEvent, LabelName, LabelRequest, Restored, Should, Undoes, check_label
 from schemas.verdict import Verdict
-from streams.label_history import History, folded
+from streams.label_history import History, bare, folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,6 @@ class Plan:
     """A job as a whole; `refused` are the decisions that it can't say this of, with the reason."""
 
     job: str
-    why: str
     steps: tuple[Step, ...]
     refused: tuple[tuple[str, LumynError], ...] = ()
 
@@ -101,14 +100,14 @@ def take_back(signed: Signed, undone: Undoes, known: Mapping[str, History]) -> P
         more = {"type": "restore", "undoes": undone, "restored": restored, "expects": last}
         return _request(signed, one.decision_id, more)
 
-    touched = [Decided(h.decision_id, h.decision["verdict"]) for h in known.values() if h.touched_by(undone)]
+    touched = [Decided(h.decision_id, h.verdict) for h in known.values() if h.touched_by(undone)]
     return _plan(signed, touched, known, say)
 
 
 def spoken_of_by(labeller: str, known: Mapping[str, History]) -> list[Decided]:
     """The decisions on which a labeller's word counts."""
     return [
-        Decided(history.decision_id, history.decision["verdict"])
+        Decided(history.decision_id, history.verdict)
         for history in known.values()
         if any(word["actor"] == labeller for word in history.now()["said"])
     ]
@@ -144,7 +143,7 @@ def _plan(
             continue
         before = _standing(one, history.now()) if history is not None else None
         steps.append(Step(request, before, _standing(one, _after(one, history, request))))
-    return Plan(signed.job, signed.why, tuple(steps), tuple(refused))
+    return Plan(signed.job, tuple(steps), tuple(refused))
 
 
 def _after(one: Decided, history: History | None, request: LabelRequest) -> Restored:
@@ -153,7 +152,6 @@ def _after(one: Decided, history: History | None, request: LabelRequest) -> Rest
 
 
 def _standing(one: Decided, said: Restored) -> Standing | None:
-    labels = DecisionLabels("", {"action_type": "", "verdict": one.verdict, "rules": [], "amount": None, "facts": {}})
-    labels.said = {word["actor"]: (word["label"], word["should"], word["summary"]) for word in said["said"]}
-    labels.quarantined = said["quarantined"]
+    labels = bare(one.verdict)
+    apply_event(labels, cast(LabelEvent, {"type": "restore", "restored": said}))
     return standing(labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams.log import Log
-from streams.reading import messages, object_in
+from streams.reading import at_offset, messages, object_in
 from streams.topics import RECORDS
 
 Record = dict[str, Any]
@@ -70,7 +70,7 @@ def _of_all(records: Iterator[Record], count: int, pick: random.Random) -> Sampl
 def _at(log: Log, spans: list[tuple[int, int, int]], place: int) -> Record | None:
     for partition, begin, end in spans:
         if place < end - begin:
-            found = log.read(RECORDS, partition, begin + place, 1)
-            return object_in(found[0]) or None if found and found[0].offset == begin + place else None
+            found = at_offset(log, RECORDS, partition, begin + place)
+            return object_in(found) or None if found is not None else None
         place -= end - begin
     return None

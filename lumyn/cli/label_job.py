@@ -1,9 +1,12 @@
-"""What the commands that change many labels have in common: the dry run, doing it, resuming it."""
+"""What the commands that change many labels have in common: options, the dry run, doing it, resuming and undoing it."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from lumyn.cli.output import error_text, one_line, out, out_json, progress, say, table
 
@@ -12,32 +15,50 @@ if TYPE_CHECKING:
     from memory_service.fold import Standing
     from streams.label_jobs import Plan
 
+WHY = typer.Option(None, "--why", help="Stands in every event of the job.")
+APPLY = typer.Option(False, "--apply", help="Do it; without it the change is only shown.")
+UNDO = typer.Option(None, "--undo", metavar="JOB", help="Take a whole job back.")
+RESUME = typer.Option(None, "--resume", metavar="JOB", help="Go on with a job that was broken off.")
+JSON = typer.Option(False, "--json", help="Print as JSON.")
+
 _SHOWN = 10
 
 
-def carry_out(home: Home, plan: Plan, *, apply: bool, json_: bool, command: str) -> int:
-    """Show a plan, or do it. `command` is what resumes or undoes it."""
-    if not apply:
-        _show(plan, json_)
-        return 0
-    if not plan.steps:
-        _show(plan, json_)
-        return 0
+def run(
+    command: str,
+    plan_of: Callable[[Home], Plan],
+    *,
+    why: str | None,
+    apply: bool,
+    undo: str | None,
+    resume: str | None,
+    json_: bool,
+) -> int:
+    """Resume a job, take one back, or else plan one and show or do it. `command` is what resumes or undoes it."""
+    from lumyn.label_jobs import load
+    from lumyn.label_jobs import undo as take_back
+    from lumyn.wiring import existing_home
+
+    home = existing_home()
+    if resume is not None:
+        return _do(home, resume, load(home, resume), [], json_, command)
+    if undo is not None:
+        return _carry_out(home, take_back(home, undo, why), True, json_, command)
+    return _carry_out(home, plan_of(home), apply, json_, command)
+
+
+def _carry_out(home: Home, plan: Plan, apply: bool, json_: bool, command: str) -> int:
     from lumyn.label_jobs import save
 
+    if not apply or not plan.steps:
+        _show(plan, json_)
+        return 0
     save(home, plan)
     say(f"job {plan.job}: `{command} --resume {plan.job}` goes on with it should it be broken off")
-    return _do(home, plan.job, [step.request for step in plan.steps], json_, command, changes=_changes(plan))
+    return _do(home, plan.job, [step.request for step in plan.steps], _changes(plan), json_, command)
 
 
-def resume(home: Home, job: str, *, json_: bool, command: str) -> int:
-    """Go on with a job that was broken off."""
-    from lumyn.label_jobs import load
-
-    return _do(home, job, load(home, job), json_, command, changes=None)
-
-
-def _do(home: Home, job: str, requests: list[Any], json_: bool, command: str, *, changes: Any) -> int:
+def _do(home: Home, job: str, requests: list[Any], changes: list[Any], json_: bool, command: str) -> int:
     from lumyn.label_jobs import send
 
     with progress("labelling", len(requests)) as tick:
@@ -45,7 +66,7 @@ def _do(home: Home, job: str, requests: list[Any], json_: bool, command: str, *,
     for name, error in sent.refused[:_SHOWN]:
         say(f"{name}: {error_text(error)}")
     if json_:
-        told = {"job": job, "applied": True, "accepted": sent.accepted, "changes": changes or []}
+        told = {"job": job, "applied": True, "accepted": sent.accepted, "changes": changes}
         out_json({**told, "refused": [{"decision_id": name, "error": e.as_dict()} for name, e in sent.refused]})
     else:
         out(f"job {job}: {sent.accepted} labels accepted, {len(sent.refused)} refused")
@@ -65,28 +86,26 @@ def _changes(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _show(plan: Plan, json_: bool) -> None:
+    changes = _changes(plan)
+    rows = [(step.request["decision_id"], _name(step.before), _name(step.after)) for step in plan.changes]
     if json_:
         out_json(
             {
                 "job": None,
                 "applied": False,
-                "memories": len(plan.changes),
-                "changes": _changes(plan),
-                "decisions": [
-                    {"decision_id": s.request["decision_id"], "before": _name(s.before), "after": _name(s.after)}
-                    for s in plan.changes
-                ],
+                "memories": len(rows),
+                "changes": changes,
+                "decisions": [dict(zip(("decision_id", "before", "after"), row, strict=True)) for row in rows],
                 "refused": [{"decision_id": name, "error": e.as_dict()} for name, e in plan.refused],
             }
         )
         return
-    for change in _changes(plan):
+    for change in changes:
         out(f"{change['from']} -> {change['to']}: {change['count']}")
-    if plan.changes:
-        rows = [(s.request["decision_id"], _name(s.before), _name(s.after)) for s in plan.changes[:_SHOWN]]
+    if rows:
         out("")
-        out(table(("decision_id", "now", "then"), rows))
+        out(table(("decision_id", "now", "then"), rows[:_SHOWN]))
     for name, error in plan.refused[:_SHOWN]:
         say(one_line(f"{name} can't be labelled so: {error.message}"))
     more = f", {len(plan.refused)} can't be" if plan.refused else ""
-    say(f"{len(plan.changes)} memories would change{more}; `--apply` does it")
+    say(f"{len(rows)} memories would change{more}; `--apply` does it")

@@ -95,7 +95,7 @@ def verify(
     with progress("recalling", len(drawn.records)) as tick:
         for one in recall_again(
             drawn.records, home.memory.recaller(), epoch=mark.epoch, vectoriser_id=mark.vectoriser_id,
-            version=home.memory.version(),
+            version=mark.version,
         ):  # fmt: skip
             found.append(one)
             tick()

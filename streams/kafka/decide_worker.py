@@ -34,6 +34,7 @@ from streams.decide_agent import GROUP
 from streams.deciding import Deciding, Pending
 from streams.kafka.follow import ControlFollower
 from streams.kafka.log import KafkaLog
+from streams.kafka.patience import BROKERS_WITHIN_S, once_reachable
 from streams.log import Message, PartitionWriter
 from streams.memory_sync import Memory
 from streams.observe import Observer
@@ -64,7 +65,7 @@ class WorkerSettings:
     rebalance_timeout_s: float = 30.0
     finish_within_s: float = 2.0
     stop_within_s: float = 5.0
-    brokers_within_s: float = 60.0
+    brokers_within_s: float = BROKERS_WITHIN_S
     check_partitions_s: float = 5.0
     report_s: float = 1.0
 
@@ -110,7 +111,7 @@ class DecideWorker:
 
     def run(self) -> None:
         """Decide until stopped. Raises the `LumynError` that ended it, if one did."""
-        self._prepare()
+        once_reachable(self._prepare, self._observer, self._settings.brokers_within_s)
         self._follower.start()
         self._publish_fallback()
         for name in (signal.SIGTERM, signal.SIGINT):  # for good: a second one must not cut the ending short
@@ -132,20 +133,11 @@ class DecideWorker:
             raise self._failure
 
     def _prepare(self) -> None:
-        """What must be known of the brokers before the first partition; waits a minute for brokers that are down."""
-        deadline = time.monotonic() + self._settings.brokers_within_s
-        while True:
-            try:
-                self._check_counts()
-                self._check_session_timeout()
-                facts = self._log.client.describe([self._log.name(RECEIPTS)])[self._log.name(RECEIPTS)]
-                self._receipts_id = facts.topic_id if facts else ""
-                return
-            except StorageUnavailable as error:
-                if time.monotonic() > deadline:
-                    raise
-                self._observer.trouble("brokers_unreachable", error)
-                time.sleep(1)
+        """What must be known of the brokers before the first partition."""
+        self._check_counts()
+        self._check_session_timeout()
+        facts = self._log.client.describe([self._log.name(RECEIPTS)])[self._log.name(RECEIPTS)]
+        self._receipts_id = facts.topic_id if facts else ""
 
     def _publish_fallback(self) -> None:
         """A policy used from a file is published by its hash first, so that every record can be explained."""
