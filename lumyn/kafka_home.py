@@ -123,6 +123,10 @@ class KafkaHome:
             offset = messages[-1].offset + 1
         return out
 
+    def remembers(self, version: int, within_s: float) -> bool:
+        """A memory of one's own is caught up before it is asked; a server's is filled by the label worker meanwhile."""
+        return not isinstance(self.memory, ServedMemory) or self.memory.reaches(version, within_s)
+
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""
         from streams.signing import SigningKey

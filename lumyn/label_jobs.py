@@ -27,10 +27,11 @@ _NAME = re.compile(r"[a-z]+-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of a job: how many were accepted, which were refused and why."""
+    """What became of a job: how many were accepted, which were refused and why, the last one's memory version."""
 
     accepted: int
     refused: tuple[tuple[str, LumynError], ...]
+    version: int
 
 
 def sign(home: Home, kind: str, why: str) -> Signed:
@@ -89,7 +90,7 @@ def _file(home: Home, job: str) -> Path:
 
 def send(home: Home, requests: Sequence[LabelRequest], tick: Callable[[int], None]) -> Sent:
     """Say it all; what was said before is not said twice. Raises `LumynError` when it can't go on: resume it then."""
-    accepted, refused = 0, []
+    accepted, refused, version = 0, [], 0
     for start in range(0, len(requests), _AT_ONCE):
         some = requests[start : start + _AT_ONCE]
         for request, result in zip(some, home.labels.label(some), strict=True):
@@ -97,5 +98,6 @@ def send(home: Home, requests: Sequence[LabelRequest], tick: Callable[[int], Non
                 refused.append((request["decision_id"], result))
             else:
                 accepted += 1
+                version = max(version, result["version"])
         tick(len(some))
-    return Sent(accepted, tuple(refused))
+    return Sent(accepted, tuple(refused), version)

@@ -86,11 +86,14 @@ def label(
     actor: str | None = None,
     event_id: str | None = None,
     settle: bool = False,
+    wait_s: float = 3.0,
     config: LumynConfig | None = None,
 ) -> LabelEvent:
     """Append a label (failure, success, retracted) or a note. With an `event_id` a retry is applied once.
 
-    Raises `NotFound` for an unknown decision (or another tenant's), `BadInput` for a contradictory label.
+    Then waits until the next decision is made with it, `wait_s` seconds at the most (0: not at all); the label stands
+    whether or not the memory has taken it in by then. Raises `NotFound` for an unknown decision (or another tenant's),
+    `BadInput` for a contradictory label.
     """
     home = existing_home(config)
     request = label_request(
@@ -104,6 +107,8 @@ def label(
     if isinstance(result, LumynError):
         find_record(home, decision_id)  # says so first, and how to find one, when there is no such decision
         raise result
+    if wait_s > 0 and result["type"] != "note":
+        home.remembers(result["version"], wait_s)
     return result
 
 

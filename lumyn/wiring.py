@@ -134,6 +134,10 @@ class Home(Protocol):
         """All label events of a decision, in version order."""
         ...
 
+    def remembers(self, version: int, within_s: float) -> bool:
+        """Whether decisions from now on are made with the labels up to a version; waits for it. Never raises."""
+        ...
+
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""
         ...
@@ -208,6 +212,10 @@ class EmbeddedHome:
 
     def events(self, decision_id: str) -> list[LabelEvent]:
         return events_of(self.log, decision_id)
+
+    def remembers(self, version: int, within_s: float) -> bool:  # noqa: ARG002
+        """Always: the memory is caught up before it is asked."""
+        return True
 
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""

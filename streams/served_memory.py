@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from memory_service.recaller import Recaller
     from memory_service.store import MemoryStore
 
+_LOOK_S = 0.02
+
 
 class ServedMemory:
     """A store that another process (the label agent) fills. What its watermark says is the version that is asked."""
@@ -64,6 +66,20 @@ class ServedMemory:
             )
         self._newest = watermark.version
         return watermark.version
+
+    def reaches(self, version: int, within_s: float) -> bool:
+        """Whether questions are asked at that version or a later one, waited for. Never raises."""
+        deadline = time.monotonic() + within_s
+        try:
+            while self.version() < version:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(_LOOK_S)
+        except LumynError as error:
+            self._observer.trouble("memory_unavailable", error)
+            self.close()
+            return False
+        return True
 
     def _parts(self) -> tuple[MemoryStore, Recaller]:
         if self._opened is None:

@@ -22,13 +22,18 @@ def label(
     Example: lumyn label 01JBQX8P2M... --label failure --summary "False positive"
     """
     from lumyn import sdk
+    from lumyn.cli.remembering import wait_for_memory
+    from lumyn.wiring import existing_home
     from schemas.errors import UsageError
 
     if label_ not in ("failure", "success", "note", "retracted"):
         raise UsageError(f"unknown label `{label_}`", help="one of failure, success, note, retracted")
     event = sdk.label(
-        decision, label_, summary=summary, should=should.upper() if should else None, event_id=event_id, settle=settle
-    )
+        decision, label_, summary=summary, should=should.upper() if should else None, event_id=event_id, settle=settle,
+        wait_s=0,
+    )  # fmt: skip
+    if event["type"] != "note":
+        wait_for_memory(existing_home(), event["version"])
     if json_:
         out_json(event)
         return

@@ -59,10 +59,12 @@ def _carry_out(home: Home, plan: Plan, apply: bool, json_: bool, command: str) -
 
 
 def _do(home: Home, job: str, requests: list[Any], changes: list[Any], json_: bool, command: str) -> int:
+    from lumyn.cli.remembering import wait_for_memory
     from lumyn.label_jobs import send
 
     with progress("labelling", len(requests)) as tick:
         sent = send(home, requests, tick)
+    wait_for_memory(home, sent.version)
     for name, error in sent.refused[:_SHOWN]:
         say(f"{name}: {error_text(error)}")
     if json_:

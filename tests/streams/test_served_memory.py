@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from memory_service.qdrant.edge import EdgeEngine
 from memory_service.qdrant.memory_store import QdrantMemoryStore
 from memory_service.recall import Asked
 from memory_service.recaller import Recaller
+from memory_service.store import Watermark
 from memory_service.vectoriser import Vectoriser
 from schemas.errors import LumynError
 from schemas.policy import MemorySettings
@@ -117,3 +118,24 @@ def test_one_that_nobody_vouches_for_any_more_is_unavailable(home: Home) -> None
     assert "the memory's watermark was last written 6" in home.observer.said[-1]
     home.label(1)
     assert home.recall() == (True, 1)
+
+
+def test_it_says_when_it_has_reached_a_version(home: Home) -> None:
+    assert not home.served.reaches(1, 0)
+    home.label(1)
+    assert home.served.reaches(1, 0)
+    assert not home.served.reaches(2, 0.05)
+
+
+def test_a_version_that_is_still_to_come_is_waited_for() -> None:
+    class Filling:
+        version = 0
+
+        def watermark(self) -> Watermark:
+            self.version += 1
+            return Watermark(EPOCH, self.version, 0, "v", int(time.time() * 1000))
+
+        def close(self) -> None: ...
+
+    served = ServedMemory(lambda: cast(Any, (Filling(), None)), Troubles())
+    assert served.reaches(3, 30)
