@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +52,8 @@ def found(home: Home, query: str, say: Callable[[str], None]) -> list[Decided]:
     return [Decided(row.decision_id, cast(Verdict, row.verdict)) for row in rows]
 
 
-def undo(home: Home, job: str, why: str | None) -> Plan:
+def undo(home: Home, labelled: Mapping[str, History], job: str, why: str | None) -> Plan:
     """Take a whole job back. Raises `NotFound` for a job that said nothing here."""
-    labelled = known(home)
     plan = take_back(sign(home, "undo", why or f"undo of {job}"), {"job": job}, labelled)
     if not plan.steps and not any(event["job"] == job for one in labelled.values() for event in one.events):
         raise NotFound(f"no label of this tenant is of a job `{job}`", help="`lumyn show ID` names the job of a label")

@@ -10,7 +10,7 @@ from memory_service.nearby import weighted_rate
 from memory_service.point import Hit
 from memory_service.profile import amount_of, has_comparable_amount, remembered_part
 from memory_service.recall import Asked, CountedHit, Recall, unavailable
-from memory_service.store import Found, MemoryStore, Search
+from memory_service.store import Found, Search, Searchable
 from memory_service.vectoriser import Vectoriser, query_of
 from schemas.canonical import tidy
 from schemas.errors import MemoryUnavailable
@@ -19,7 +19,7 @@ from schemas.errors import MemoryUnavailable
 class Recaller:
     """Recalls in batches: one embedding call and one search call for all."""
 
-    def __init__(self, store: MemoryStore, vectoriser: Vectoriser, epoch: str) -> None:
+    def __init__(self, store: Searchable, vectoriser: Vectoriser, epoch: str) -> None:
         self._store = store
         self._vectoriser = vectoriser
         self._epoch = epoch

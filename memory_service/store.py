@@ -58,19 +58,23 @@ class Found:
     softening: tuple[Hit, ...] = ()
 
 
-class MemoryStore(Protocol):
-    """Labelled decisions as points. Every method raises `MemoryUnavailable` when it can't answer rightly."""
+class Searchable(Protocol):
+    """A memory that can be asked. Every method raises `MemoryUnavailable` when it can't answer rightly."""
 
     def watermark(self) -> Watermark:
         """The store's own state."""
         ...
 
-    def apply(self, events: Sequence[LabelEvent]) -> Watermark:
-        """Take label events in, in version order; those at or below the watermark are skipped; a gap is refused."""
-        ...
-
     def search(self, searches: Sequence[Search]) -> list[Found]:
         """Exact recall, one answer a search, in order. A version above the watermark is refused."""
+        ...
+
+
+class MemoryStore(Searchable, Protocol):
+    """Labelled decisions as points. Every method raises `MemoryUnavailable` when it can't answer rightly."""
+
+    def apply(self, events: Sequence[LabelEvent]) -> Watermark:
+        """Take label events in, in version order; those at or below the watermark are skipped; a gap is refused."""
         ...
 
     def points(self, tenant: str | None = None, version: int | None = None) -> Iterator[Point]:

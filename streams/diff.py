@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from memory_service.recall import OFF, recorded
+from memory_service.recall import OFF, Recall, recorded
 from schemas.canonical import decode, decode_trusted
 from schemas.digests import digest
 from schemas.errors import BadJson, LumynError
@@ -94,7 +94,24 @@ def checked_record(line: bytes) -> dict[str, Any]:
 
 
 def _verdict(record: dict[str, Any], policy: CompiledPolicy) -> tuple[str, tuple[str, ...]]:
-    """Verdict and reasons under a policy, with the recorded memory and switches; as `decide` does, unsealed."""
+    """Verdict and reasons under a policy, with the recorded memory and switches."""
+    recall = OFF
+    if policy.memory is not None and not _decided_without_rules(record):
+        check_recorded_memory(record, policy)
+        recall = recorded(record)
+    return outcome_of(record, policy, recall)
+
+
+def _decided_without_rules(record: Mapping[str, Any]) -> bool:
+    codes = record["reason_codes"]
+    return bool(record["control"]["switches"]) or CONTROL_STALE in codes or INTERNAL_ERROR in codes
+
+
+def outcome_of(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall) -> tuple[str, tuple[str, ...]]:
+    """Verdict and reasons of a recorded request under a policy and a recall; as `decide` does, unsealed.
+
+    Raises `BadJson` for a decision whose evaluation raised.
+    """
     codes = record["reason_codes"]
     if record["control"]["switches"]:
         return "DENY", (KILL_SWITCH,)
@@ -102,10 +119,6 @@ def _verdict(record: dict[str, Any], policy: CompiledPolicy) -> tuple[str, tuple
         return "ABSTAIN", (CONTROL_STALE,)
     if INTERNAL_ERROR in codes:
         raise BadJson("its evaluation raised when it was decided, so there is nothing to compare")
-    recall = OFF
-    if policy.memory is not None:
-        check_recorded_memory(record, policy)
-        recall = recorded(record)
     evaluation = policy.evaluate(
         record["request"], time_ms=time_ms_of(record["created_at"]), memory=recall.memory_facts()
     )

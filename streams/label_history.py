@@ -39,9 +39,13 @@ class History:
         """The events that count: those that nothing undoes."""
         return _left(self.events, [])
 
+    def counting_without(self, undone: Undoes) -> list[LabelEvent]:
+        """The events that count when this is undone, too."""
+        return _left(self.events, [undone])
+
     def without(self, undone: Undoes) -> Restored:
         """What would be said of it without the events that this undoes."""
-        return folded(self.verdict, _left(self.events, [undone]))
+        return folded(self.verdict, self.counting_without(undone))
 
     def touched_by(self, undone: Undoes) -> bool:
         """Whether this undoes any event that is not undone already, an undo among them."""

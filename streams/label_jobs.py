@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from memory_service.fold import Standing, apply_event, standing
+from memory_service.point import OPEN
+from memory_service.timeline import Stand, stands
 from schemas.errors import BadInput, LumynError
 from schemas.label import LabelEvent, LabelName, LabelRequest, Restored, Should, Undoes, check_label
 from schemas.verdict import Verdict
@@ -111,6 +113,25 @@ def spoken_of_by(labeller: str, known: Mapping[str, History]) -> list[Decided]:
         for history in known.values()
         if any(word["actor"] == labeller for word in history.now()["said"])
     ]
+
+
+def supposed(plan: Plan, known: Mapping[str, History]) -> dict[str, list[Stand]]:
+    """What the decisions of a plan would have stood for had it been so from the first label on.
+
+    Those that nothing was said of are not among them: no past decision can have met them.
+    """
+    out: dict[str, list[Stand]] = {}
+    for step in plan.steps:
+        name = step.request["decision_id"]
+        history = known.get(name)
+        if history is None:
+            continue
+        undone = step.request.get("undoes")
+        if undone is not None:
+            out[name] = list(stands(history.counting_without(undone)))
+        else:
+            out[name] = [(step.after, history.events[0]["version"], OPEN)] if step.after is not None else []
+    return out
 
 
 def _request(signed: Signed, decision_id: str, more: Mapping[str, object]) -> LabelRequest:

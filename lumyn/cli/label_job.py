@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lumyn.cli.blast_radius import as_dict, show_radius
 from lumyn.cli.output import error_text, one_line, out, out_json, progress, say, table
 
 if TYPE_CHECKING:
     from lumyn.wiring import Home
     from memory_service.fold import Standing
+    from streams.label_history import History
     from streams.label_jobs import Plan
+
+    Labelled = dict[str, History]
 
 WHY = typer.Option(None, "--why", help="Stands in every event of the job.")
 APPLY = typer.Option(False, "--apply", help="Do it; without it the change is only shown.")
@@ -26,7 +30,7 @@ _SHOWN = 10
 
 def run(
     command: str,
-    plan_of: Callable[[Home], Plan],
+    plan_of: Callable[[Home, Labelled], Plan],
     *,
     why: str | None,
     apply: bool,
@@ -35,23 +39,24 @@ def run(
     json_: bool,
 ) -> int:
     """Resume a job, take one back, or else plan one and show or do it. `command` is what resumes or undoes it."""
-    from lumyn.label_jobs import load
+    from lumyn.label_jobs import known, load
     from lumyn.label_jobs import undo as take_back
     from lumyn.wiring import existing_home
 
     home = existing_home()
     if resume is not None:
         return _do(home, resume, load(home, resume), [], json_, command)
+    labelled = known(home)
     if undo is not None:
-        return _carry_out(home, take_back(home, undo, why), True, json_, command)
-    return _carry_out(home, plan_of(home), apply, json_, command)
+        return _carry_out(home, take_back(home, labelled, undo, why), labelled, True, json_, command)
+    return _carry_out(home, plan_of(home, labelled), labelled, apply, json_, command)
 
 
-def _carry_out(home: Home, plan: Plan, apply: bool, json_: bool, command: str) -> int:
+def _carry_out(home: Home, plan: Plan, labelled: Labelled, apply: bool, json_: bool, command: str) -> int:
     from lumyn.label_jobs import save
 
     if not apply or not plan.steps:
-        _show(plan, json_)
+        _show(home, plan, labelled, json_)
         return 0
     save(home, plan)
     say(f"job {plan.job}: `{command} --resume {plan.job}` goes on with it should it be broken off")
@@ -87,7 +92,11 @@ def _changes(plan: Plan) -> list[dict[str, Any]]:
     return [{"from": a, "to": b, "count": n} for (a, b), n in sorted(counts.items())]
 
 
-def _show(plan: Plan, json_: bool) -> None:
+def _show(home: Home, plan: Plan, labelled: Labelled, json_: bool) -> None:
+    from lumyn import blast
+
+    with progress("asking past decisions again", blast.places(home)) as tick:
+        radius = blast.of_plan(home, plan, labelled, tick)
     changes = _changes(plan)
     rows = [(step.request["decision_id"], _name(step.before), _name(step.after)) for step in plan.changes]
     if json_:
@@ -99,6 +108,7 @@ def _show(plan: Plan, json_: bool) -> None:
                 "changes": changes,
                 "decisions": [dict(zip(("decision_id", "before", "after"), row, strict=True)) for row in rows],
                 "refused": [{"decision_id": name, "error": e.as_dict()} for name, e in plan.refused],
+                "blast_radius": as_dict(radius),
             }
         )
         return
@@ -107,6 +117,8 @@ def _show(plan: Plan, json_: bool) -> None:
     if rows:
         out("")
         out(table(("decision_id", "now", "then"), rows[:_SHOWN]))
+        out("")
+        show_radius(radius, _SHOWN)
     for name, error in plan.refused[:_SHOWN]:
         say(one_line(f"{name} can't be labelled so: {error.message}"))
     more = f", {len(plan.refused)} can't be" if plan.refused else ""

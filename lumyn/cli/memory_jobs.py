@@ -11,6 +11,7 @@ from lumyn.cli.label_job import APPLY, JSON, RESUME, UNDO, WHY, run
 from lumyn.cli.output import say
 
 if TYPE_CHECKING:
+    from lumyn.cli.label_job import Labelled
     from lumyn.wiring import Home
     from streams.label_history import History
     from streams.label_jobs import Decided, Plan
@@ -31,14 +32,13 @@ def _out_of_recall_or_back(kind: str, text: str) -> Callable[..., int]:
         resume: str | None = RESUME,
         json_: bool = JSON,
     ) -> int:
-        def plan(home: Home) -> Plan:
-            from lumyn.label_jobs import known, sign
+        def plan(home: Home, labelled: Labelled) -> Plan:
+            from lumyn.label_jobs import sign
             from schemas.errors import UsageError
             from streams.label_jobs import quarantine as plan_of
 
             if sum(bool(which) for which in (ids, labeller, query)) != 1 or why is None:
                 raise UsageError("say which: ids, `--labeller` or `--query`, one of them, and `--why`")
-            labelled = known(home)
             chosen = _chosen(home, labelled, ids, labeller, query)
             return plan_of(sign(home, kind, why), chosen, labelled, out=kind == "quarantine")
 
@@ -107,8 +107,8 @@ def rollback(
     `lumyn show ID` names the memory version that a decision was made with.
     """
 
-    def plan(home: Home) -> Plan:
-        from lumyn.label_jobs import known, sign
+    def plan(home: Home, labelled: Labelled) -> Plan:
+        from lumyn.label_jobs import sign
         from schemas.errors import UsageError
         from streams.label_jobs import take_back
         from streams.topics import LABELS
@@ -119,6 +119,6 @@ def rollback(
         newest = last_version(home.log, LABELS)
         if to > newest:
             raise UsageError(f"the memory stands at version {newest}: it can't go back to {to}")
-        return take_back(sign(home, "rollback", why), {"after": to}, known(home))
+        return take_back(sign(home, "rollback", why), {"after": to}, labelled)
 
     return run("lumyn memory rollback", plan, why=why, apply=apply, undo=undo, resume=resume, json_=json_)

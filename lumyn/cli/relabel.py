@@ -10,6 +10,7 @@ from lumyn.cli.label_job import APPLY, JSON, RESUME, UNDO, WHY, run
 from lumyn.cli.output import say
 
 if TYPE_CHECKING:
+    from lumyn.cli.label_job import Labelled
     from lumyn.wiring import Home
     from streams.label_jobs import Plan
 
@@ -33,8 +34,8 @@ def relabel(
     What others say of a decision after a job stays when the job is undone, and an undo can be undone, too.
     """
 
-    def plan(home: Home) -> Plan:
-        from lumyn.label_jobs import found, known, sign
+    def plan(home: Home, labelled: Labelled) -> Plan:
+        from lumyn.label_jobs import found, sign
         from schemas.errors import UsageError
         from streams.label_jobs import relabel as plan_of
 
@@ -45,6 +46,6 @@ def relabel(
         right = should.upper() if should is not None else None
         if right not in (None, "ALLOW", "DENY", "ESCALATE"):
             raise UsageError(f"unknown verdict `{should}`", help="one of ALLOW, DENY, ESCALATE")
-        return plan_of(sign(home, "relabel", why), found(home, query, say), known(home), label, right)  # type: ignore[arg-type]
+        return plan_of(sign(home, "relabel", why), found(home, query, say), labelled, label, right)  # type: ignore[arg-type]
 
     return run("lumyn relabel", plan, why=why, apply=apply, undo=undo, resume=resume, json_=json_)

@@ -7,12 +7,13 @@ watermark from `base` on, also for one that a writer that died never came to wri
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from memory_service.fold import DecisionLabels, Standing, apply_event, standing
+from memory_service.fold import DecisionLabels
 from memory_service.qdrant.engine import EnginePoint, PointId
+from memory_service.timeline import Timeline
 from schemas.canonical import decode_trusted, encode
 from schemas.label import LabelEvent
 
@@ -31,34 +32,6 @@ def document_id(decision_id: str) -> PointId:
 def head_point(epoch: str, version: int) -> EnginePoint:
     """Says that the documents may hold events up to a version."""
     return EnginePoint(HEAD, {"epoch": epoch, "version": version})
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A decision's standing from one version to the next: what ended (with the version it began at), what began."""
-
-    version: int
-    ended: tuple[Standing, int] | None
-    began: Standing | None
-
-
-@dataclass(slots=True)
-class Timeline:
-    """One decision's labels, and since which version it stands as it does; 0 while it does not stand."""
-
-    labels: DecisionLabels
-    since: int = 0
-
-    def take(self, event: Mapping[str, Any]) -> Change | None:
-        """Take the next event in; what it changed, if anything."""
-        before = standing(self.labels)
-        apply_event(self.labels, event)  # type: ignore[arg-type]
-        after = standing(self.labels)
-        if after == before:
-            return None
-        ended = None if before is None else (before, self.since)
-        self.since = 0 if after is None else event["version"]
-        return Change(event["version"], ended, after)
 
 
 @dataclass(slots=True)
@@ -113,12 +86,3 @@ class Document:
             "body": encode(body, finite=True).decode(),
         }
         return EnginePoint(document_id(self.decision_id), payload)
-
-
-def by_decision(events: Sequence[LabelEvent]) -> dict[str, list[LabelEvent]]:
-    """Events that speak of a decision, in order, by decision."""
-    out: dict[str, list[LabelEvent]] = {}
-    for event in events:
-        if event["decision"] is not None:
-            out.setdefault(event["decision_id"], []).append(event)
-    return out

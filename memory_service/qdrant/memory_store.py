@@ -16,11 +16,12 @@ from memory_service.point import OPEN, Point
 from memory_service.qdrant import memory_labels, memory_points
 from memory_service.qdrant.engine import EngineError, EnginePoint, Filter, Nearest, NoCollection, PointId, QdrantEngine
 from memory_service.qdrant.memory_cache import PointCache
-from memory_service.qdrant.memory_labels import Change, Document, by_decision, document_id
+from memory_service.qdrant.memory_labels import Document, document_id
 from memory_service.qdrant.memory_points import WATERMARK, in_force, not_beyond
 from memory_service.qdrant.memory_search import Recollecting, identity
 from memory_service.qdrant.memory_watermark import HELP, WatermarkKeeper
 from memory_service.store import Found, Search, Watermark
+from memory_service.timeline import Change, by_decision
 from memory_service.vectoriser import Vectoriser
 from schemas.errors import MemoryUnavailable
 from schemas.label import LabelEvent

@@ -1,0 +1,171 @@
+"""The blast radius of a change of the memory: every past decision that would have come out otherwise with it.
+
+Each decision is asked again as of its own memory version, in a memory in which the changed decisions stood, from the
+first label on, for what they are to stand for; an undo is asked as if what it undoes had never been said. All of the
+same tenant and action types are asked, not a sample: a change reaches decisions that recalled a memory, and decisions
+that would newly recall it. What is decided on the other recall is decided by the policy that the record names, by the
+one evaluator.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from memory_service.profile import amount_of
+from memory_service.recall import Asked, Recall
+from memory_service.recaller import Recaller
+from memory_service.store import Watermark
+from memory_service.supposed import SupposedMemory
+from memory_service.timeline import Stand
+from memory_service.vectoriser import Vectoriser
+from schemas.errors import LumynError
+from schemas.label import LabelEvent
+from schemas.policy import MemorySettings
+from streams.as_of import was_recalled
+from streams.diff import outcome_of
+from streams.policy import CompiledPolicy
+
+_AT_ONCE = 1024
+_MILDNESS = {"ALLOW": 0, "ESCALATE": 1, "ABSTAIN": 2, "DENY": 3}
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """One past decision that would have come out otherwise. `amount`: as the amount gate compares it."""
+
+    decision_id: str
+    old: str
+    new: str
+    old_reasons: tuple[str, ...]
+    new_reasons: tuple[str, ...]
+    amount: float | int | None
+
+    @property
+    def badness(self) -> tuple[int, float, str]:
+        """Sorts the worst first: what would have been let through before what would have been stopped; then money."""
+        milder = _MILDNESS[self.new] < _MILDNESS[self.old]
+        return (not milder) * 4 + _MILDNESS[self.new] * milder, -float(self.amount or 0), self.decision_id
+
+
+@dataclass(slots=True)
+class BlastRadius:
+    """`compared` decisions were asked again, of which `recalled_otherwise` had another recall, and `flips` came out
+    otherwise, the worst first. `not_comparable`: why some could not be asked, with how many."""
+
+    compared: int = 0
+    recalled_otherwise: int = 0
+    table: Counter[tuple[str, str]] = field(default_factory=Counter)
+    flips: list[Flip] = field(default_factory=list)
+    not_comparable: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Supposed:
+    """A change of one tenant's memory: what decisions would have stood for instead, and since when."""
+
+    tenant: str
+    instead: Mapping[str, Sequence[Stand]]
+
+    def among(self, events: Iterable[LabelEvent]) -> tuple[list[LabelEvent], dict[str, int]]:
+        """The events of the touched action types, and from which version on each can differ."""
+        own = [e for e in events if e["tenant"] == self.tenant and e["decision"] is not None and e["type"] != "note"]
+        since: dict[str, int] = {}
+        for event in own:
+            if event["decision_id"] in self.instead:
+                kind = _action_type(event)
+                since[kind] = min(since.get(kind, event["version"]), event["version"])
+        return [event for event in own if _action_type(event) in since], since
+
+
+def _action_type(event: LabelEvent) -> str:
+    assert event["decision"] is not None
+    return event["decision"]["action_type"]
+
+
+def blast_radius(
+    supposed: Supposed,
+    events: Iterable[LabelEvent],
+    records: Iterable[Record],
+    vectoriser: Vectoriser,
+    epoch: str,
+    policy_of: Callable[[str], CompiledPolicy],
+    tick: Callable[[int], None] = lambda count: None,
+) -> BlastRadius:
+    """`events` are all label events, each decision's in version order, `records` all sound records of any tenant.
+
+    `policy_of` gives the policy of a hash and raises `LumynError` for one that is not there.
+    """
+    radius = BlastRadius()
+    kept, since = supposed.among(events)
+    if not since:
+        return radius
+    memory = SupposedMemory(kept, vectoriser, epoch, max(event["version"] for event in kept), supposed.instead)
+    touched = _touched(supposed.tenant, since, records, memory.watermark(), radius)
+    for record, recall in _recalls(touched, Recaller(memory, vectoriser, epoch), tick):
+        _compare(record, recall, policy_of, radius)
+    radius.flips.sort(key=lambda flip: flip.badness)
+    return radius
+
+
+def _touched(
+    tenant: str, since: Mapping[str, int], records: Iterable[Record], own: Watermark, radius: BlastRadius
+) -> Iterator[Record]:
+    """The decisions that the change can have reached."""
+    for record in records:
+        request = record["request"]
+        first = since.get(request["action"]["type"])
+        if first is None or request["tenant"] != tenant or not was_recalled(record):
+            continue
+        memory = record["memory"]
+        if memory["epoch"] != own.epoch:
+            radius.not_comparable["recalled from another memory"] += 1
+        elif memory["vectoriser_id"] != own.vectoriser_id:
+            radius.not_comparable["recalled with another vectoriser"] += 1
+        elif memory["version"] >= first:
+            yield record
+
+
+def _recalls(
+    records: Iterable[Record], recaller: Recaller, tick: Callable[[int], None]
+) -> Iterator[tuple[Record, Recall]]:
+    """Recalled in the order of versions, part by part: records are not all held at once."""
+    waiting = iter(records)
+    while some := list(islice(waiting, _AT_ONCE)):
+        some.sort(key=lambda record: record["memory"]["version"])
+        asked = [
+            Asked(record["request"], MemorySettings(**record["memory"]["settings"]), record["memory"]["version"])
+            for record in some
+        ]
+        yield from zip(some, recaller.recall(asked), strict=True)
+        tick(len(some))
+
+
+def _compare(record: Record, recall: Recall, policy_of: Callable[[str], CompiledPolicy], radius: BlastRadius) -> None:
+    if _is_recorded(record, recall):
+        radius.compared += 1
+        radius.table[record["verdict"], record["verdict"]] += 1
+        return
+    try:
+        verdict, reasons = outcome_of(record, policy_of(record["policy"]["hash"]), recall)
+    except LumynError as error:
+        radius.not_comparable[error.message] += 1
+        return
+    radius.compared += 1
+    radius.recalled_otherwise += 1
+    radius.table[record["verdict"], verdict] += 1
+    before = tuple(record["reason_codes"])
+    if (verdict, reasons) != (record["verdict"], before):
+        amount = amount_of(record["request"])
+        radius.flips.append(Flip(record["decision_id"], record["verdict"], verdict, before, reasons, amount))
+
+
+def _is_recorded(record: Record, recall: Recall) -> bool:
+    memory, signals = record["memory"], record["risk_signals"]
+    return all(memory.get(name) == value for name, value in recall.as_record().items()) and all(
+        signals.get(name) == value for name, value in recall.signals.items()
+    )
