@@ -25,12 +25,12 @@ from memory_service.vectoriser import Vectoriser
 from schemas.errors import LumynError
 from schemas.label import LabelEvent
 from schemas.policy import MemorySettings
+from schemas.verdict import SEVERITY, Verdict
 from streams.as_of import was_recalled
 from streams.diff import outcome_of
 from streams.policy import CompiledPolicy
 
 _AT_ONCE = 1024
-_MILDNESS = {"ALLOW": 0, "ESCALATE": 1, "ABSTAIN": 2, "DENY": 3}
 Record = Mapping[str, Any]
 
 
@@ -39,8 +39,8 @@ class Flip:
     """One past decision that would have come out otherwise. `amount`: as the amount gate compares it."""
 
     decision_id: str
-    old: str
-    new: str
+    old: Verdict
+    new: Verdict
     old_reasons: tuple[str, ...]
     new_reasons: tuple[str, ...]
     amount: float | int | None
@@ -48,8 +48,8 @@ class Flip:
     @property
     def badness(self) -> tuple[int, float, str]:
         """Sorts the worst first: what would have been let through before what would have been stopped; then money."""
-        milder = _MILDNESS[self.new] < _MILDNESS[self.old]
-        return (not milder) * 4 + _MILDNESS[self.new] * milder, -float(self.amount or 0), self.decision_id
+        old, new = SEVERITY[self.old], SEVERITY[self.new]
+        return new if new < old else len(SEVERITY), -float(self.amount or 0), self.decision_id
 
 
 @dataclass(slots=True)

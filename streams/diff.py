@@ -18,6 +18,7 @@ from schemas.ids import time_ms_of
 from schemas.limits import MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
 from schemas.record import SCHEMA, record_digest
+from schemas.verdict import Verdict
 from streams.arbitration import arbitrate
 from streams.policy import CompiledPolicy, load_policy
 from streams.replay import check_recorded_memory
@@ -107,7 +108,7 @@ def _decided_without_rules(record: Mapping[str, Any]) -> bool:
     return bool(record["control"]["switches"]) or CONTROL_STALE in codes or INTERNAL_ERROR in codes
 
 
-def outcome_of(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall) -> tuple[str, tuple[str, ...]]:
+def outcome_of(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall) -> tuple[Verdict, tuple[str, ...]]:
     """Verdict and reasons of a recorded request under a policy and a recall; as `decide` does, unsealed.
 
     Raises `BadJson` for a decision whose evaluation raised.

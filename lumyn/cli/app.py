@@ -22,7 +22,9 @@ from lumyn.cli import (
     label,
     list_,
     memory,
+    memory_explain,
     memory_jobs,
+    memory_suspects,
     policy,
     redrive,
     relabel,
@@ -60,6 +62,8 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(kill_switch.app, name="kill-switch")
 for _job in (memory_jobs.quarantine, memory_jobs.release, memory_jobs.rollback):
     memory.app.command(_job.__name__)(_job)
+memory.app.command("explain")(memory_explain.explain)
+memory.app.command("suspects")(memory_suspects.suspects)
 app.add_typer(memory.app, name="memory")
 app.add_typer(index.app, name="index")
 app.add_typer(keys.app, name="keys")

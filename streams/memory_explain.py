@@ -1,0 +1,260 @@
+"""The whole sum of what memory had to say about a decision: neighbours, blocks, weights, thresholds, the amount gate.
+
+Everything is made again from the record, the labels and the memory as of the decision's version; where that does not
+give what was recorded, it says so. What would have changed the verdict is tried, not guessed: the decision is made
+again without the memory, and without each neighbour that counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from memory_service.blocks import BLOCKS, SLICES, score_of, share_of
+from memory_service.profile import amount_of, remembered_part
+from memory_service.recall import Asked, Recall, recorded
+from memory_service.vectoriser import Vectoriser, query_of
+from schemas.errors import LumynError, MemoryUnavailable
+from schemas.label import LabelEvent
+from schemas.policy import MemorySettings
+from streams.diff import outcome_of
+from streams.policy import CompiledPolicy
+
+_ROLES = {
+    "harmful": "the nearest harmful one",
+    "harmful_without_text": "the nearest harmful one, text left out",
+    "fine": "the nearest fine one",
+    "softening": "a DENY that was wrong",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A neighbour that counted: `by_block` are its parts of the score, None where its labels can't be found any more.
+
+    `thresholds`: which of the policy's it meets. `amounts`: how the amount gate let it through.
+    """
+
+    role: str
+    memory_id: str
+    meaning: str
+    verdict: str
+    score: float
+    by_block: dict[str, float] | None
+    thresholds: dict[str, bool]
+    amounts: str
+    adds_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Otherwise:
+    """What the decision would have been without something."""
+
+    without: str
+    verdict: str
+    reason_codes: tuple[str, ...]
+    changes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryExplanation:
+    """All of it; `shares` are the weights as they count here: of the blocks that the request fills."""
+
+    decision_id: str
+    verdict: str
+    reason_codes: tuple[str, ...]
+    version: int
+    weights: dict[str, float]
+    shares: dict[str, float]
+    coverage: float
+    nearby: dict[str, Any]
+    thresholds: dict[str, float]
+    amount: float | int | None
+    amount_within: float
+    neighbours: tuple[Neighbour, ...]
+    otherwise: tuple[Otherwise, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return asdict(self)
+
+
+def explain_memory(
+    record: Mapping[str, Any],
+    policy: CompiledPolicy,
+    vectoriser: Vectoriser,
+    events_of: Callable[[str], Sequence[LabelEvent]],
+    recall: Callable[[Asked], Recall],
+) -> MemoryExplanation:
+    """Explain a record that was decided with memory (`as_of.was_recalled`), by its own policy.
+
+    `events_of` gives a decision's label events, `recall` asks the memory. Raises `LumynError`.
+    """
+    memory = record["memory"]
+    settings = MemorySettings(**memory["settings"])
+    vector = vectoriser.vectorise([remembered_part(record["request"])])[0]
+    query = query_of(vector, settings.weights)
+    notes = []
+    if memory["vectoriser_id"] != vectoriser.id:
+        notes.append(f"recalled with another vectoriser ({memory['vectoriser_id']}): the blocks are not computed")
+    present = {name: settings.weights[name] for name in BLOCKS if name in vector.blocks}
+    total = sum(present.values()) or 1
+    neighbours = tuple(
+        _neighbour(hit, record, settings, _Sum(query, vectoriser, events_of, not notes)) for hit in memory["counted"]
+    )
+    if not all(neighbour.adds_up for neighbour in neighbours):
+        notes.append("some blocks do not add up to the recorded score: `lumyn memory verify` says more")
+    return MemoryExplanation(
+        decision_id=record["decision_id"],
+        verdict=record["verdict"],
+        reason_codes=tuple(record["reason_codes"]),
+        version=memory["version"],
+        weights=dict(settings.weights),
+        shares={name: round(weight / total, 6) for name, weight in present.items()},
+        coverage=memory["coverage"],
+        nearby=dict(record["risk_signals"]["nearby"]),
+        thresholds={
+            name: getattr(settings, name) for name in ("failure_block", "failure_escalate", "soften", "success_support")
+        },
+        amount=amount_of(record["request"]),
+        amount_within=settings.amount_within,
+        neighbours=neighbours,
+        otherwise=tuple(_otherwise(record, policy, settings, recall, notes)),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    query: Any
+    vectoriser: Vectoriser
+    events_of: Callable[[str], Sequence[LabelEvent]]
+    comparable: bool
+
+    def blocks(self, hit: Mapping[str, Any]) -> dict[str, int] | None:
+        """Each block's product, if the neighbour's facts are still in the labels."""
+        if not self.comparable:
+            return None
+        told = next((e["decision"] for e in self.events_of(hit["memory_id"]) if e["decision"] is not None), None)
+        if told is None:
+            return None
+        values = self.vectoriser.vectorise([told["facts"]])[0].values
+        asked = self.query.without_text if hit["role"] == "harmful_without_text" else self.query.full
+        return {name: int(asked[SLICES[name]] @ values[SLICES[name]]) for name in BLOCKS}
+
+
+def _neighbour(hit: Mapping[str, Any], record: Mapping[str, Any], settings: MemorySettings, sums: _Sum) -> Neighbour:
+    blocks = sums.blocks(hit)
+    score = hit["score"]
+    if hit["role"] == "harmful":
+        met = {"failure_block": settings.failure_block, "failure_escalate": settings.failure_escalate}
+    elif hit["role"] == "harmful_without_text":
+        met = {"failure_block": settings.failure_block}
+    elif hit["role"] == "fine":
+        met = {"success_support": settings.success_support}
+    else:
+        met = {"soften": settings.soften}
+    return Neighbour(
+        role=hit["role"],
+        memory_id=hit["memory_id"],
+        meaning=hit["meaning"] + (" (contested)" if hit["contested"] else ""),
+        verdict=hit["verdict"],
+        score=score,
+        by_block=None if blocks is None else {name: share_of(dot) for name, dot in blocks.items()},
+        thresholds={name: score >= least for name, least in met.items()},
+        amounts=_gate(hit, amount_of(record["request"]), settings.amount_within),
+        adds_up=blocks is None or (sum(blocks.values()) == hit["dot"] and score_of(hit["dot"]) == score),
+    )
+
+
+def _gate(hit: Mapping[str, Any], asked: float | int | None, within: float) -> str:
+    """How the amount gate let a neighbour through."""
+    theirs = hit["amount"]
+    if asked is None:
+        return "no amount is asked for"
+    if theirs is None:
+        return "its amount is not known: harm counts all the same"
+    if hit["meaning"] == "harmful":
+        return f"{theirs:g} <= {asked:g} x {within:g}"
+    return f"{theirs:g} >= {asked:g} / {within:g}"
+
+
+def _otherwise(
+    record: Mapping[str, Any],
+    policy: CompiledPolicy,
+    settings: MemorySettings,
+    recall: Callable[[Asked], Recall],
+    notes: list[str],
+) -> list[Otherwise]:
+    """The decision made again without memory, and without each neighbour that counted."""
+
+    def tried(without: str, verdict: str, reasons: tuple[str, ...]) -> Otherwise:
+        same = (verdict, list(reasons)) == (record["verdict"], record["reason_codes"])
+        return Otherwise(without, verdict, reasons, not same)
+
+    was = recorded(record)
+    nothing = Recall(was.mode, True, was.version, was.epoch, was.vectoriser_id, was.coverage, was.facts)
+    try:
+        now = outcome_of(record, policy, was)
+    except LumynError as error:
+        notes.append(error.message)
+        return []
+    if (now[0], list(now[1])) != (record["verdict"], record["reason_codes"]):
+        notes.append("the recorded memory does not give the recorded verdict any more: `lumyn replay` says more")
+    out = [tried("any memory of the like", *outcome_of(record, policy, nothing))]
+    for name in dict.fromkeys(hit["memory_id"] for hit in record["memory"]["counted"]):
+        try:
+            other = recall(Asked(record["request"], settings, record["memory"]["version"], name))
+            if not other.available:
+                raise MemoryUnavailable("the memory can't answer")
+        except MemoryUnavailable as error:
+            notes.append(f"what would have changed the verdict can't be tried: {error.message}")
+            break
+        out.append(tried(name, *outcome_of(record, policy, other)))
+    return out
+
+
+def lines_of(explained: MemoryExplanation) -> list[str]:
+    """The explanation as text."""
+    e = explained
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in e.weights.items())
+    shares = ", ".join(f"{name} {share:g}" for name, share in e.shares.items()) or "nothing"
+    lines = [
+        f"decision {e.decision_id}: {e.verdict} ({', '.join(e.reason_codes)}), memory version {e.version}",
+        "",
+        f"weights: {weights}; of what this request has: {shares} (coverage {e.coverage:g})",
+        "thresholds: " + ", ".join(f"{name} {value:g}" for name, value in e.thresholds.items()),
+        "amount: " + ("none that can be compared" if e.amount is None else f"{e.amount:g}, factor {e.amount_within:g}"),
+        _nearby(e.nearby),
+        "",
+    ]
+    if not e.neighbours:
+        lines.append("no neighbour counted")
+    for one in e.neighbours:
+        met = ", ".join(f"{name} {'met' if reached else 'not met'}" for name, reached in one.thresholds.items())
+        lines.append(f"{_ROLES.get(one.role, one.role)}: {one.memory_id}, a {one.verdict} that was {one.meaning}")
+        if one.by_block is not None:
+            parts = " + ".join(f"{name} {value:.6f}" for name, value in one.by_block.items())
+            lines.append(f"  {parts} = {one.score:g}")
+        else:
+            lines.append(f"  score {one.score:g}")
+        lines.append(f"  {met}; amount: {one.amounts}")
+    lines += ["", *(_tried(one) for one in e.otherwise)]
+    return lines + [f"note: {note}" for note in e.notes]
+
+
+def _nearby(nearby: Mapping[str, Any]) -> str:
+    if nearby["failure_rate"] is None:
+        return "nearby: nothing that was labelled"
+    rate, lower, upper = (f"{nearby[name]:.0%}" for name in ("failure_rate", "lower", "upper"))
+    worth = f"{nearby['n_effective']:g} observations"
+    return f"nearby: allowing was wrong in {rate} ({lower} to {upper}) of what is worth {worth}"
+
+
+def _tried(one: Otherwise) -> str:
+    same = "" if one.changes else ", the same"
+    return f"without {one.without}: {one.verdict} ({', '.join(one.reason_codes)}){same}"
+
+
