@@ -149,3 +149,15 @@ def test_what_was_never_labelled_reached_nobody(inside: Inside) -> None:
         None,
     )
     assert len(plan.changes) == 3 and supposed(plan, known) == {}
+
+
+def test_decisions_that_would_newly_recall_are_among_them(inside: Inside) -> None:
+    bad = inside.decide(refund(20))["decision_id"]
+    sdk.label(bad, "failure")
+    inside.run("memory", "quarantine", bad, "--why", "doubtful", "--apply")
+    record = inside.decide(refund(20))
+    assert (record["verdict"], record["memory"]["counted"]) == ("ALLOW", [])
+    told = inside.json("memory", "release", bad, "--why", "it was right", "--json")["blast_radius"]
+    assert [(c["decision_id"], c["old"], c["new"]) for c in told["changes"]] == [
+        (record["decision_id"], "ALLOW", "DENY")
+    ]
