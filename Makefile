@@ -40,12 +40,14 @@ types: setup
 imports: setup
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
-# What starts brokers and kills processes goes alone, after the rest.
-SERVERS := tests/kafka tests/deploy tests/faults
+# What starts brokers goes after the rest, two files at a time; what kills processes goes alone.
+SERVERS := tests/kafka tests/deploy
+FAULTS := tests/faults
 
 pytest: setup
-	@$(RUN) -m pytest -n auto --dist loadfile $(SERVERS:%=--ignore=%)
-	@$(RUN) -m pytest $(SERVERS)
+	@$(RUN) -m pytest -n auto --dist loadfile $(SERVERS:%=--ignore=%) --ignore=$(FAULTS)
+	@$(RUN) -m pytest -n 2 --dist loadfile $(SERVERS)
+	@$(RUN) -m pytest $(FAULTS)
 
 bench: setup
 	@$(RUN) benchmarks/run.py
