@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from lumyn.label_jobs import known
 from lumyn.stores import make_vectoriser
-from lumyn.wiring import existing_home
+from lumyn.wiring import Home
 from schemas.record import SCHEMA
 from streams.reading import messages, object_in
-from streams.suspects import Suspects, decided_by, find_suspects
+from streams.suspects import Labeller, Suspect, Suspects, decided_by, find_suspects
 from streams.topics import RECORDS
 
 
-def find(tick: Callable[[int], None]) -> Suspects:
+def find(home: Home, tick: Callable[[int], None] = lambda count: None) -> Suspects:
     """The suspects of the home's tenant. Raises `LumynError`."""
-    home = existing_home()
 
     def records() -> Iterator[dict[str, Any]]:
         for partition in range(home.log.partitions(RECORDS)):
@@ -27,3 +27,41 @@ def find(tick: Callable[[int], None]) -> Suspects:
                     yield record
 
     return find_suspects(known(home), make_vectoriser(home.settings), decided_by(records()), tick)
+
+
+def of_labeller(found: Suspects, labeller: str | None) -> list[Suspect]:
+    """One labeller's suspects, or all."""
+    return [suspect for suspect in found.points if labeller in (None, suspect.standing.labeller)]
+
+
+def as_dict(found: Suspects, limit: int, labeller: str | None = None) -> dict[str, Any]:
+    """The JSON form: the first `limit`, and all labellers."""
+    chosen = of_labeller(found, labeller)
+    return {
+        "of": len(chosen),
+        "points": [_point(suspect) for suspect in chosen[:limit]],
+        "labellers": [_labeller(one) for one in found.labellers],
+    }
+
+
+def _point(suspect: Suspect) -> dict[str, Any]:
+    return {
+        "decision_id": suspect.decision_id,
+        "action_type": suspect.action_type,
+        **asdict(suspect.standing),
+        "wrong": suspect.wrong,
+        "near_harmful": suspect.near_harmful,
+        "opposite": suspect.opposite,
+        "burst": suspect.burst,
+        "flips": suspect.flips,
+    }
+
+
+def _labeller(one: Labeller) -> dict[str, Any]:
+    return {
+        "labeller": one.name,
+        "labels": one.labels,
+        "error_rate": one.error_rate,
+        "suspects": one.suspects,
+        "largest_burst": one.largest_burst,
+    }

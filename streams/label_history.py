@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
-from memory_service.fold import DecisionLabels, apply_event
+from memory_service.fold import DecisionLabels, Standing, apply_event, standing
 from schemas.canonical import decode_trusted
 from schemas.label import LabelEvent, Restored, Undoes
 from schemas.verdict import Verdict
@@ -34,6 +35,10 @@ class History:
     def now(self) -> Restored:
         """What is said of the decision."""
         return folded(self.verdict, self.events)
+
+    def standing(self) -> Standing | None:
+        """What it stands for now; None: not in the memory."""
+        return standing_of(self.verdict, self.now())
 
     def counting(self) -> list[LabelEvent]:
         """The events that count: those that nothing undoes."""
@@ -98,6 +103,13 @@ def _in_force(events: Sequence[LabelEvent], undone: list[Undoes]) -> list[LabelE
 def bare(verdict: Verdict) -> DecisionLabels:
     """A decision of which nothing is said yet, by what meanings depend on alone."""
     return DecisionLabels("", {"action_type": "", "verdict": verdict, "rules": [], "amount": None, "facts": {}})
+
+
+def standing_of(verdict: Verdict, said: Restored) -> Standing | None:
+    """What a decision stands for of which this is said."""
+    labels = bare(verdict)
+    apply_event(labels, cast(LabelEvent, {"type": "restore", "restored": said}))
+    return standing(labels)
 
 
 def folded(verdict: Verdict, events: Sequence[LabelEvent]) -> Restored:

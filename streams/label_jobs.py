@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from memory_service.fold import Standing, apply_event, standing
+from memory_service.fold import Standing
 from memory_service.point import OPEN
 from memory_service.timeline import Stand, stands
 from schemas.errors import BadInput, LumynError
 from schemas.label import LabelEvent, LabelName, LabelRequest, Restored, Should, Undoes, check_label
 from schemas.verdict import Verdict
-from streams.label_history import History, bare, folded
+from streams.label_history import History, folded, standing_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,8 @@ def _plan(
         except BadInput as error:
             refused.append((one.decision_id, error))
             continue
-        before = _standing(one, history.now()) if history is not None else None
-        steps.append(Step(request, before, _standing(one, _after(one, history, request))))
+        before = history.standing() if history is not None else None
+        steps.append(Step(request, before, standing_of(one.verdict, _after(one, history, request))))
     return Plan(signed.job, tuple(steps), tuple(refused))
 
 
@@ -171,8 +171,3 @@ def _after(one: Decided, history: History | None, request: LabelRequest) -> Rest
     event = cast(LabelEvent, {"version": 0, "should": None, "label": None, **request})
     return folded(one.verdict, [*(history.counting() if history is not None else []), event])
 
-
-def _standing(one: Decided, said: Restored) -> Standing | None:
-    labels = bare(one.verdict)
-    apply_event(labels, cast(LabelEvent, {"type": "restore", "restored": said}))
-    return standing(labels)

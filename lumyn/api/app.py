@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lumyn import sdk
+from lumyn.api.answers import json_answer
+from lumyn.api.memory import add_memory
 from lumyn.config import LumynConfig
 from lumyn.lookup import find_record, sound_record
 from lumyn.wiring import existing_home, open_home
@@ -39,6 +41,7 @@ def make_app(config: LumynConfig) -> FastAPI:
     app.add_exception_handler(Exception, _internal_problem)
     _decisions(app, config)
     _look(app, config)
+    add_memory(app, config)
     _health(app, config)
     return app
 
@@ -47,7 +50,7 @@ def _decisions(app: FastAPI, config: LumynConfig) -> None:
     @app.post("/v1/decisions", status_code=200, summary="Decide one request")
     async def decide(request: Request) -> Response:
         body = await request.body()
-        return _json(await run_in_threadpool(sdk.decide, body, config))
+        return json_answer(await run_in_threadpool(sdk.decide, body, config))
 
     @app.post("/v1/decisions:batch", summary="Decide many; a bad one yields its error in its place")
     async def batch(request: Request) -> Response:
@@ -55,7 +58,7 @@ def _decisions(app: FastAPI, config: LumynConfig) -> None:
         if not isinstance(bodies, list):
             raise BadInput("the body is a JSON array of requests", where="body")
         results = await run_in_threadpool(sdk.decide_many, bodies, config)
-        return _json([{"error": r.as_dict()} if isinstance(r, LumynError) else r for r in results])
+        return json_answer([{"error": r.as_dict()} if isinstance(r, LumynError) else r for r in results])
 
     @app.post("/v1/decisions/{decision_id}/labels", status_code=201, summary="Label a decision")
     async def label(decision_id: str, request: Request) -> Response:
@@ -79,7 +82,7 @@ def _decisions(app: FastAPI, config: LumynConfig) -> None:
                 config=config,
             )
         )
-        return _json(event, 201)
+        return json_answer(event, 201)
 
 
 def _look(app: FastAPI, config: LumynConfig) -> None:
@@ -92,7 +95,7 @@ def _look(app: FastAPI, config: LumynConfig) -> None:
         rows = search(
             existing_home(config), query, limit=max(1, min(limit, 1000)), newest_first=True, say=lambda text: None
         )
-        return _json({"decisions": [asdict(row) for row in rows]})
+        return json_answer({"decisions": [asdict(row) for row in rows]})
 
     @app.get("/v1/decisions/{decision_id}", summary="One record")
     def get(decision_id: str) -> Response:
@@ -101,12 +104,12 @@ def _look(app: FastAPI, config: LumynConfig) -> None:
 
     @app.get("/v1/decisions/{decision_id}/events", summary="Its labels and notes")
     def events(decision_id: str) -> Response:
-        return _json(sdk.show(decision_id, config)["events"])
+        return json_answer(sdk.show(decision_id, config)["events"])
 
     @app.post("/v1/decisions/{decision_id}/explain", summary="Plain English from the record alone")
     def explain(decision_id: str) -> Response:
         _, record = find_record(existing_home(config), decision_id)
-        return _json({"decision_id": record["decision_id"], "explanation": sdk.explain(decision_id, config)})
+        return json_answer({"decision_id": record["decision_id"], "explanation": sdk.explain(decision_id, config)})
 
     @app.get("/v1/decisions/{decision_id}/verify", summary="Check the whole record")
     def verify(decision_id: str) -> Response:
@@ -117,7 +120,7 @@ def _look(app: FastAPI, config: LumynConfig) -> None:
         raw, record = find_record(home, decision_id)
         chain = home_chain(home, check_leaves=False)
         checks = verify_record(home.log, home.agent.control(), raw, record, chain=chain)
-        return _json(
+        return json_answer(
             {
                 "decision_id": record["decision_id"],
                 "ir_hash": record["ir_hash"],
@@ -136,10 +139,6 @@ def _health(app: FastAPI, config: LumynConfig) -> None:
     def readyz() -> dict[str, Any]:
         home = open_home(config)
         return {"status": "ready", "control_version": home.agent.control().version}
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(encode(value, finite=True), status, media_type="application/json")
 
 
 async def _problem(_request: Request, error: Exception) -> Response:

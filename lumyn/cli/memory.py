@@ -18,26 +18,10 @@ def stats(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) ->
     \b
     Example: lumyn memory stats
     """
-    from collections import Counter
-
+    from lumyn import memory_views
     from lumyn.wiring import existing_home
 
-    home = existing_home()
-    store = home.memory.store()
-    mark = store.watermark()
-    points = list(store.points(home.settings.tenant))
-    meanings = Counter(p.meaning for p in points)
-    contested = [p.memory_id for p in points if p.contested]
-    value = {
-        "version": mark.version,
-        "epoch": mark.epoch,
-        "points": len(points),
-        "vectoriser_id": mark.vectoriser_id,
-        "harmful": meanings["harmful"],
-        "fine": meanings["fine"],
-        "neutral": meanings["neutral"],
-        "contested": contested,
-    }
+    value = memory_views.stats(existing_home())
     if json_:
         out_json(value)
     else:
@@ -130,20 +114,14 @@ def search(
     \b
     Example: lumyn memory search request.json
     """
-    from dataclasses import replace
-
+    from lumyn import memory_views
     from lumyn.cli.decide import _read
     from lumyn.wiring import existing_home
-    from memory_service.recall import Asked
-    from schemas.policy import MemorySettings
     from schemas.request import parse_request
 
     home = existing_home()
     parsed = parse_request(_read(request)[0], tenant=home.settings.tenant, where=request)
-    if parsed.tenant != home.settings.tenant:
-        say(f"note: the request's tenant `{parsed.tenant}` is not this home's `{home.settings.tenant}`")
-    settings = replace(MemorySettings(), top_k=limit)
-    recall = home.memory.recaller().recall([Asked(parsed.value, settings, home.memory.version())])[0]
+    recall = memory_views.near(home, parsed, limit)
     if json_:
         out_json({"risk_signals": recall.signals, "memory": recall.as_record()})
         return
@@ -157,3 +135,27 @@ def search(
         out(one_line(told))
     if not hits:
         say("memory knows nothing of this action type")
+
+
+@app.command("contested")
+def contested(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
+    """List labelled decisions whose labellers disagree, with each one's last word.
+
+    \b
+    Example: lumyn memory contested
+    Until somebody settles it, harm keeps its full force, and what is fine neither supports nor softens.
+    `lumyn label ID --label success --settle` is the last word over all of them.
+    """
+    from lumyn import memory_views
+    from lumyn.wiring import existing_home
+
+    found = memory_views.contested(existing_home())
+    if json_:
+        out_json({"contested": found})
+        return
+    for one in found:
+        out(one_line(f"{one['decision_id']} {one['verdict']}, counts as {one['counts_as']}"))
+        for word in one["said"]:
+            should = f", should {word['should']}" if word["should"] else ""
+            out(one_line(f"  {word['actor']}: {word['label']}{should} {word['summary']}"))
+    say(f"{len(found)} contested" + ("; `lumyn label ID --label ... --settle` settles one" if found else ""))

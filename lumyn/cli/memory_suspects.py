@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from lumyn.cli.output import out, out_json, progress, say, table
 
 if TYPE_CHECKING:
-    from streams.suspects import Labeller, Suspect, Suspects
+    from streams.suspects import Suspect, Suspects
 
 _DOUBTFUL = 0.5
 
@@ -28,47 +28,16 @@ def suspects(
     are near-duplicates that are labelled the opposite, bursts by one labeller, and how many decisions rest on it.
     Nothing is changed: `lumyn memory quarantine` takes labels out of recall.
     """
-    from lumyn.suspecting import find
+    from lumyn.suspecting import as_dict, find, of_labeller
+    from lumyn.wiring import existing_home
 
     with progress("reading labels and decisions", None) as tick:
-        found = find(tick)
-    chosen = [s for s in found.points if labeller is None or s.standing.labeller == labeller]
+        found = find(existing_home(), tick)
+    chosen = of_labeller(found, labeller)
     if json_:
-        out_json({
-            "of": len(chosen),
-            "points": [_point(suspect) for suspect in chosen[:limit]],
-            "labellers": [_labeller(one) for one in found.labellers],
-        })  # fmt: skip
+        out_json(as_dict(found, limit, labeller))
         return
     _show(found, chosen[:limit], len(chosen))
-
-
-def _point(suspect: Suspect) -> dict[str, Any]:
-    standing = suspect.standing
-    return {
-        "decision_id": suspect.decision_id,
-        "action_type": suspect.action_type,
-        "label": standing.label,
-        "meaning": standing.meaning,
-        "contested": standing.contested,
-        "labeller": standing.labeller,
-        "summary": standing.summary,
-        "wrong": suspect.wrong,
-        "near_harmful": suspect.near_harmful,
-        "opposite": suspect.opposite,
-        "burst": suspect.burst,
-        "flips": suspect.flips,
-    }
-
-
-def _labeller(one: Labeller) -> dict[str, Any]:
-    return {
-        "labeller": one.name,
-        "labels": one.labels,
-        "error_rate": one.error_rate,
-        "suspects": one.suspects,
-        "largest_burst": one.largest_burst,
-    }
 
 
 def _show(found: Suspects, shown: list[Suspect], of: int) -> None:

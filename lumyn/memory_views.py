@@ -1,0 +1,129 @@
+"""What a home's memory holds, for the command line and HTTP alike: of the home's tenant, never of another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from lumyn.label_jobs import known
+from lumyn.lookup import find_record, sound_record
+from lumyn.stores import make_vectoriser
+from lumyn.wiring import Home
+from memory_service.fold import Standing
+from memory_service.recall import Asked, Recall, unavailable
+from memory_service.timeline import stands
+from schemas.errors import BadInput, MemoryUnavailable, NotFound, UsageError
+from schemas.label import LabelEvent
+from schemas.policy import MemorySettings
+from schemas.request import Request
+from streams.as_of import was_recalled
+from streams.label_history import History
+from streams.memory_explain import MemoryExplanation, explain_memory
+
+
+def stats(home: Home) -> dict[str, Any]:
+    """Version, epoch, vectoriser, and how many memories mean what. Raises `LumynError`."""
+    store = home.memory.store()
+    mark = store.watermark()
+    points = list(store.points(home.settings.tenant))
+    meanings = Counter(p.meaning for p in points)
+    return {
+        "version": mark.version,
+        "epoch": mark.epoch,
+        "points": len(points),
+        "vectoriser_id": mark.vectoriser_id,
+        "harmful": meanings["harmful"],
+        "fine": meanings["fine"],
+        "neutral": meanings["neutral"],
+        "contested": [p.memory_id for p in points if p.contested],
+    }
+
+
+def near(home: Home, request: Request, limit: int) -> Recall:
+    """What the memory holds near a request. Raises `BadInput` for another tenant's request."""
+    if request.tenant != home.settings.tenant:
+        raise BadInput(
+            f"the request's tenant is not this home's `{home.settings.tenant}`", where="tenant",
+            help="set LUMYN_TENANT to look into the other's",
+        )  # fmt: skip
+    return _asked(home, Asked(request.value, replace(MemorySettings(), top_k=limit), home.memory.version()))
+
+
+def near_decision(home: Home, decision: str, limit: int) -> Recall:
+    """What the memory holds now near a past decision, without the decision itself. Raises `NotFound`."""
+    _, record = sound_record(home, decision)
+    settings = replace(MemorySettings(), top_k=limit)
+    return _asked(home, Asked(record["request"], settings, home.memory.version(), record["decision_id"]))
+
+
+def _asked(home: Home, asked: Asked) -> Recall:
+    """The memory's answer. Raises `MemoryUnavailable`."""
+    recall = home.memory.recaller().recall([asked])[0]
+    if not recall.available:
+        raise MemoryUnavailable("the memory can't answer", help="`lumyn doctor` checks it")
+    return recall
+
+
+def explained(home: Home, decision: str) -> MemoryExplanation:
+    """The whole sum behind a decision. Raises `NotFound`; `UsageError` for one that was made without memory."""
+    _, record = sound_record(home, decision)
+    name = record["decision_id"]
+    if not was_recalled(record):
+        raise UsageError(f"decision `{name}` was made without memory", help=f"`lumyn explain {name}` explains it")
+
+    def recall(asked: Asked) -> Recall:
+        if record["memory"]["epoch"] != home.log.epoch:  # the same version of another memory says nothing
+            return unavailable()
+        return home.memory.recaller().recall([asked])[0]
+
+    return explain_memory(
+        record,
+        home.agent.control().compiled(record["policy"]["hash"]),
+        make_vectoriser(home.settings),
+        home.events,
+        recall,
+    )
+
+
+def remembered(home: Home, decision: str) -> dict[str, Any]:
+    """What one decision stands for now, what it stood for before, and all that was said. Raises `NotFound`."""
+    _, record = find_record(home, decision)
+    events = [event for event in home.events(record["decision_id"]) if event["tenant"] == home.settings.tenant]
+    spoken = [event for event in events if event["type"] != "note"]
+    if not spoken:
+        raise NotFound(f"decision `{record['decision_id']}` was never labelled: it is not in the memory")
+    stood = [
+        {**asdict(standing), "from_version": since, "to_version": None if _is_open(spoken, until) else until}
+        for standing, since, until in stands(spoken)
+    ]
+    now = stood[-1] if stood and stood[-1]["to_version"] is None else None
+    return {"memory_id": record["decision_id"], "now": now, "stood": stood, "events": events}
+
+
+def _is_open(spoken: list[LabelEvent], until: int) -> bool:
+    return until > spoken[-1]["version"]
+
+
+def contested(home: Home) -> list[dict[str, Any]]:
+    """Labelled decisions whose labellers disagree, oldest first, with each labeller's last word."""
+    return [_dispute(history, standing) for history, standing in _disputed(known(home))]
+
+
+def _disputed(labelled: Mapping[str, History]) -> list[tuple[History, Standing]]:
+    found = []
+    for name in sorted(labelled):
+        standing = labelled[name].standing()
+        if standing is not None and standing.contested:
+            found.append((labelled[name], standing))
+    return found
+
+
+def _dispute(history: History, standing: Standing) -> dict[str, Any]:
+    return {
+        "decision_id": history.decision_id,
+        "verdict": history.verdict,
+        "counts_as": standing.meaning,
+        "said": [dict(word) for word in history.now()["said"]],
+    }
