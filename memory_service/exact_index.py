@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -97,6 +98,14 @@ class _View:
         return _View(columns, self.live[self.column["id"] != memory_id], False)
 
 
+_NO_VECTOR: Array = np.zeros(0, dtype=np.float32)
+
+
+def _without_vector(point: Point) -> Point:
+    """The rows hold it already, most of it once for many points."""
+    return replace(point, vector=_NO_VECTOR)
+
+
 class _Bucket:
     """All points, past and present, of one tenant's action type."""
 
@@ -112,11 +121,11 @@ class _Bucket:
         """Add a point, or the same point with its end."""
         at = self._open.get(point.memory_id)
         if at is not None and self.points[at].from_version == point.from_version:
-            self.points[at] = point
+            self.points[at] = _without_vector(point)
             self._columns.end(at, point)
         else:
             at = len(self.points)
-            self.points.append(point)
+            self.points.append(_without_vector(point))
             numbers = [
                 rows.add(np.ascontiguousarray(point.vector[part])) for rows, part in zip(self.rows, _PARTS, strict=True)
             ]

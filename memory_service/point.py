@@ -41,7 +41,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A point that a search found; `dot` and `dots` are exact fixed-point integers (unit 2048^2)."""
+    """A point that a search found; `dot` and `dots` are exact fixed-point integers (unit 2048^2).
+
+    Its `vector` may be empty: an index keeps vectors once, in its rows.
+    """
 
     point: Point
     dot: int

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ CREATE TABLE IF NOT EXISTS points (
 );
 CREATE INDEX IF NOT EXISTS points_from ON points (from_version);
 CREATE INDEX IF NOT EXISTS points_to ON points (to_version) WHERE to_version < 4611686018427387904;
+"""
+_NEWER = """
+SELECT * FROM points WHERE from_version > ?
+UNION SELECT * FROM points WHERE to_version > ? AND to_version < ? ORDER BY 2, 1
 """
 _LAYOUT = "1"
 _BATCH = 512
@@ -183,14 +188,16 @@ class SqliteMemoryStore:
         self._db.execute("BEGIN")
         try:
             version = self._version()
-            rows = self._db.execute(
-                "SELECT * FROM points WHERE from_version > ? "
-                "UNION SELECT * FROM points WHERE to_version > ? AND to_version < ? ORDER BY 2, 1",
-                (self._indexed, self._indexed, OPEN),
-            ).fetchall()
+            if self._indexed:
+                rows = self._db.execute(_NEWER, (self._indexed, self._indexed, OPEN))
+            else:  # row by row in the index's own order: all of them need not be held twice
+                rows = self._db.execute("SELECT * FROM points ORDER BY from_version")
+            self._index.put(map(_point, rows))
+        except BaseException:  # half an index answers wrongly: the next question makes it anew
+            self._index, self._indexed = ExactIndex(), 0
+            raise
         finally:
             self._db.execute("COMMIT")
-        self._index.put(map(_point, rows))
         self._indexed = version
 
     def points(self, tenant: str | None = None, version: int | None = None) -> Iterator[Point]:
@@ -230,16 +237,16 @@ def _point(row: Sequence[Any]) -> Point:
     value = decode_trusted(payload)
     return Point(
         memory_id=memory_id,
-        tenant=tenant,
-        action_type=action_type,
+        tenant=intern(tenant),  # said of very many points: kept once
+        action_type=intern(action_type),
         meaning=value["meaning"],
-        label=value["label"],
+        label=intern(value["label"]),
         verdict=value["verdict"],
         rules=tuple(value["rules"]),
         amount=value["amount"],
         contested=value["contested"],
         comparable=value["comparable"],
-        labeller=value["labeller"],
+        labeller=intern(value["labeller"]),
         summary=value["summary"],
         from_version=from_version,
         to_version=to_version,

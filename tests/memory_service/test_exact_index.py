@@ -100,4 +100,5 @@ def check(search, found, held) -> None:
     assert (found.harmful.dot, found.harmful.point.memory_id) == nearest(gated, full)[0]
     bare = found.harmful_without_text
     assert (bare.dot, bare.point.memory_id) == nearest(gated, without_text)[0]
-    assert bare.dots == tuple(dot(bare.point.vector[SLICES[name]], without_text[SLICES[name]]) for name in BLOCKS)
+    vector = next(p.vector for p in held if p.memory_id == bare.point.memory_id)
+    assert bare.dots == tuple(dot(vector[SLICES[name]], without_text[SLICES[name]]) for name in BLOCKS)
