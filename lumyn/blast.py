@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from lumyn.collector import collector_paused
 from lumyn.stores import make_vectoriser
 from lumyn.wiring import Home
 from schemas.errors import LumynError
@@ -29,14 +30,15 @@ def of_plan(home: Home, plan: Plan, known: Mapping[str, History], tick: Callable
     """The past decisions that would have come out otherwise with a plan's memory. Raises `LumynError`."""
     control = home.agent.control()
     unsound: Counter[str] = Counter()
-    radius = blast_radius(
-        Supposed(home.settings.tenant, supposed(plan, known)),
-        (event for history in known.values() for event in history.events),
-        _records(home, tick, unsound),
-        make_vectoriser(home.settings),
-        home.log.epoch,
-        control.compiled,
-    )
+    with collector_paused():
+        radius = blast_radius(
+            Supposed(home.settings.tenant, supposed(plan, known)),
+            (event for history in known.values() for event in history.events),
+            _records(home, tick, unsound),
+            make_vectoriser(home.settings),
+            home.log.epoch,
+            control.compiled,
+        )
     radius.not_comparable += unsound
     return radius
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
+from lumyn.collector import collector_paused
 from lumyn.label_jobs import known
 from lumyn.stores import make_vectoriser
 from lumyn.wiring import Home
@@ -26,7 +27,8 @@ def find(home: Home, tick: Callable[[int], None] = lambda count: None) -> Suspec
                 if record.get("schema") == SCHEMA and record["tenant"] == home.settings.tenant:
                     yield record
 
-    return find_suspects(known(home), make_vectoriser(home.settings), decided_by(records()), tick)
+    with collector_paused():
+        return find_suspects(known(home), make_vectoriser(home.settings), decided_by(records()), tick)
 
 
 def of_labeller(found: Suspects, labeller: str | None) -> list[Suspect]:
