@@ -1,16 +1,18 @@
-"""The blast radius of a label job over a home's records."""
+"""The blast radius of a label job over a home's records; many records are asked in several processes."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Event, Semaphore
 
 from lumyn.collector import collector_paused
 from lumyn.stores import make_vectoriser
 from lumyn.wiring import Home
 from schemas.errors import LumynError
-from streams.blast_radius import BlastRadius, Supposed, blast_radius
+from streams.blast_radius import Blast, BlastRadius, Supposed
 from streams.diff import checked_record
 from streams.label_history import History
 from streams.label_jobs import Plan, supposed
@@ -18,6 +20,9 @@ from streams.reading import messages
 from streams.topics import RECORDS
 
 UNSOUND = "not a sound record: `lumyn verify` says more"
+WORTH_PROCESSES = 20_000
+_CHUNK = 1024
+_AHEAD = 3
 
 
 def places(home: Home) -> int:
@@ -28,26 +33,87 @@ def places(home: Home) -> int:
 
 def of_plan(home: Home, plan: Plan, known: Mapping[str, History], tick: Callable[[int], None]) -> BlastRadius:
     """The past decisions that would have come out otherwise with a plan's memory. Raises `LumynError`."""
-    control = home.agent.control()
-    unsound: Counter[str] = Counter()
     with collector_paused():
-        radius = blast_radius(
+        blast = Blast(
             Supposed(home.settings.tenant, supposed(plan, known)),
             (event for history in known.values() for event in history.events),
-            _records(home, tick, unsound),
             make_vectoriser(home.settings),
             home.log.epoch,
-            control.compiled,
+            home.agent.control().compiled,
         )
-    radius.not_comparable += unsound
+        radius = BlastRadius()
+        if blast.reaches_any:
+            several = places(home) >= WORTH_PROCESSES and hasattr(os, "fork")
+            parts = (_in_processes if several else _here)(blast, _chunks(home))
+            for count, part in parts:
+                radius.add(part)
+                tick(count)
+    radius.flips.sort(key=lambda flip: flip.badness)
     return radius
 
 
-def _records(home: Home, tick: Callable[[int], None], unsound: Counter[str]) -> Iterator[dict[str, Any]]:
+def _chunks(home: Home) -> Iterator[list[bytes]]:
     for partition in range(home.log.partitions(RECORDS)):
+        chunk = []
         for message in messages(home.log, RECORDS, partition, home.log.begin(RECORDS, partition)):
-            tick(1)
+            chunk.append(message.value)
+            if len(chunk) == _CHUNK:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+
+def _here(blast: Blast, chunks: Iterator[list[bytes]]) -> Iterator[tuple[int, BlastRadius]]:
+    for chunk in chunks:
+        yield len(chunk), _of_chunk(blast, chunk)
+
+
+def _of_chunk(blast: Blast, chunk: Sequence[bytes]) -> BlastRadius:
+    records, unsound = [], 0
+    for value in chunk:
+        try:
+            records.append(checked_record(value))
+        except LumynError:
+            unsound += 1
+    radius = blast.among(records)
+    radius.not_comparable.update({UNSOUND: unsound} if unsound else {})
+    return radius
+
+
+_forked: list[Blast] = []
+"""What forked processes were made with: the memory is shared with them, not sent."""
+
+
+def _in_processes(blast: Blast, chunks: Iterator[list[bytes]]) -> Iterator[tuple[int, BlastRadius]]:
+    """The same in as many processes as there are cores; the log is read here alone, a few chunks ahead."""
+    count = os.cpu_count() or 1
+    ahead, stopped = Semaphore(_AHEAD * count), Event()
+
+    def fed() -> Iterator[list[bytes]]:
+        for chunk in chunks:
+            ahead.acquire()
+            if stopped.is_set():
+                return
+            yield chunk
+
+    _forked[:] = [blast]
+    try:
+        with multiprocessing.get_context("fork").Pool(count, _start) as pool:
             try:
-                yield checked_record(message.value)
-            except LumynError:
-                unsound[UNSOUND] += 1
+                for answer in pool.imap_unordered(_work, fed()):
+                    ahead.release()
+                    yield answer
+            finally:  # the pool waits for whoever feeds it
+                stopped.set()
+                ahead.release()
+    finally:
+        _forked.clear()
+
+
+def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone speaks and stops
+
+
+def _work(chunk: Sequence[bytes]) -> tuple[int, BlastRadius]:
+    return len(chunk), _of_chunk(_forked[0], chunk)

@@ -63,6 +63,14 @@ class BlastRadius:
     flips: list[Flip] = field(default_factory=list)
     not_comparable: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: BlastRadius) -> None:
+        """Take another part's in."""
+        self.compared += other.compared
+        self.recalled_otherwise += other.recalled_otherwise
+        self.table += other.table
+        self.flips += other.flips
+        self.not_comparable += other.not_comparable
+
 
 @dataclass(frozen=True, slots=True)
 class Supposed:
@@ -87,29 +95,39 @@ def _action_type(event: LabelEvent) -> str:
     return event["decision"]["action_type"]
 
 
-def blast_radius(
-    supposed: Supposed,
-    events: Iterable[LabelEvent],
-    records: Iterable[Record],
-    vectoriser: Vectoriser,
-    epoch: str,
-    policy_of: Callable[[str], CompiledPolicy],
-    tick: Callable[[int], None] = lambda count: None,
-) -> BlastRadius:
-    """`events` are all label events, each decision's in version order, `records` all sound records of any tenant.
+class Blast:
+    """A change, ready to be held against any number of records, part by part."""
 
-    `policy_of` gives the policy of a hash and raises `LumynError` for one that is not there.
-    """
-    radius = BlastRadius()
-    kept, since = supposed.among(events)
-    if not since:
+    def __init__(
+        self,
+        supposed: Supposed,
+        events: Iterable[LabelEvent],
+        vectoriser: Vectoriser,
+        epoch: str,
+        policy_of: Callable[[str], CompiledPolicy],
+    ) -> None:
+        """`events` are all label events, each decision's in version order.
+
+        `policy_of` gives the policy of a hash and raises `LumynError` for one that is not there.
+        """
+        kept, self._since = supposed.among(events)
+        newest = max((event["version"] for event in kept), default=0)
+        memory = SupposedMemory(kept, vectoriser, epoch, newest, supposed.instead)
+        self._tenant, self._policy_of = supposed.tenant, policy_of
+        self._own, self._recaller = memory.watermark(), Recaller(memory, vectoriser, epoch)
+
+    @property
+    def reaches_any(self) -> bool:
+        """Whether it can have reached any decision at all."""
+        return bool(self._since)
+
+    def among(self, records: Iterable[Record]) -> BlastRadius:
+        """Its radius among some sound decision records, of any tenant. Raises `LumynError`."""
+        radius = BlastRadius()
+        touched = _touched(self._tenant, self._since, records, self._own, radius)
+        for record, recall in _recalls(touched, self._recaller):
+            _compare(record, recall, self._policy_of, radius)
         return radius
-    memory = SupposedMemory(kept, vectoriser, epoch, max(event["version"] for event in kept), supposed.instead)
-    touched = _touched(supposed.tenant, since, records, memory.watermark(), radius)
-    for record, recall in _recalls(touched, Recaller(memory, vectoriser, epoch), tick):
-        _compare(record, recall, policy_of, radius)
-    radius.flips.sort(key=lambda flip: flip.badness)
-    return radius
 
 
 def _touched(
@@ -130,9 +148,7 @@ def _touched(
             yield record
 
 
-def _recalls(
-    records: Iterable[Record], recaller: Recaller, tick: Callable[[int], None]
-) -> Iterator[tuple[Record, Recall]]:
+def _recalls(records: Iterable[Record], recaller: Recaller) -> Iterator[tuple[Record, Recall]]:
     """Recalled in the order of versions, part by part: records are not all held at once."""
     waiting = iter(records)
     while some := list(islice(waiting, _AT_ONCE)):
@@ -142,7 +158,6 @@ def _recalls(
             for record in some
         ]
         yield from zip(some, recaller.recall(asked), strict=True)
-        tick(len(some))
 
 
 def _compare(record: Record, recall: Recall, policy_of: Callable[[str], CompiledPolicy], radius: BlastRadius) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import pytest
 from conftest_e2e import refund
 from inside import Inside
 
-from lumyn import blast, label_jobs, sdk
+from lumyn import blast, label_jobs, sdk, wiring
 from lumyn.stores import open_memory
 from lumyn.wiring import Home, existing_home
 from memory_service.recall import Asked
@@ -161,3 +162,37 @@ def test_decisions_that_would_newly_recall_are_among_them(inside: Inside) -> Non
     assert [(c["decision_id"], c["old"], c["new"]) for c in told["changes"]] == [
         (record["decision_id"], "ALLOW", "DENY")
     ]
+
+
+def test_in_several_processes_it_is_the_same(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    lived(inside, 1)
+    home = existing_home()
+    plan, _ = plans(home, "relabel")
+    known = histories(home.log, "default")
+    here = blast.of_plan(home, plan, known, lambda count: None)
+    monkeypatch.setattr(blast, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(blast, "_CHUNK", 7)
+    ticks: list[int] = []
+    there = blast.of_plan(home, plan, known, ticks.append)
+    for failing in (KeyboardInterrupt, ValueError):  # whoever stops halfway is not kept waiting
+
+        def fail(count: int, failing: type[BaseException] = failing) -> None:
+            raise failing
+
+        with pytest.raises(failing):
+            blast.of_plan(home, plan, known, fail)
+    assert there == here and here.flips and sum(ticks) == blast.places(home) and len(ticks) > 5
+
+
+def test_a_record_that_is_none_any_more_is_counted_and_the_rest_is_asked(inside: Inside) -> None:
+    made = lived(inside, 1)
+    plan, _ = plans(existing_home(), "relabel")
+    wiring.close_homes()
+    with sqlite3.connect(inside.home / "lumyn.db") as database:
+        database.execute(
+            "UPDATE log_records SET value = CAST(replace(value, 'ALLOW', 'ALLOV') AS BLOB) WHERE key = ?",
+            (made[5].encode(),),
+        )
+    home = existing_home()
+    radius = blast.of_plan(home, plan, histories(home.log, "default"), lambda count: None)
+    assert radius.not_comparable == {blast.UNSOUND: 1} and radius.compared > 10
