@@ -234,7 +234,7 @@ def lines_of(explained: MemoryExplanation) -> list[str]:
         lines.append("no neighbour counted")
     for one in e.neighbours:
         met = ", ".join(f"{name} {'met' if reached else 'not met'}" for name, reached in one.thresholds.items())
-        lines.append(f"{_ROLES.get(one.role, one.role)}: {one.memory_id}, a {one.verdict} that was {one.meaning}")
+        lines.append(f"{_ROLES.get(one.role, one.role)}: {one.memory_id}: {one.verdict}, {one.meaning}")
         if one.by_block is not None:
             parts = " + ".join(f"{name} {value:.6f}" for name, value in one.by_block.items())
             lines.append(f"  {parts} = {one.score:g}")
