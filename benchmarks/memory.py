@@ -26,7 +26,7 @@ from schemas.policy import MemorySettings  # noqa: E402
 
 _NAMES = ("HMDA", "credit_data", "credit_cards")
 _NUMERIC = {"text": 0.0, "categories": 0.2, "numbers": 0.8}
-"""A policy for facts that are mostly numbers; chosen by looking at the first fold of credit_data alone."""
+"""A policy for facts that are mostly numbers; chosen by looking at the first fold of HMDA and credit_data."""
 
 
 def signal(few: bool) -> list[dict[str, Any]]:
