@@ -5,21 +5,22 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from threading import Event, Semaphore
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 from lumyn.collector import collector_paused
 from lumyn.stores import make_vectoriser
 from lumyn.wiring import Home
-from schemas.errors import LumynError
-from streams.blast_radius import Blast, BlastRadius, Supposed
+from schemas.errors import LumynError, StorageUnavailable
+from streams.blast_radius import UNSOUND, Blast, BlastRadius, Supposed
 from streams.diff import checked_record
 from streams.label_history import History
 from streams.label_jobs import Plan, supposed
 from streams.reading import messages
 from streams.topics import RECORDS
 
-UNSOUND = "not a sound record: `lumyn verify` says more"
 WORTH_PROCESSES = 20_000
 _CHUNK = 1024
 _AHEAD = 3
@@ -31,8 +32,13 @@ def places(home: Home) -> int:
     return sum(log.end(RECORDS, p) - log.begin(RECORDS, p) for p in range(log.partitions(RECORDS)))
 
 
-def of_plan(home: Home, plan: Plan, known: Mapping[str, History], tick: Callable[[int], None]) -> BlastRadius:
-    """The past decisions that would have come out otherwise with a plan's memory. Raises `LumynError`."""
+def of_plan(
+    home: Home, plan: Plan, known: Mapping[str, History], until: int, tick: Callable[[int], None]
+) -> BlastRadius:
+    """The past decisions that would have come out otherwise with a plan's memory. Raises `LumynError`.
+
+    `known` are the labelled decisions, whole up to the memory version `until`.
+    """
     with collector_paused():
         blast = Blast(
             Supposed(home.settings.tenant, supposed(plan, known)),
@@ -40,10 +46,12 @@ def of_plan(home: Home, plan: Plan, known: Mapping[str, History], tick: Callable
             make_vectoriser(home.settings),
             home.log.epoch,
             home.agent.control().compiled,
+            until,
         )
         radius = BlastRadius()
         if blast.reaches_any:
-            several = places(home) >= WORTH_PROCESSES and hasattr(os, "fork")
+            # a model's own threads do not survive a fork
+            several = places(home) >= WORTH_PROCESSES and hasattr(os, "fork") and home.settings.embedder == "static"
             parts = (_in_processes if several else _here)(blast, _chunks(home))
             for count, part in parts:
                 radius.add(part)
@@ -88,26 +96,22 @@ _forked: list[Blast] = []
 def _in_processes(blast: Blast, chunks: Iterator[list[bytes]]) -> Iterator[tuple[int, BlastRadius]]:
     """The same in as many processes as there are cores; the log is read here alone, a few chunks ahead."""
     count = os.cpu_count() or 1
-    ahead, stopped = Semaphore(_AHEAD * count), Event()
-
-    def fed() -> Iterator[list[bytes]]:
-        for chunk in chunks:
-            ahead.acquire()
-            if stopped.is_set():
-                return
-            yield chunk
-
+    waiting: deque[Future[tuple[int, BlastRadius]]] = deque()
     _forked[:] = [blast]
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=_start)
     try:
-        with multiprocessing.get_context("fork").Pool(count, _start) as pool:
-            try:
-                for answer in pool.imap_unordered(_work, fed()):
-                    ahead.release()
-                    yield answer
-            finally:  # the pool waits for whoever feeds it
-                stopped.set()
-                ahead.release()
+        for chunk in chunks:
+            waiting.append(pool.submit(_work, chunk))
+            if len(waiting) == _AHEAD * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise StorageUnavailable(
+            "a process that asked past decisions again was killed", help="was memory short? `dmesg` tells; try again"
+        ) from None
     finally:
+        pool.shutdown(cancel_futures=True)
         _forked.clear()
 
 

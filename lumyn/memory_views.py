@@ -73,15 +73,18 @@ def explained(home: Home, decision: str) -> MemoryExplanation:
     if not was_recalled(record):
         raise UsageError(f"decision `{name}` was made without memory", help=f"`lumyn explain {name}` explains it")
 
+    vectoriser = make_vectoriser(home.settings)
+
     def recall(asked: Asked) -> Recall:
-        if record["memory"]["epoch"] != home.log.epoch:  # the same version of another memory says nothing
-            return unavailable()
+        memory = record["memory"]
+        if (memory["epoch"], memory["vectoriser_id"]) != (home.log.epoch, vectoriser.id):
+            return unavailable()  # the same version of another memory says nothing
         return home.memory.recaller().recall([asked])[0]
 
     return explain_memory(
         record,
         home.agent.control().compiled(record["policy"]["hash"]),
-        make_vectoriser(home.settings),
+        vectoriser,
         home.events,
         recall,
     )

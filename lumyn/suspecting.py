@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -10,8 +11,9 @@ from lumyn.collector import collector_paused
 from lumyn.label_jobs import known
 from lumyn.stores import make_vectoriser
 from lumyn.wiring import Home
-from schemas.record import SCHEMA
-from streams.reading import messages, object_in
+from schemas.errors import LumynError
+from streams.diff import checked_record
+from streams.reading import messages
 from streams.suspects import Labeller, Suspect, Suspects, decided_by, find_suspects
 from streams.topics import RECORDS
 
@@ -23,9 +25,10 @@ def find(home: Home, tick: Callable[[int], None] = lambda count: None) -> Suspec
         for partition in range(home.log.partitions(RECORDS)):
             for message in messages(home.log, RECORDS, partition, home.log.begin(RECORDS, partition)):
                 tick(1)
-                record = object_in(message)
-                if record.get("schema") == SCHEMA and record["tenant"] == home.settings.tenant:
-                    yield record
+                with suppress(LumynError):  # what is not what was decided counts for nothing; `lumyn verify` names it
+                    record = checked_record(message.value)
+                    if record.get("tenant") == home.settings.tenant:
+                        yield record
 
     with collector_paused():
         return find_suspects(known(home), make_vectoriser(home.settings), decided_by(records()), tick)
@@ -33,7 +36,7 @@ def find(home: Home, tick: Callable[[int], None] = lambda count: None) -> Suspec
 
 def of_labeller(found: Suspects, labeller: str | None) -> list[Suspect]:
     """One labeller's suspects, or all."""
-    return [suspect for suspect in found.points if labeller in (None, suspect.standing.labeller)]
+    return [suspect for suspect in found.points if labeller in (None, suspect.labeller)]
 
 
 def as_dict(found: Suspects, limit: int, labeller: str | None = None) -> dict[str, Any]:
@@ -47,16 +50,7 @@ def as_dict(found: Suspects, limit: int, labeller: str | None = None) -> dict[st
 
 
 def _point(suspect: Suspect) -> dict[str, Any]:
-    return {
-        "decision_id": suspect.decision_id,
-        "action_type": suspect.action_type,
-        **asdict(suspect.standing),
-        "wrong": suspect.wrong,
-        "near_harmful": suspect.near_harmful,
-        "opposite": suspect.opposite,
-        "burst": suspect.burst,
-        "flips": suspect.flips,
-    }
+    return asdict(suspect)
 
 
 def _labeller(one: Labeller) -> dict[str, Any]:

@@ -9,13 +9,14 @@ one evaluator.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from memory_service.profile import amount_of
+from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.recall import Asked, Recall
 from memory_service.recaller import Recaller
 from memory_service.store import Watermark
@@ -30,7 +31,10 @@ from streams.as_of import was_recalled
 from streams.diff import outcome_of
 from streams.policy import CompiledPolicy
 
+UNSOUND = "not a sound record: `lumyn verify` says more"
 _AT_ONCE = 1024
+_MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError)
+"""What reading a record raises that has its digest but not the form: of another version, or made by another."""
 Record = Mapping[str, Any]
 
 
@@ -44,12 +48,15 @@ class Flip:
     old_reasons: tuple[str, ...]
     new_reasons: tuple[str, ...]
     amount: float | int | None
+    comparable: bool = True
+    """False: there is an amount, but one that can't be compared; it may be a large one."""
 
     @property
     def badness(self) -> tuple[int, float, str]:
         """Sorts the worst first: what would have been let through before what would have been stopped; then money."""
         old, new = SEVERITY[self.old], SEVERITY[self.new]
-        return new if new < old else len(SEVERITY), -float(self.amount or 0), self.decision_id
+        money = float(self.amount or 0) if self.comparable else math.inf
+        return new if new < old else len(SEVERITY), -money, self.decision_id
 
 
 @dataclass(slots=True)
@@ -105,14 +112,14 @@ class Blast:
         vectoriser: Vectoriser,
         epoch: str,
         policy_of: Callable[[str], CompiledPolicy],
+        until: int,
     ) -> None:
-        """`events` are all label events, each decision's in version order.
+        """`events` are all label events up to the version `until`, each decision's in version order.
 
         `policy_of` gives the policy of a hash and raises `LumynError` for one that is not there.
         """
         kept, self._since = supposed.among(events)
-        newest = max((event["version"] for event in kept), default=0)
-        memory = SupposedMemory(kept, vectoriser, epoch, newest, supposed.instead)
+        memory = SupposedMemory(kept, vectoriser, epoch, until, supposed.instead)
         self._tenant, self._policy_of = supposed.tenant, policy_of
         self._own, self._recaller = memory.watermark(), Recaller(memory, vectoriser, epoch)
 
@@ -125,58 +132,77 @@ class Blast:
         """Its radius among some sound decision records, of any tenant. Raises `LumynError`."""
         radius = BlastRadius()
         touched = _touched(self._tenant, self._since, records, self._own, radius)
-        for record, recall in _recalls(touched, self._recaller):
-            _compare(record, recall, self._policy_of, radius)
+        while some := list(islice(touched, _AT_ONCE)):
+            some.sort(key=lambda one: one[1].version or 0)
+            for (record, _), recall in zip(some, self._recalled([asked for _, asked in some]), strict=True):
+                if recall is None or not _compare(record, recall, self._policy_of, radius):
+                    radius.not_comparable[UNSOUND] += 1
         return radius
+
+    def _recalled(self, asked: Sequence[Asked]) -> Sequence[Recall | None]:
+        """One recall a request; None for a request that none can be made from."""
+        try:
+            return self._recaller.recall(asked)
+        except _MISSHAPEN:
+            return [self._alone(one) for one in asked]
+
+    def _alone(self, asked: Asked) -> Recall | None:
+        try:
+            return self._recaller.recall([asked])[0]
+        except _MISSHAPEN:
+            return None
 
 
 def _touched(
     tenant: str, since: Mapping[str, int], records: Iterable[Record], own: Watermark, radius: BlastRadius
-) -> Iterator[Record]:
-    """The decisions that the change can have reached."""
+) -> Iterator[tuple[Record, Asked]]:
+    """The decisions that the change can have reached, and how each recalled."""
     for record in records:
-        request = record["request"]
-        first = since.get(request["action"]["type"])
-        if first is None or request["tenant"] != tenant or not was_recalled(record):
-            continue
-        memory = record["memory"]
-        if memory["epoch"] != own.epoch:
-            radius.not_comparable["recalled from another memory"] += 1
-        elif memory["vectoriser_id"] != own.vectoriser_id:
-            radius.not_comparable["recalled with another vectoriser"] += 1
-        elif memory["version"] >= first:
-            yield record
+        try:
+            found = _asked(tenant, since, record, own)
+        except _MISSHAPEN:
+            found = UNSOUND
+        if isinstance(found, str):
+            radius.not_comparable[found] += 1
+        elif found is not None:
+            yield record, found
 
 
-def _recalls(records: Iterable[Record], recaller: Recaller) -> Iterator[tuple[Record, Recall]]:
-    """Recalled in the order of versions, part by part: records are not all held at once."""
-    waiting = iter(records)
-    while some := list(islice(waiting, _AT_ONCE)):
-        some.sort(key=lambda record: record["memory"]["version"])
-        asked = [
-            Asked(record["request"], MemorySettings(**record["memory"]["settings"]), record["memory"]["version"])
-            for record in some
-        ]
-        yield from zip(some, recaller.recall(asked), strict=True)
+def _asked(tenant: str, since: Mapping[str, int], record: Record, own: Watermark) -> Asked | str | None:
+    """How a decision recalled; why that can't be asked again; None: the change can't have reached it."""
+    request = record["request"]
+    first = since.get(request["action"]["type"])
+    if first is None or request["tenant"] != tenant or not was_recalled(record):
+        return None
+    memory = record["memory"]
+    if memory["epoch"] != own.epoch:
+        return "recalled from another memory"
+    if memory["vectoriser_id"] != own.vectoriser_id:
+        return "recalled with another vectoriser"
+    if memory["version"] > own.version:
+        return "decided since this was begun"
+    if memory["version"] < first:
+        return None
+    return Asked(request, MemorySettings(**memory["settings"]), memory["version"])
 
 
-def _compare(record: Record, recall: Recall, policy_of: Callable[[str], CompiledPolicy], radius: BlastRadius) -> None:
-    if _is_recorded(record, recall):
-        radius.compared += 1
-        radius.table[record["verdict"], record["verdict"]] += 1
-        return
+def _compare(record: Record, recall: Recall, policy_of: Callable[[str], CompiledPolicy], radius: BlastRadius) -> bool:
+    """Take one decision in; False: its record does not hold what a record does."""
     try:
-        verdict, reasons = outcome_of(record, policy_of(record["policy"]["hash"]), recall)
+        was, codes, same = record["verdict"], tuple(record["reason_codes"]), _is_recorded(record, recall)
+        verdict, reasons = (was, codes) if same else outcome_of(record, policy_of(record["policy"]["hash"]), recall)
     except LumynError as error:
         radius.not_comparable[error.message] += 1
-        return
+        return True
+    except _MISSHAPEN:
+        return False
     radius.compared += 1
-    radius.recalled_otherwise += 1
-    radius.table[record["verdict"], verdict] += 1
-    before = tuple(record["reason_codes"])
-    if (verdict, reasons) != (record["verdict"], before):
-        amount = amount_of(record["request"])
-        radius.flips.append(Flip(record["decision_id"], record["verdict"], verdict, before, reasons, amount))
+    radius.recalled_otherwise += not same
+    radius.table[was, verdict] += 1
+    if (verdict, reasons) != (was, codes):
+        amount, comparable = amount_of(record["request"]), has_comparable_amount(record["request"])
+        radius.flips.append(Flip(record["decision_id"], was, verdict, codes, reasons, amount, comparable))
+    return True
 
 
 def _is_recorded(record: Record, recall: Recall) -> bool:

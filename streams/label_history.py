@@ -44,13 +44,36 @@ class History:
         """The events that count: those that nothing undoes."""
         return _left(self.events, [])
 
-    def counting_without(self, undone: Undoes) -> list[LabelEvent]:
-        """The events that count when this is undone, too."""
-        return _left(self.events, [undone])
-
     def without(self, undone: Undoes) -> Restored:
         """What would be said of it without the events that this undoes."""
-        return folded(self.verdict, self.counting_without(undone))
+        return folded(self.verdict, _left(self.events, [undone]))
+
+    def had_not_been(self, undone: Undoes) -> list[LabelEvent]:
+        """The events as they would have been, had those that this undoes never been; other undos among them."""
+        kept: list[LabelEvent] = []
+        for event in self.events:
+            if _is_undone(event, undone):
+                continue
+            if event["type"] == "restore":
+                event = cast(LabelEvent, {**event, "restored": folded(self.verdict, [*kept, event])})
+            kept.append(event)
+        return kept
+
+    def had_been_said(self, said: LabelEvent) -> list[LabelEvent]:
+        """The events, had this been said at first and nothing else; in and out of quarantine as it was."""
+        first = self.events[0]
+        kept = [cast(LabelEvent, {**first, **said, "version": first["version"]})]
+        return kept + [event for event in map(_quarantine_alone, self.events) if event is not None]
+
+    def had_not_been_quarantined(self) -> list[LabelEvent]:
+        """The events without any quarantine."""
+        kept = [event for event in self.events if event["type"] not in ("quarantine", "release")]
+        return [
+            cast(LabelEvent, {**event, "restored": {**restored, "quarantined": False}})
+            if (restored := event.get("restored"))
+            else event
+            for event in kept
+        ]
 
     def touched_by(self, undone: Undoes) -> bool:
         """Whether this undoes any event that is not undone already, an undo among them."""
@@ -75,6 +98,15 @@ def histories_of(events: Iterable[LabelEvent], tenant: str) -> dict[str, History
             history = found[name] = History(name, decision["verdict"])
         history.events.append(event)
     return found
+
+
+def _quarantine_alone(event: LabelEvent) -> LabelEvent | None:
+    """What an event says of the quarantine; None: nothing."""
+    restored = event.get("restored")
+    if restored:
+        kind = "quarantine" if restored["quarantined"] else "release"
+        return cast(LabelEvent, {**event, "type": kind, "restored": None})
+    return event if event["type"] in ("quarantine", "release") else None
 
 
 def _is_undone(event: LabelEvent, undone: Mapping[str, object]) -> bool:

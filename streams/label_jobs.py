@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import cast
 
 from memory_service.fold import Standing
-from memory_service.point import OPEN
 from memory_service.timeline import Stand, stands
 from schemas.errors import BadInput, LumynError
 from schemas.label import LabelEvent, LabelName, LabelRequest, Restored, Should, Undoes, check_label
@@ -126,12 +125,19 @@ def supposed(plan: Plan, known: Mapping[str, History]) -> dict[str, list[Stand]]
         history = known.get(name)
         if history is None:
             continue
-        undone = step.request.get("undoes")
-        if undone is not None:
-            out[name] = list(stands(history.counting_without(undone)))
-        else:
-            out[name] = [(step.after, history.events[0]["version"], OPEN)] if step.after is not None else []
+        out[name] = list(stands(_would_have_been(step.request, history)))
     return out
+
+
+def _would_have_been(request: LabelRequest, history: History) -> list[LabelEvent]:
+    undone = request.get("undoes")
+    if undone is not None:
+        return history.had_not_been(undone)
+    if request["type"] == "quarantine":
+        return []
+    if request["type"] == "release":
+        return history.had_not_been_quarantined()
+    return history.had_been_said(cast(LabelEvent, {"label": None, "should": None, **request}))
 
 
 def _request(signed: Signed, decision_id: str, more: Mapping[str, object]) -> LabelRequest:

@@ -15,7 +15,7 @@ from memory_service.blocks import BLOCKS, SLICES, score_of, share_of
 from memory_service.profile import amount_of, remembered_part
 from memory_service.recall import Asked, Recall, recorded
 from memory_service.vectoriser import Vectoriser, query_of
-from schemas.errors import LumynError, MemoryUnavailable
+from schemas.errors import IntegrityError, LumynError, MemoryUnavailable
 from schemas.label import LabelEvent
 from schemas.policy import MemorySettings
 from streams.diff import outcome_of
@@ -93,7 +93,13 @@ def explain_memory(
     `events_of` gives a decision's label events, `recall` asks the memory. Raises `LumynError`.
     """
     memory = record["memory"]
-    settings = MemorySettings(**memory["settings"])
+    try:
+        settings = MemorySettings(**memory["settings"])
+    except TypeError:
+        raise IntegrityError(
+            "its memory settings are not ones that this version knows", where=f"decision {record['decision_id']}",
+            help="was it decided by a newer one?",
+        ) from None  # fmt: skip
     vector = vectoriser.vectorise([remembered_part(record["request"])])[0]
     query = query_of(vector, settings.weights)
     notes = []

@@ -57,14 +57,15 @@ class ServedMemory:
 
     def version(self) -> int:
         """The version that questions of now are asked at. Raises `MemoryUnavailable` when nobody vouches for it."""
+        newest = self._newest  # before the store is asked: another thread may learn of a later one meanwhile
         watermark = self.store().watermark()
         self._check_age(watermark.at_ms)
-        if watermark.version < self._newest:  # the store knows what it has seen itself, not what one before it has
+        if watermark.version < newest:  # the store knows what it has seen itself, not what one before it has
             raise MemoryUnavailable(
-                f"memory stands at version {watermark.version}, after {self._newest}: an older copy was put back",
+                f"memory stands at version {watermark.version}, after {newest}: an older copy was put back",
                 help="the label worker brings it up to date; is `lumyn worker labels` running?",
             )
-        self._newest = watermark.version
+        self._newest = max(self._newest, watermark.version)
         return watermark.version
 
     def reaches(self, version: int, within_s: float) -> bool:
@@ -77,7 +78,6 @@ class ServedMemory:
                 time.sleep(_LOOK_S)
         except LumynError as error:
             self._observer.trouble("memory_unavailable", error)
-            self.close()
             return False
         return True
 

@@ -12,11 +12,9 @@ import numpy as np
 
 from memory_service.fold import Standing
 from memory_service.label_errors import label_errors, neighbourhood
-from memory_service.point import OPEN
-from memory_service.timeline import stands
 from memory_service.vectoriser import Vectoriser, query_of
 from schemas.ids import time_ms_of
-from schemas.label import LabelEvent
+from schemas.label import LabelEvent, Meaning, Word, meaning_of
 from schemas.policy import MemorySettings
 from schemas.reasons import FAILURE_MEMORY_SIMILAR_BLOCK, FAILURE_MEMORY_SIMILAR_ESCALATE
 from streams.label_history import History
@@ -31,16 +29,21 @@ _AT_ONCE = 1000
 
 @dataclass(slots=True)
 class Suspect:
-    """A labelled decision in the memory. `wrong`: how probable it is that its label is wrong.
+    """One labeller's last word on a decision in the memory. `wrong`: how probable it is that it is wrong.
 
-    `near_harmful`: the share of harm among its nearest labels. `opposite`: the nearest near-duplicate that is labelled
-    the opposite. `burst`: how many labels its labeller gave within ten minutes of it, if many. `flips`: how many past
-    decisions were made stricter or milder because of it.
+    `meaning` is that of this word; `contested`: others say otherwise. `near_harmful`: the share of harm among its
+    nearest labels. `opposite`: the nearest near-duplicate that is labelled the opposite. `burst`: how many labels its
+    labeller gave within ten minutes of it, if many. `flips`: how many past decisions were made stricter or milder
+    because of it.
     """
 
     decision_id: str
     action_type: str
-    standing: Standing
+    labeller: str
+    label: str
+    meaning: Meaning
+    summary: str
+    contested: bool
     wrong: float
     near_harmful: float
     opposite: str | None = None
@@ -61,15 +64,17 @@ class Labeller:
 
 @dataclass(slots=True)
 class Suspects:
-    """All labels of a tenant that mean something, the most suspect first, and their labellers, likewise."""
+    """All words of a tenant's labellers that mean something, the most suspect first, and their labellers, likewise."""
 
     points: list[Suspect] = field(default_factory=list)
     labellers: list[Labeller] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class _Label:
+class _Word:
     event: LabelEvent
+    said: Word
+    meaning: Meaning
     standing: Standing
     at_ms: int
 
@@ -81,39 +86,52 @@ def find_suspects(
     tick: Callable[[int], None] = lambda count: None,
 ) -> Suspects:
     """Rank the labels that count now. `flips`: decisions that rest on each (`decided_by`); a tick is a label."""
-    labels = [label for history in known.values() if (label := _label_of(history)) is not None]
-    if not labels:
+    words = [word for history in known.values() for word in _words_of(history)]
+    if not words:
         return Suspects()
-    names = sorted({label.standing.labeller for label in labels})
+    names = sorted({word.said["actor"] for word in words})
     numbers = {name: number for number, name in enumerate(names)}
-    harmful = np.array([label.standing.meaning == "harmful" for label in labels])
-    labellers = np.array([numbers[label.standing.labeller] for label in labels])
+    harmful = np.array([word.meaning == "harmful" for word in words])
+    labellers = np.array([numbers[word.said["actor"]] for word in words])
     by_type: dict[str, list[int]] = {}
-    for number, label in enumerate(labels):
-        by_type.setdefault(_action_type(label.event), []).append(number)
+    for number, word in enumerate(words):
+        by_type.setdefault(_action_type(word.event), []).append(number)
     groups = []
     for members in by_type.values():
-        queries, vectors = _matrices([labels[at].event for at in members], vectoriser)
+        queries, vectors = _matrices([words[at].event for at in members], vectoriser)
         groups.append((np.array(members), neighbourhood(queries, vectors, NEIGHBOURS, tick)))
     errors = label_errors(harmful, labellers, groups)
     found = [
-        Suspect(
-            label.event["decision_id"], _action_type(label.event), label.standing, round(float(wrong), 6),
-            round(float(near), 6), flips=flips.get(label.event["decision_id"], 0),
-        )
-        for label, wrong, near in zip(labels, errors.wrong, errors.harmful, strict=True)
-    ]  # fmt: skip
+        _suspect(word, float(wrong), float(near), flips)
+        for word, wrong, near in zip(words, errors.wrong, errors.harmful, strict=True)
+    ]
     for members_, around in groups:
         for member, places, scores in zip(members_, around.places, around.scores, strict=True):
             others = members_[places[scores >= NEAR_DUPLICATE]]
-            contrary = others[harmful[others] != harmful[member]]
-            if len(contrary):
-                found[int(member)].opposite = found[int(contrary[0])].decision_id
-    bursts = _bursts(labels)
+            contrary = [found[at].decision_id for at in others[harmful[others] != harmful[member]].tolist()]
+            suspect = found[int(member)]
+            suspect.opposite = next((name for name in contrary if name != suspect.decision_id), None)
+    bursts = _bursts(words)
     for suspect, burst in zip(found, bursts, strict=True):
         suspect.burst = burst if burst >= BURST else None
-    points = sorted(found, key=lambda s: (-s.wrong, -s.flips, s.decision_id))
+    points = sorted(found, key=lambda s: (-s.wrong, -s.flips, s.decision_id, s.labeller))
     return Suspects(points, _labellers(names, found, bursts, errors.error_rates.tolist()))
+
+
+def _suspect(word: _Word, wrong: float, near: float, flips: Mapping[str, int]) -> Suspect:
+    name = word.event["decision_id"]
+    return Suspect(
+        decision_id=name,
+        action_type=_action_type(word.event),
+        labeller=word.said["actor"],
+        label=word.said["label"],
+        meaning=word.meaning,
+        summary=word.said["summary"],
+        contested=word.standing.contested,
+        wrong=round(wrong, 6),
+        near_harmful=round(near, 6),
+        flips=flips.get(name, 0) if word.meaning == word.standing.meaning else 0,
+    )
 
 
 def _action_type(event: LabelEvent) -> str:
@@ -121,13 +139,24 @@ def _action_type(event: LabelEvent) -> str:
     return event["decision"]["action_type"]
 
 
-def _label_of(history: History) -> _Label | None:
-    """What a decision stands for now, unless that is nothing or neutral, and when its labeller said so."""
-    stand = next((stand for stand in stands(history.events) if stand[2] == OPEN), None)
-    if stand is None or stand[0].meaning == "neutral":
-        return None
-    own = [event for event in history.events if event["actor"] == stand[0].labeller]
-    return _Label(history.events[0], stand[0], time_ms_of((own or history.events)[-1]["at"]))
+def _words_of(history: History) -> list[_Word]:
+    """Each labeller's last word on a decision that is in the memory, unless it is neutral or taken back.
+
+    Who says what is judged by what he says himself, not by what a contested decision counts as.
+    """
+    standing = history.standing()
+    if standing is None:
+        return []
+    times = {event["actor"]: time_ms_of(event["at"]) for event in history.events}
+    last = max(times.values(), default=0)
+    out = []
+    for said in history.now()["said"]:
+        if said["label"] == "retracted":
+            continue
+        meaning = meaning_of(history.verdict, said["label"], said["should"])
+        if meaning != "neutral":
+            out.append(_Word(history.events[0], said, meaning, standing, times.get(said["actor"], last)))
+    return out
 
 
 def _matrices(events: Sequence[LabelEvent], vectoriser: Vectoriser) -> tuple[Any, Any]:
@@ -142,13 +171,13 @@ def _matrices(events: Sequence[LabelEvent], vectoriser: Vectoriser) -> tuple[Any
     return queries, vectors
 
 
-def _bursts(labels: Sequence[_Label]) -> list[int]:
+def _bursts(words: Sequence[_Word]) -> list[int]:
     """Of each label, how many its labeller gave in the ten minutes around it that hold the most of them."""
     times: dict[str, list[int]] = {}
-    for label in labels:
-        times.setdefault(label.standing.labeller, []).append(label.at_ms)
+    for word in words:
+        times.setdefault(word.said["actor"], []).append(word.at_ms)
     fullest = {name: _fullest(sorted(own)) for name, own in times.items()}
-    return [fullest[label.standing.labeller][label.at_ms] for label in labels]
+    return [fullest[word.said["actor"]][word.at_ms] for word in words]
 
 
 def _fullest(times: Sequence[int]) -> dict[int, int]:
@@ -171,7 +200,7 @@ def _labellers(
 ) -> list[Labeller]:
     count, wrong, largest = Counter[str](), Counter[str](), Counter[str]()
     for suspect, burst in zip(found, bursts, strict=True):
-        name = suspect.standing.labeller
+        name = suspect.labeller
         count[name] += 1
         wrong[name] += suspect.wrong > 0.5
         largest[name] = max(largest[name], burst)
@@ -183,19 +212,23 @@ def _labellers(
 
 
 def decided_by(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """How many decisions memory bent because of each memory: the neighbour that was the nearest in its role."""
+    """How many decisions memory bent because of each memory: the neighbour that was the nearest in its role.
+
+    Records that do not have a record's form are passed over.
+    """
     flips: Counter[str] = Counter()
     for record in records:
-        if _MEMORY_CODES & set(record["reason_codes"]):
-            first = _decisive(record["memory"]["counted"], record)
-            if first is not None:
+        try:
+            if _MEMORY_CODES & set(record["reason_codes"]) and (first := _decisive(record)) is not None:
                 flips[first] += 1
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue
     return flips
 
 
-def _decisive(counted: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> str | None:
-    """Softened decisions rest on a softening neighbour, all others on the nearest harmful one."""
-    settings = record["memory"]["settings"]
+def _decisive(record: Mapping[str, Any]) -> str | None:
+    """Softened decisions rest on a softening neighbour of the rules that blocked, all others on the nearest harmful."""
+    settings, counted = record["memory"]["settings"], record["memory"]["counted"]
     nearest: dict[str, Mapping[str, Any]] = {}
     for hit in counted:
         nearest.setdefault(hit["role"], hit)
@@ -206,5 +239,6 @@ def _decisive(counted: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -
         return str(harmful["memory_id"])
     if bare is not None and bare["score"] >= settings["failure_block"]:
         return str(bare["memory_id"])
-    soft = nearest.get("softening")
-    return str(soft["memory_id"]) if soft is not None else None
+    rules = {rule["id"] for rule in record["matched_rules"] if rule["effect"] == "DENY"}
+    excusing = (hit for hit in counted if hit["role"] == "softening" and rules <= set(hit["rules"]))
+    return next((str(hit["memory_id"]) for hit in excusing), None)

@@ -65,6 +65,9 @@ def _decisions(app: FastAPI, config: LumynConfig) -> None:
         body = decode(await request.body(), where="body")
         if not isinstance(body, dict) or not isinstance(body.get("label"), str):
             raise BadInput("`label` is missing: failure, success, note or retracted", where="body")
+        settle = body.pop("settle", False)
+        if not isinstance(settle, bool):
+            raise BadInput("`settle` must be true or false", where="body")
         unknown = sorted(set(body) - {"label", "summary", "should", "event_id", "actor"})
         if unknown:
             raise BadInput(f"unknown key `{unknown[0]}`", where="body")
@@ -79,6 +82,7 @@ def _decisions(app: FastAPI, config: LumynConfig) -> None:
                 should=body.get("should"),
                 event_id=body.get("event_id"),
                 actor=body.get("actor"),
+                settle=settle,
                 config=config,
             )
         )

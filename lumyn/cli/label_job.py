@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from streams.label_history import History
     from streams.label_jobs import Plan
 
-    Labelled = dict[str, History]
-
 WHY = typer.Option(None, "--why", help="Stands in every event of the job.")
 APPLY = typer.Option(False, "--apply", help="Do it; without it the change is only shown.")
 UNDO = typer.Option(None, "--undo", metavar="JOB", help="Take a whole job back.")
@@ -28,9 +27,17 @@ JSON = typer.Option(False, "--json", help="Print as JSON.")
 _SHOWN = 10
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The labelled decisions by id, and up to which memory version they are surely whole."""
+
+    decisions: dict[str, History]
+    until: int
+
+
 def run(
     command: str,
-    plan_of: Callable[[Home, Labelled], Plan],
+    plan_of: Callable[[Home, dict[str, History]], Plan],
     *,
     why: str | None,
     apply: bool,
@@ -42,14 +49,17 @@ def run(
     from lumyn.label_jobs import known, load
     from lumyn.label_jobs import undo as take_back
     from lumyn.wiring import existing_home
+    from streams.topics import LABELS
+    from streams.versions import last_version
 
     home = existing_home()
     if resume is not None:
         return _do(home, resume, load(home, resume), [], json_, command)
-    labelled = known(home)
+    until = last_version(home.log, LABELS)  # before they are read: decisions may go on meanwhile
+    labelled = Labelled(known(home), until)
     if undo is not None:
-        return _carry_out(home, take_back(home, labelled, undo, why), labelled, True, json_, command)
-    return _carry_out(home, plan_of(home, labelled), labelled, apply, json_, command)
+        return _carry_out(home, take_back(home, labelled.decisions, undo, why), labelled, True, json_, command)
+    return _carry_out(home, plan_of(home, labelled.decisions), labelled, apply, json_, command)
 
 
 def _carry_out(home: Home, plan: Plan, labelled: Labelled, apply: bool, json_: bool, command: str) -> int:
@@ -96,7 +106,7 @@ def _show(home: Home, plan: Plan, labelled: Labelled, json_: bool) -> None:
     from lumyn import blast
 
     with progress("asking past decisions again", blast.places(home)) as tick:
-        radius = blast.of_plan(home, plan, labelled, tick)
+        radius = blast.of_plan(home, plan, labelled.decisions, labelled.until, tick)
     changes = _changes(plan)
     rows = [(step.request["decision_id"], _name(step.before), _name(step.after)) for step in plan.changes]
     if json_:
@@ -118,6 +128,7 @@ def _show(home: Home, plan: Plan, labelled: Labelled, json_: bool) -> None:
         out("")
         out(table(("decision_id", "now", "then"), rows[:_SHOWN]))
         out("")
+    if plan.steps:  # also where only the past would differ
         show_radius(radius, _SHOWN)
     for name, error in plan.refused[:_SHOWN]:
         say(one_line(f"{name} can't be labelled so: {error.message}"))

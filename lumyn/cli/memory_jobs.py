@@ -11,7 +11,6 @@ from lumyn.cli.label_job import APPLY, JSON, RESUME, UNDO, WHY, run
 from lumyn.cli.output import say
 
 if TYPE_CHECKING:
-    from lumyn.cli.label_job import Labelled
     from lumyn.wiring import Home
     from streams.label_history import History
     from streams.label_jobs import Decided, Plan
@@ -32,7 +31,7 @@ def _out_of_recall_or_back(kind: str, text: str) -> Callable[..., int]:
         resume: str | None = RESUME,
         json_: bool = JSON,
     ) -> int:
-        def plan(home: Home, labelled: Labelled) -> Plan:
+        def plan(home: Home, labelled: dict[str, History]) -> Plan:
             from lumyn.label_jobs import sign
             from schemas.errors import UsageError
             from streams.label_jobs import quarantine as plan_of
@@ -107,7 +106,7 @@ def rollback(
     `lumyn show ID` names the memory version that a decision was made with.
     """
 
-    def plan(home: Home, labelled: Labelled) -> Plan:
+    def plan(home: Home, labelled: dict[str, History]) -> Plan:
         from lumyn.label_jobs import sign
         from schemas.errors import UsageError
         from streams.label_jobs import take_back

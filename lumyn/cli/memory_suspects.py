@@ -47,7 +47,7 @@ def _show(found: Suspects, shown: list[Suspect], of: int) -> None:
     ]))  # fmt: skip
     out("")
     out(table(("decision_id", "label", "means", "labeller", "wrong", "decisions", "why"), [
-        (one.decision_id, one.standing.label, one.standing.meaning, one.standing.labeller, f"{one.wrong:.0%}",
+        (one.decision_id, one.label, one.meaning, one.labeller, f"{one.wrong:.0%}",
          str(one.flips), _why(one))
         for one in shown
     ]))  # fmt: skip
@@ -62,7 +62,7 @@ def _why(suspect: Suspect) -> str:
     reasons = [f"{harmful:.0%} of what is near is harmful"]
     if suspect.opposite is not None:
         reasons.append(f"{suspect.opposite} is almost the same and labelled the opposite")
-    if suspect.standing.contested:
+    if suspect.contested:
         reasons.append("contested")
     if suspect.burst is not None:
         reasons.append(f"one of {suspect.burst} in ten minutes")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sqlite3
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,15 +18,20 @@ from inside import Inside
 from lumyn import blast, label_jobs, sdk, wiring
 from lumyn.stores import open_memory
 from lumyn.wiring import Home, existing_home
+from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.recall import Asked
-from schemas.canonical import decode_trusted
+from schemas.canonical import decode_trusted, encode
+from schemas.errors import StorageUnavailable
 from schemas.label import LabelEvent, Undoes
 from schemas.policy import MemorySettings
+from schemas.record import record_digest
+from streams.blast_radius import UNSOUND, BlastRadius, Flip
 from streams.diff import outcome_of
-from streams.label_history import histories
+from streams.label_history import histories, histories_of
 from streams.label_jobs import Plan, quarantine, relabel, supposed, take_back
 from streams.reading import messages
 from streams.topics import LABELS, RECORDS
+from streams.versions import last_version
 
 pytest_plugins = ("inside_plugin",)
 
@@ -30,17 +39,35 @@ BAD = "label=failure AND action_type=refund"
 
 
 def lived(inside: Inside, seed: int, count: int = 60) -> list[str]:
-    """Decisions of two action types and labels by two people and a job, in turn."""
-    pick, made = random.Random(seed), []
+    """Decisions of two action types, labels by two people, and jobs with their undos, in turn."""
+    pick, made, jobs = random.Random(seed), list[str](), list[str]()
     for _ in range(count):
         request = refund(pick.choice([20, 90, 400, 480]), risk=pick.choice([0.1, 0.5, 0.9]))
         if pick.random() < 0.2:
             request["action"]["type"] = "credit"
         made.append(inside.decide(request)["decision_id"])
         if pick.random() < 0.7:
-            label = pick.choice(["failure", "failure", "success", "retracted"])
+            label = pick.choice(["failure", "failure", "success", "retracted", "note"])
             sdk.label(pick.choice(made), label, summary=f"was a {label}", actor=pick.choice("ab"))
+        if pick.random() < 0.15:
+            jobs += _job(existing_home(), pick, made, jobs)
     return made
+
+
+def _job(home: Home, pick: random.Random, made: list[str], jobs: list[str]) -> list[str]:
+    known, kind = histories(home.log, "default"), pick.choice(["relabel", "quarantine", "release", "undo", "rollback"])
+    signed = label_jobs.sign(home, kind, "in the story")
+    some = [label_jobs.Decided(h.decision_id, h.verdict) for h in known.values() if pick.random() < 0.5]
+    if kind == "relabel":
+        plan = relabel(signed, some, known, pick.choice(["failure", "success"]), None)
+    elif kind == "undo":
+        plan = take_back(signed, {"job": pick.choice(jobs)} if jobs else {"after": 3}, known)
+    elif kind == "rollback":
+        plan = take_back(signed, {"after": pick.randrange(1 + max((h.last for h in known.values()), default=0))}, known)
+    else:
+        plan = quarantine(signed, some, known, out=kind == "quarantine")
+    label_jobs.send(home, [step.request for step in plan.steps], lambda count: None)
+    return [plan.job]
 
 
 def records(home: Home) -> list[dict[str, Any]]:
@@ -53,20 +80,10 @@ def otherwise(home: Home, folder: Path, plan: Plan, undone: Undoes | None) -> di
     """The plain way: the labels' log as it would have been, a memory filled with it step by step, all asked again."""
     changed = {step.request["decision_id"]: step for step in plan.steps}
     events: list[LabelEvent] = [decode_trusted(m.value) for m in messages(home.log, LABELS, 0)]
-    rewritten, met = [], set[str]()
+    rewritten: list[LabelEvent] = []
     for event in events:
-        name = event["decision_id"]
-        if name in changed:
-            if undone is not None:
-                counts = not _undoes(event, undone)
-                event = event if counts else cast(LabelEvent, {**event, "type": "note"})
-            elif name in met:
-                event = cast(LabelEvent, {**event, "type": "note"})
-            else:
-                met.add(name)
-                said = {**changed[name].request, "version": event["version"], "decision": event["decision"]}
-                event = cast(LabelEvent, {"label": None, "should": None, "at": event["at"], **said})
-        rewritten.append(event)
+        step = changed.get(event["decision_id"])
+        rewritten.append(event if step is None else _rewritten(event, step.request, rewritten, undone))
     store, recaller = open_memory(home.settings, folder, home.log.epoch)
     flips = {}
     for record in sorted(records(home), key=lambda r: r["memory"]["version"]):
@@ -81,8 +98,41 @@ def otherwise(home: Home, folder: Path, plan: Plan, undone: Undoes | None) -> di
     return flips
 
 
+def _rewritten(event: LabelEvent, said: Any, before: list[LabelEvent], undone: Undoes | None) -> LabelEvent:
+    """One event of a changed decision as it would have been."""
+    nothing = cast(LabelEvent, {**event, "type": "note", "label": None})
+    if event["type"] == "note":
+        return event
+    restored = event.get("restored")
+    if undone is not None:
+        if _undoes(event, undone):
+            return nothing
+        if restored:  # it would have restored something else
+            past = histories_of(before, "default").get(event["decision_id"])
+            left = past.without(event["undoes"]) if past else {"said": [], "quarantined": False}  # type: ignore[typeddict-item]
+            return cast(LabelEvent, {**event, "restored": left})
+        return event
+    if said["type"] == "quarantine":
+        return nothing
+    if said["type"] == "release":
+        if restored:
+            return cast(LabelEvent, {**event, "restored": {**restored, "quarantined": False}})
+        return nothing if event["type"] in ("quarantine", "release") else event
+    word = {"actor": said["actor"], "label": said["label"], "should": said.get("should"), "summary": said["summary"]}
+    mine = [one for one in before if one["decision_id"] == event["decision_id"] and one["type"] != "note"]
+    out = event["type"] == "quarantine" or bool(restored and restored["quarantined"])
+    if event["type"] not in ("quarantine", "release", "restore"):
+        out = bool(mine and mine[-1]["restored"]["quarantined"])  # type: ignore[index,typeddict-item]
+    state = {"said": [word], "quarantined": out}
+    return cast(LabelEvent, {**event, "type": "restore", "restored": state})
+
+
 def _undoes(event: LabelEvent, undone: Undoes) -> bool:
     return event["version"] > undone["after"] if "after" in undone else event["job"] == undone["job"]
+
+
+def radius_of(home: Home, plan: Plan, tick: Callable[[int], None] = lambda count: None) -> BlastRadius:
+    return blast.of_plan(home, plan, histories(home.log, "default"), last_version(home.log, LABELS), tick)
 
 
 def plans(home: Home, kind: str) -> tuple[Plan, Undoes | None]:
@@ -95,36 +145,55 @@ def plans(home: Home, kind: str) -> tuple[Plan, Undoes | None]:
         return relabel(signed, found[::2], known, "retracted", None), None
     if kind == "quarantine":
         return quarantine(signed, found, known, out=True), None
+    if kind == "release":
+        everything = [label_jobs.Decided(h.decision_id, h.verdict) for h in known.values()]
+        out = quarantine(label_jobs.sign(home, "quarantine", "a test"), everything, known, out=True)
+        label_jobs.send(home, [step.request for step in out.steps], lambda count: None)
+        for amount in (20, 90, 400, 480):
+            sdk.decide(refund(amount))
+        known = histories(home.log, "default")
+        return quarantine(
+            signed, [label_jobs.Decided(h.decision_id, h.verdict) for h in known.values()], known, out=False
+        ), None
+    if kind == "undo":
+        job = Counter(e["job"] for h in known.values() for e in h.events if e["job"]).most_common(1)[0][0]
+        return take_back(signed, {"job": str(job)}, known), {"job": str(job)}
     undone: Undoes = {"after": max(h.last for h in known.values()) // 3}
     return take_back(signed, undone, known), undone
 
 
-@pytest.mark.parametrize("kind", ["relabel", "retract", "quarantine", "rollback"])
-@pytest.mark.parametrize("seed", [1, 2])
+FLIPS: Counter[str] = Counter()
+
+
+@pytest.mark.parametrize("kind", ["relabel", "retract", "quarantine", "release", "rollback", "undo"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_it_is_what_a_plain_recount_finds(inside: Inside, tmp_path: Path, kind: str, seed: int) -> None:
     made = lived(inside, seed)
     home = existing_home()
     plan, undone = plans(home, kind)
-    radius = blast.of_plan(home, plan, histories(home.log, "default"), lambda count: None)
+    radius = radius_of(home, plan)
     expected = otherwise(home, tmp_path / "plain", plan, undone)
     assert {flip.decision_id: (flip.old, flip.new) for flip in radius.flips} == expected
-    assert expected, "the story must have flips"
+    FLIPS[kind] += len(expected)
     assert len(radius.flips) <= radius.recalled_otherwise <= radius.compared <= len(made)
     assert not radius.not_comparable
     assert sum(radius.table.values()) == radius.compared
 
 
+def test_the_stories_had_flips_of_every_kind() -> None:
+    assert set(FLIPS) == {"relabel", "retract", "quarantine", "release", "rollback", "undo"}
+    assert all(FLIPS.values()), FLIPS
+
+
 def test_a_dry_run_shows_it_and_the_worst_come_first(inside: Inside) -> None:
-    lived(inside, 3)
+    bad = inside.decide(refund(30))["decision_id"]
+    sdk.label(bad, "failure")
+    assert [inside.decide(refund(amount))["verdict"] for amount in (20, 45, 30)] == ["DENY"] * 3
     told = inside.json("relabel", "--query", BAD, "--label", "success", "--why", "bad import", "--json")["blast_radius"]
-    flips = [(change["old"], change["new"]) for change in told["changes"]]
-    assert ("DENY", "ALLOW") in flips
-    worst = [c["amount"] for c in told["changes"] if c["new"] == "ALLOW"]
-    assert worst == sorted(worst, reverse=True) and [c["new"] for c in told["changes"][: len(worst)]] == [
-        "ALLOW"
-    ] * len(worst)
+    assert told["flips"] == [{"from": "DENY", "to": "ALLOW", "count": 3}]
+    assert [(c["old"], c["new"], c["amount"]) for c in told["changes"]] == [("DENY", "ALLOW", a) for a in (45, 30, 20)]
     shown = inside.run("relabel", "--query", BAD, "--label", "success", "--why", "bad import").stdout
-    assert "DENY -> ALLOW" in shown and told["changes"][0]["decision_id"] in shown
+    assert "DENY -> ALLOW: 3" in shown and told["changes"][0]["decision_id"] in shown
 
 
 def test_decisions_that_the_change_can_not_have_reached_are_not_asked(inside: Inside) -> None:
@@ -168,19 +237,18 @@ def test_in_several_processes_it_is_the_same(inside: Inside, monkeypatch: pytest
     lived(inside, 1)
     home = existing_home()
     plan, _ = plans(home, "relabel")
-    known = histories(home.log, "default")
-    here = blast.of_plan(home, plan, known, lambda count: None)
+    here = radius_of(home, plan)
     monkeypatch.setattr(blast, "WORTH_PROCESSES", 0)
     monkeypatch.setattr(blast, "_CHUNK", 7)
     ticks: list[int] = []
-    there = blast.of_plan(home, plan, known, ticks.append)
+    there = radius_of(home, plan, ticks.append)
     for failing in (KeyboardInterrupt, ValueError):  # whoever stops halfway is not kept waiting
 
         def fail(count: int, failing: type[BaseException] = failing) -> None:
             raise failing
 
         with pytest.raises(failing):
-            blast.of_plan(home, plan, known, fail)
+            radius_of(home, plan, fail)
     assert there == here and here.flips and sum(ticks) == blast.places(home) and len(ticks) > 5
 
 
@@ -194,5 +262,75 @@ def test_a_record_that_is_none_any_more_is_counted_and_the_rest_is_asked(inside:
             (made[5].encode(),),
         )
     home = existing_home()
-    radius = blast.of_plan(home, plan, histories(home.log, "default"), lambda count: None)
-    assert radius.not_comparable == {blast.UNSOUND: 1} and radius.compared > 10
+    radius = radius_of(home, plan)
+    assert radius.not_comparable == {UNSOUND: 1} and radius.compared > 10
+
+
+def test_a_killed_process_is_an_error_and_no_waiting(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    lived(inside, 1)
+    home = existing_home()
+    plan, _ = plans(home, "relabel")
+    monkeypatch.setattr(blast, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(blast, "_of_chunk", lambda blast, chunk: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(StorageUnavailable, match="was killed"):
+        radius_of(home, plan)
+
+
+def test_what_is_decided_meanwhile_is_not_compared(inside: Inside) -> None:
+    """A label that comes after the labels were read must not look like an effect of the plan."""
+    fine, bad = (inside.decide(refund(20))["decision_id"] for _ in range(2))
+    sdk.label(fine, "failure")
+    home = existing_home()
+    known, until = histories(home.log, "default"), last_version(home.log, LABELS)
+    sdk.label(fine, "success", actor="ann")
+    sdk.label(bad, "failure")
+    inside.decide(refund(20))
+    said = [label_jobs.Decided(fine, "ALLOW")]
+    plan = relabel(label_jobs.sign(home, "relabel", "x"), said, known, "success", None)
+    radius = blast.of_plan(home, plan, known, until, lambda count: None)
+    assert radius.not_comparable == {"decided since this was begun": 1} and not radius.flips
+
+
+def test_relabelling_what_is_quarantined_supposes_no_other_quarantine(inside: Inside) -> None:
+    bad = inside.decide(refund(20))["decision_id"]
+    sdk.label(bad, "failure")
+    inside.decide(refund(20))
+    inside.run("memory", "quarantine", bad, "--why", "x", "--apply")
+    told = inside.json("relabel", "--query", BAD, "--label", "failure", "--should", "DENY", "--why", "x", "--json")
+    assert (told["changes"], told["blast_radius"]["changes"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("request", None), ("memory.version", "x"), ("memory.settings.new_knob", 1), ("reason_codes", None),
+        ("risk_signals", None), ("memory.counted", None), ("memory", 7),
+    ],
+)  # fmt: skip
+def test_a_sealed_record_of_another_form_is_counted(inside: Inside, part: str, value: Any) -> None:
+    made = lived(inside, 1)
+    record = sdk.show(made[-1])["record"]
+    *path, last = part.split(".")
+    inner = record
+    for name in path:
+        inner = inner[name]
+    inner[last] = value
+    record["record_digest"] = record_digest(record)
+    wiring.close_homes()
+    with sqlite3.connect(inside.home / "lumyn.db") as database:
+        database.execute("UPDATE log_records SET value = ? WHERE key = ?", (encode(record), made[-1].encode()))
+    inside.run("relabel", "--query", "decision_id=" + made[0], "--label", "success", "--why", "x")
+    home = existing_home()
+    radius_of(home, plans(home, "rollback")[0])
+    inside.run("memory", "suspects")
+    inside.run("memory", "explain", made[-1], code=None)
+
+
+def test_an_amount_that_can_not_be_compared_may_be_the_largest(inside: Inside) -> None:
+    dollar, euro = refund(1), refund(1_000_000)
+    euro["action"]["amount"]["currency"] = "EUR"
+    flips = [
+        Flip("a", "DENY", "ALLOW", (), (), amount_of(request), has_comparable_amount(request))
+        for request in (dollar, euro)
+    ]
+    assert [flip.comparable for flip in sorted(flips, key=lambda flip: flip.badness)] == [False, True]

@@ -51,7 +51,9 @@ def test_what_the_memory_holds(api: TestClient, inside: Inside) -> None:
     assert inside.json("memory", "contested", "--json")["contested"] == [dispute]
     assert "ann: failure" in inside.run("memory", "contested").stdout
     assert api.get("/v1/memory/suspects").json() == inside.json("memory", "suspects", "--json")
-    inside.run("label", bad, "--label", "success", "--settle")
+    settled = {"label": "success", "settle": True}
+    assert api.post(f"/v1/decisions/{bad}/labels", json={**settled, "settle": "yes"}).status_code == 422
+    assert api.post(f"/v1/decisions/{bad}/labels", json=settled).json()["type"] == "settle"
     assert api.get("/v1/memory/contested").json() == {"contested": []}
 
 

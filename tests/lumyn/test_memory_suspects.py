@@ -59,3 +59,16 @@ def test_nothing_quarantined_retracted_or_neutral_is_suspect(inside: Inside) -> 
     label([back], "retracted", "ann")
     assert inside.json("memory", "suspects", "--json") == {"of": 0, "points": [], "labellers": []}
     inside.run("memory", "suspects")
+
+
+def test_who_corrects_a_bad_import_is_not_blamed_for_it(inside: Inside) -> None:
+    """Contested, a decision counts as harmful; what each labeller is judged by is what he says himself."""
+    fine, imported = decided(inside, 20, 20), decided(inside, 8, 20)
+    label(fine, "success", "ann")
+    label(imported, "failure", "import-bot")
+    label(imported, "success", "ben")
+    told = inside.json("memory", "suspects", "--limit", "8", "--json")
+    rates = {one["labeller"]: one["error_rate"] for one in told["labellers"]}
+    assert rates["import-bot"] > 0.4 and rates["ben"] < 0.1 and rates["ann"] < 0.1
+    assert {(point["labeller"], point["contested"]) for point in told["points"]} == {("import-bot", True)}
+    assert "--labeller ben" not in inside.run("memory", "suspects").stderr
