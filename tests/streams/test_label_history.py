@@ -152,3 +152,18 @@ def test_other_tenants_and_notes_are_not_read():
     labels.append("b", type="label", label="failure", tenant="other")
     (history,) = histories_of(labels.events, "t").values()
     assert (history.decision_id, history.last, len(history.events)) == ("a", 1, 1)
+
+
+@given(STEPS, st.sampled_from([{"job": "J1"}, {"job": "J2"}, {"job": "U0"}, {"after": 0}, {"after": 4}]))
+def test_the_past_without_something_ends_where_its_undo_would(steps, undone):
+    """Taken event by event, as a store takes them; also where an undo that stays had brought back what was not said."""
+    labels = Labels()
+    for step in steps:
+        labels.do(step)
+    for history in histories_of(labels.events, "t").values():
+        then = DecisionLabels("t", DECISION)
+        for event in history.had_not_been(undone):
+            apply_event(then, event)
+        left = history.without(undone)
+        said = [(word["actor"], (word["label"], word["should"], word["summary"])) for word in left["said"]]
+        assert (list(then.said.items()), then.quarantined) == (said, left["quarantined"])
