@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from memory_service.fold import DecisionLabels, apply_event, standing
@@ -154,6 +154,10 @@ def test_other_tenants_and_notes_are_not_read():
     assert (history.decision_id, history.last, len(history.events)) == ("a", 1, 1)
 
 
+@example(
+    [("say", "a", ("label", "failure"), "x", "J1"), ("say", "a", ("label", "success"), "y", "J2"), ("undo", "J1")],
+    {"job": "J2"},
+)
 @given(STEPS, st.sampled_from([{"job": "J1"}, {"job": "J2"}, {"job": "U0"}, {"after": 0}, {"after": 4}]))
 def test_the_past_without_something_ends_where_its_undo_would(steps, undone):
     """Taken event by event, as a store takes them; also where an undo that stays had brought back what was not said."""
