@@ -11,12 +11,14 @@ def main() -> None:
     """Entry point. Exit codes: 0 done, 1 different, 2 usage or bad input, 3 integrity, 4 unreachable."""
     debug = os.environ.get("LUMYN_DEBUG") == "1"
     code = 0
-    if sys.argv[1:3] == ["kill-switch", "on"]:
+    stopping = sys.argv[1:3] == ["kill-switch", "on"]
+    if stopping:
         _go_first()
     try:
-        from lumyn.cli.app import run
+        if not (stopping and _stopped()):
+            from lumyn.cli.app import run
 
-        code = run()
+            code = run()
         sys.stdout.flush()  # what can't be written is an error, not silence
     except KeyboardInterrupt:
         if debug:
@@ -31,6 +33,12 @@ def main() -> None:
         code = _report(error)
     _give_up_output()
     sys.exit(code)
+
+
+def _stopped() -> bool:
+    from lumyn.cli.stop_now import stop_now
+
+    return stop_now(sys.argv[3:])
 
 
 def _go_first() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import BadConfig, NotFound
-from schemas.request import DEFAULT_TENANT, TENANT
+from schemas.tenant import DEFAULT_TENANT, TENANT
 
 CONFIG_FILE = "lumyn.toml"
 _ENVIRONMENT = {

@@ -15,9 +15,7 @@ from schemas.canonical import check_depth, decode, decode_trusted, encode_noting
 from schemas.digests import digest, digest_of
 from schemas.errors import BadRequest, LumynError, TooLarge
 from schemas.limits import MAX_BODY_BYTES, MAX_DEPTH
-
-TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
-DEFAULT_TENANT = "default"
+from schemas.tenant import DEFAULT_TENANT, TENANT
 
 
 @with_config({"extra": "allow", "strict": True})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from lumyn.cli.output import one_line, out, out_json, say
+from lumyn.cli.stop_now import scope_text
+from lumyn.cli.stop_now import switch_on as turn_on
 
 if TYPE_CHECKING:
     from streams.containment import Containment
@@ -27,24 +29,8 @@ def switch_on(
     \b
     Example: lumyn kill-switch on --action-type refund --why "double refunds"
     """
-    import uuid
-
-    from lumyn.config import resolve
-    from lumyn.stopping import append_switch
-    from schemas.errors import UsageError
-
-    settings = resolve(None)
     given = {"action_type": action_type, "tenant": tenant, "policy": policy}
-    scope = {name: value for name, value in given.items() if value is not None}
-    if not all(scope.values()):
-        raise UsageError("a scope must not be empty text", help="leave the option out to stop everything")
-    switch_id = uuid.uuid4().hex[:12]
-    event = {"type": "kill_switch_on", "actor": settings.actor, "why": why, "switch_id": switch_id, "scope": scope}
-    append_switch(settings, event)
-    if json_:
-        out_json({"switch_id": switch_id, "scope": scope})
-    else:
-        out(f"on: {switch_id} ({_scope(scope)})")
+    turn_on(why, {name: value for name, value in given.items() if value is not None}, json_)
 
 
 @app.command("off")
@@ -102,7 +88,7 @@ def switch_status(json_: bool = typer.Option(False, "--json", help="Print as JSO
         return
     for switch, figure in zip(switches, figures, strict=True):
         since = f"since {switch.at} by {switch.actor}: {switch.why}"
-        out(one_line(f"{switch.switch_id} {_scope(switch.scope)} {since}"))
+        out(one_line(f"{switch.switch_id} {scope_text(switch.scope)} {since}"))
         out(f"  {_contained(figure, within_s)}")
     if not switches:
         say("no kill switch is on")
@@ -115,6 +101,3 @@ def _contained(figure: Containment, within_s: float) -> str:
     many = f"{figure.without} decision{'' if figure.without == 1 else 's'}"
     return f"contained in {figure.seconds:.3f} s: {many} without it after it was on, the last {figure.last}"
 
-
-def _scope(scope: Any) -> str:
-    return ", ".join(f"{name}={value}" for name, value in scope.items()) or "everything"

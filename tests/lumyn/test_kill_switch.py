@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -33,8 +35,14 @@ def turn_on(inside: Inside, *scope: str) -> dict[str, Any]:
 )
 def test_it_stops_its_scope_and_nothing_else(inside: Inside, scope: tuple[str, ...], stopped: set[str]) -> None:
     turn_on(inside, *scope)
-    asked = {"refund": (refund(100), None), "payout": (PAYOUT, None), "other tenant": (refund(100), LumynConfig(tenant="b"))}
-    denied = {name for name, (body, config) in asked.items() if sdk.decide(body, config)["reason_codes"] == ["KILL_SWITCH"]}
+    asked = {
+        "refund": (refund(100), None),
+        "payout": (PAYOUT, None),
+        "other tenant": (refund(100), LumynConfig(tenant="b")),
+    }
+    denied = {
+        name for name, (body, config) in asked.items() if sdk.decide(body, config)["reason_codes"] == ["KILL_SWITCH"]
+    }
     assert denied == stopped
 
 
@@ -73,3 +81,54 @@ def test_an_id_that_is_not_one_switch_turns_nothing_off(inside: Inside) -> None:
     for name in ("zzz", ""):
         assert "no one switch" in inside.refused("kill-switch", "off", name, code=2)
     assert inside.decide(refund(100))["verdict"] == "DENY"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scope"),
+    [
+        (["--why", "x"], {}),
+        (["--action-type", "refund", "--why=a = b", "--json"], {"action_type": "refund"}),
+        (["--json", "--tenant=acme", "--policy", "p", "--why", "x"], {"tenant": "acme", "policy": "p"}),
+    ],
+)
+def test_the_plain_form_needs_no_machinery_and_does_the_same(
+    inside: Inside, arguments: list[str], scope: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.decide(refund(20))
+    told = []
+    for short in (True, False):
+        if not short:
+            monkeypatch.setattr("lumyn.cli.stop_now.stop_now", lambda arguments: False)
+        told.append(inside.run("kill-switch", "on", *arguments).stdout)
+    switches = inside.json("kill-switch", "status", "--json")
+    assert [switch["scope"] for switch in switches] == [scope, scope]
+    assert [text.replace(s["switch_id"], "ID") for text, s in zip(told, switches, strict=True)] == [
+        told[0].replace(switches[0]["switch_id"], "ID")
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [], ["--why"], ["--why", "x", "all"], ["--why", "x", "--action_type", "y"],
+        ["--tenant", "acme"], ["--why", "x", "--tenant", ""], ["--why", "x", "--json=1"], ["--help"], ["--why", "x", "-h"],
+    ],
+)  # fmt: skip
+def test_any_other_form_is_the_machinery_s_and_turns_nothing_on(inside: Inside, arguments: list[str]) -> None:
+    inside.decide(refund(20))
+    code = 0 if {"--help", "-h"} & set(arguments) else 2
+    inside.run("kill-switch", "on", *arguments, code=code)
+    assert inside.json("kill-switch", "status", "--json") == []
+
+
+def test_it_is_on_before_the_command_line_is_loaded(inside: Inside) -> None:
+    inside.decide(refund(20))
+    script = (
+        "import sys; sys.argv = ['lumyn', 'kill-switch', 'on', '--why', 'x']\n"
+        "from lumyn.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "print(sorted({'typer', 'faust', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=inside.folder)
+    assert done.stdout.endswith("[]\n") and done.stdout.startswith("on: "), done.stdout + done.stderr

@@ -1,0 +1,63 @@
+"""`lumyn kill-switch on` without the command line's machinery, which takes longer to load than the switch to be on.
+
+Only the plain form is read here; anything else (help, a mistake) is the machinery's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lumyn.cli.output import out, out_json
+
+_SCOPES = {"--action-type": "action_type", "--tenant": "tenant", "--policy": "policy"}
+
+
+def stop_now(arguments: Sequence[str]) -> bool:
+    """Put a switch on as the arguments say. False, and nothing done: they are not of the plain form.
+
+    Raises `LumynError`.
+    """
+    given: dict[str, str] = {}
+    waiting = list(reversed(arguments))
+    json_ = False
+    while waiting:
+        name, told, value = waiting.pop().partition("=")
+        if name == "--json" and not told and not json_:
+            json_ = True
+            continue
+        if not told and waiting:
+            value = waiting.pop()
+            told = "" if value.startswith("-") else value
+        if name not in ("--why", *_SCOPES) or name in given or not told:
+            return False
+        given[name] = value
+    why = given.pop("--why", None)
+    if why is None:
+        return False
+    switch_on(why, {_SCOPES[name]: value for name, value in given.items()}, json_)
+    return True
+
+
+def switch_on(why: str, scope: dict[str, str], json_: bool) -> None:
+    """Put a switch on and say so. Raises `UsageError`, `StorageUnavailable`."""
+    import uuid
+
+    from lumyn.config import resolve
+    from lumyn.stopping import append_switch
+    from schemas.errors import UsageError
+
+    settings = resolve(None)
+    if not all(scope.values()):
+        raise UsageError("a scope must not be empty text", help="leave the option out to stop everything")
+    switch_id = uuid.uuid4().hex[:12]
+    event = {"type": "kill_switch_on", "actor": settings.actor, "why": why, "switch_id": switch_id, "scope": scope}
+    append_switch(settings, event)
+    if json_:
+        out_json({"switch_id": switch_id, "scope": scope})
+    else:
+        out(f"on: {switch_id} ({scope_text(scope)})")
+
+
+def scope_text(scope: Mapping[str, str]) -> str:
+    """A scope in words."""
+    return ", ".join(f"{name}={value}" for name, value in scope.items()) or "everything"
