@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 
 from lumyn.collector import collector_paused
 from lumyn.stores import make_vectoriser
@@ -18,7 +19,7 @@ from streams.blast_radius import UNSOUND, Blast, BlastRadius, Supposed
 from streams.diff import checked_record
 from streams.label_history import History
 from streams.label_jobs import Plan, supposed
-from streams.reading import messages
+from streams.reading import all_messages
 from streams.topics import RECORDS
 
 WORTH_PROCESSES = 20_000
@@ -61,15 +62,9 @@ def of_plan(
 
 
 def _chunks(home: Home) -> Iterator[list[bytes]]:
-    for partition in range(home.log.partitions(RECORDS)):
-        chunk = []
-        for message in messages(home.log, RECORDS, partition, home.log.begin(RECORDS, partition)):
-            chunk.append(message.value)
-            if len(chunk) == _CHUNK:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
+    values = (message.value for message in all_messages(home.log, RECORDS))
+    while chunk := list(islice(values, _CHUNK)):
+        yield chunk
 
 
 def _here(blast: Blast, chunks: Iterator[list[bytes]]) -> Iterator[tuple[int, BlastRadius]]:

@@ -12,10 +12,10 @@ from lumyn.lookup import find_record, sound_record
 from lumyn.stores import make_vectoriser
 from lumyn.wiring import Home
 from memory_service.fold import Standing
+from memory_service.point import OPEN
 from memory_service.recall import Asked, Recall, unavailable
 from memory_service.timeline import stands
 from schemas.errors import BadInput, MemoryUnavailable, NotFound, UsageError
-from schemas.label import LabelEvent
 from schemas.policy import MemorySettings
 from schemas.request import Request
 from streams.as_of import was_recalled
@@ -98,15 +98,11 @@ def remembered(home: Home, decision: str) -> dict[str, Any]:
     if not spoken:
         raise NotFound(f"decision `{record['decision_id']}` was never labelled: it is not in the memory")
     stood = [
-        {**asdict(standing), "from_version": since, "to_version": None if _is_open(spoken, until) else until}
+        {**asdict(standing), "from_version": since, "to_version": None if until == OPEN else until}
         for standing, since, until in stands(spoken)
     ]
     now = stood[-1] if stood and stood[-1]["to_version"] is None else None
     return {"memory_id": record["decision_id"], "now": now, "stood": stood, "events": events}
-
-
-def _is_open(spoken: list[LabelEvent], until: int) -> bool:
-    return until > spoken[-1]["version"]
 
 
 def contested(home: Home) -> list[dict[str, Any]]:

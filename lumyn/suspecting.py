@@ -13,7 +13,7 @@ from lumyn.stores import make_vectoriser
 from lumyn.wiring import Home
 from schemas.errors import LumynError
 from streams.diff import checked_record
-from streams.reading import messages
+from streams.reading import all_messages
 from streams.suspects import Labeller, Suspect, Suspects, decided_by, find_suspects
 from streams.topics import RECORDS
 
@@ -22,13 +22,12 @@ def find(home: Home, tick: Callable[[int], None] = lambda count: None) -> Suspec
     """The suspects of the home's tenant. Raises `LumynError`."""
 
     def records() -> Iterator[dict[str, Any]]:
-        for partition in range(home.log.partitions(RECORDS)):
-            for message in messages(home.log, RECORDS, partition, home.log.begin(RECORDS, partition)):
-                tick(1)
-                with suppress(LumynError):  # what is not what was decided counts for nothing; `lumyn verify` names it
-                    record = checked_record(message.value)
-                    if record.get("tenant") == home.settings.tenant:
-                        yield record
+        for message in all_messages(home.log, RECORDS):
+            tick(1)
+            with suppress(LumynError):  # what is not what was decided counts for nothing; `lumyn verify` names it
+                record = checked_record(message.value)
+                if record.get("tenant") == home.settings.tenant:
+                    yield record
 
     with collector_paused():
         return find_suspects(known(home), make_vectoriser(home.settings), decided_by(records()), tick)
@@ -44,13 +43,9 @@ def as_dict(found: Suspects, limit: int, labeller: str | None = None) -> dict[st
     chosen = of_labeller(found, labeller)
     return {
         "of": len(chosen),
-        "points": [_point(suspect) for suspect in chosen[:limit]],
+        "points": [asdict(suspect) for suspect in chosen[:limit]],
         "labellers": [_labeller(one) for one in found.labellers],
     }
-
-
-def _point(suspect: Suspect) -> dict[str, Any]:
-    return asdict(suspect)
 
 
 def _labeller(one: Labeller) -> dict[str, Any]:

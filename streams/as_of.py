@@ -62,23 +62,25 @@ def recall_again(
     comparable.sort(key=lambda record: (record["memory"]["version"], record["decision_id"]))
     for start in range(0, len(comparable), _AT_ONCE):
         some = comparable[start : start + _AT_ONCE]
-        for record, recall in zip(some, recaller.recall([_asked(record) for record in some]), strict=True):
+        for record, recall in zip(some, recaller.recall([asked_by(record) for record in some]), strict=True):
             if not recall.available:
                 raise MemoryUnavailable("the memory stopped answering", help="`lumyn doctor` checks it")
-            changes = tuple(_changes(record, recall))
-            yield RecalledAgain(record["decision_id"], "differs" if changes else "same", changes)
+            found = tuple(changes(record, recall))
+            yield RecalledAgain(record["decision_id"], "differs" if found else "same", found)
 
 
 def _not_comparable(record: Mapping[str, Any], why: str) -> RecalledAgain:
     return RecalledAgain(record["decision_id"], "not_comparable", detail=why)
 
 
-def _asked(record: Mapping[str, Any]) -> Asked:
+def asked_by(record: Mapping[str, Any]) -> Asked:
+    """What a decision asked of the memory, as of its own version."""
     memory = record["memory"]
     return Asked(record["request"], MemorySettings(**memory["settings"]), memory["version"])
 
 
-def _changes(record: Mapping[str, Any], recall: Recall) -> Iterator[Change]:
+def changes(record: Mapping[str, Any], recall: Recall) -> Iterator[Change]:
+    """Where a recall is not the recorded one."""
     for name, now in recall.as_record().items():
         if record["memory"].get(name, _MISSING) != now:
             yield Change(f"memory.{name}", record["memory"].get(name), now)

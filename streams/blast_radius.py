@@ -25,16 +25,13 @@ from memory_service.timeline import Stand
 from memory_service.vectoriser import Vectoriser
 from schemas.errors import LumynError
 from schemas.label import LabelEvent
-from schemas.policy import MemorySettings
 from schemas.verdict import SEVERITY, Verdict
-from streams.as_of import was_recalled
-from streams.diff import outcome_of
+from streams.as_of import asked_by, changes, was_recalled
+from streams.diff import MISSHAPEN, outcome_of
 from streams.policy import CompiledPolicy
 
 UNSOUND = "not a sound record: `lumyn verify` says more"
 _AT_ONCE = 1024
-_MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError)
-"""What reading a record raises that has its digest but not the form: of another version, or made by another."""
 Record = Mapping[str, Any]
 
 
@@ -143,13 +140,13 @@ class Blast:
         """One recall a request; None for a request that none can be made from."""
         try:
             return self._recaller.recall(asked)
-        except _MISSHAPEN:
+        except MISSHAPEN:
             return [self._alone(one) for one in asked]
 
     def _alone(self, asked: Asked) -> Recall | None:
         try:
             return self._recaller.recall([asked])[0]
-        except _MISSHAPEN:
+        except MISSHAPEN:
             return None
 
 
@@ -160,7 +157,7 @@ def _touched(
     for record in records:
         try:
             found = _asked(tenant, since, record, own)
-        except _MISSHAPEN:
+        except MISSHAPEN:
             found = UNSOUND
         if isinstance(found, str):
             radius.not_comparable[found] += 1
@@ -183,18 +180,18 @@ def _asked(tenant: str, since: Mapping[str, int], record: Record, own: Watermark
         return "decided since this was begun"
     if memory["version"] < first:
         return None
-    return Asked(request, MemorySettings(**memory["settings"]), memory["version"])
+    return asked_by(record)
 
 
 def _compare(record: Record, recall: Recall, policy_of: Callable[[str], CompiledPolicy], radius: BlastRadius) -> bool:
     """Take one decision in; False: its record does not hold what a record does."""
     try:
-        was, codes, same = record["verdict"], tuple(record["reason_codes"]), _is_recorded(record, recall)
+        was, codes, same = record["verdict"], tuple(record["reason_codes"]), next(changes(record, recall), None) is None
         verdict, reasons = (was, codes) if same else outcome_of(record, policy_of(record["policy"]["hash"]), recall)
     except LumynError as error:
         radius.not_comparable[error.message] += 1
         return True
-    except _MISSHAPEN:
+    except MISSHAPEN:
         return False
     radius.compared += 1
     radius.recalled_otherwise += not same
@@ -203,10 +200,3 @@ def _compare(record: Record, recall: Recall, policy_of: Callable[[str], Compiled
         amount, comparable = amount_of(record["request"]), has_comparable_amount(record["request"])
         radius.flips.append(Flip(record["decision_id"], was, verdict, codes, reasons, amount, comparable))
     return True
-
-
-def _is_recorded(record: Record, recall: Recall) -> bool:
-    memory, signals = record["memory"], record["risk_signals"]
-    return all(memory.get(name) == value for name, value in recall.as_record().items()) and all(
-        signals.get(name) == value for name, value in recall.signals.items()
-    )

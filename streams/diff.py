@@ -24,6 +24,8 @@ from streams.policy import CompiledPolicy, load_policy
 from streams.replay import check_recorded_memory
 
 _DIGEST = re.compile(rb'"record_digest":"(sha256:[0-9a-f]{64})",')
+MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError)
+"""What reading a record raises that has its digest but not the form: of another version, or made by another."""
 _CHUNK = 1000
 _WORTH_PROCESSES = 4000
 
@@ -67,7 +69,7 @@ def diff_lines(lines: Iterable[tuple[int, bytes]], old: CompiledPolicy | None, n
         except LumynError as error:
             result.errors.append((number, str(error)))
             continue
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except MISSHAPEN as error:
             result.errors.append((number, f"not a decision record: {type(error).__name__} at {error}"))
             continue
         result.compared += 1
@@ -96,16 +98,14 @@ def checked_record(line: bytes) -> dict[str, Any]:
 
 def _verdict(record: dict[str, Any], policy: CompiledPolicy) -> tuple[str, tuple[str, ...]]:
     """Verdict and reasons under a policy, with the recorded memory and switches."""
+    fixed = _without_rules(record)
+    if fixed is not None:
+        return fixed
     recall = OFF
-    if policy.memory is not None and not _decided_without_rules(record):
+    if policy.memory is not None:
         check_recorded_memory(record, policy)
         recall = recorded(record)
-    return outcome_of(record, policy, recall)
-
-
-def _decided_without_rules(record: Mapping[str, Any]) -> bool:
-    codes = record["reason_codes"]
-    return bool(record["control"]["switches"]) or CONTROL_STALE in codes or INTERNAL_ERROR in codes
+    return _by_rules(record, policy, recall)
 
 
 def outcome_of(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall) -> tuple[Verdict, tuple[str, ...]]:
@@ -113,6 +113,11 @@ def outcome_of(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall
 
     Raises `BadJson` for a decision whose evaluation raised.
     """
+    return _without_rules(record) or _by_rules(record, policy, recall)
+
+
+def _without_rules(record: Mapping[str, Any]) -> tuple[Verdict, tuple[str, ...]] | None:
+    """What was decided before any rule was asked, if it was. Raises `BadJson`."""
     codes = record["reason_codes"]
     if record["control"]["switches"]:
         return "DENY", (KILL_SWITCH,)
@@ -120,6 +125,10 @@ def outcome_of(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall
         return "ABSTAIN", (CONTROL_STALE,)
     if INTERNAL_ERROR in codes:
         raise BadJson("its evaluation raised when it was decided, so there is nothing to compare")
+    return None
+
+
+def _by_rules(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall) -> tuple[Verdict, tuple[str, ...]]:
     evaluation = policy.evaluate(
         record["request"], time_ms=time_ms_of(record["created_at"]), memory=recall.memory_facts()
     )

@@ -262,5 +262,3 @@ def _nearby(nearby: Mapping[str, Any]) -> str:
 def _tried(one: Otherwise) -> str:
     same = "" if one.changes else ", the same"
     return f"without {one.without}: {one.verdict} ({', '.join(one.reason_codes)}){same}"
-
-

@@ -27,6 +27,12 @@ def messages(log: Log, topic: str, partition: int, offset: int = 0) -> Iterator[
         limit = max(_LEAST, min(_MOST, _PAGE_BYTES * len(page) // max(size, 1)))
 
 
+def all_messages(log: Log, topic: str) -> Iterator[Message]:
+    """All messages of a topic, partition after partition."""
+    for partition in range(log.partitions(topic)):
+        yield from messages(log, topic, partition, log.begin(topic, partition))
+
+
 def object_in(message: Message) -> dict[str, Any]:
     """The object in a message; an empty one when its bytes are no object."""
     try:

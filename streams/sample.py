@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams.log import Log
-from streams.reading import at_offset, messages, object_in
+from streams.reading import all_messages, at_offset, object_in
 from streams.topics import RECORDS
 
 Record = dict[str, Any]
@@ -35,7 +35,7 @@ def sample_records(log: Log, count: int, seed: int, wanted: Callable[[Record], b
     spans = [(p, log.begin(RECORDS, p), log.end(RECORDS, p)) for p in range(log.partitions(RECORDS))]
     places = sum(end - begin for _, begin, end in spans)
     if places <= max(_FEW, count):
-        return _of_all(_all(log, spans, wanted), count, pick)
+        return _of_all(_all(log, wanted), count, pick)
     found: dict[str, Record] = {}
     for place in pick.sample(range(places), min(places, count * _DRAWS_A_RECORD)):
         record = _at(log, spans, place)
@@ -46,12 +46,11 @@ def sample_records(log: Log, count: int, seed: int, wanted: Callable[[Record], b
     return Sample(tuple(found[name] for name in sorted(found)), None)
 
 
-def _all(log: Log, spans: list[tuple[int, int, int]], wanted: Callable[[Record], bool]) -> Iterator[Record]:
-    for partition, begin, _ in spans:
-        for message in messages(log, RECORDS, partition, begin):
-            record = object_in(message)
-            if record and wanted(record):
-                yield record
+def _all(log: Log, wanted: Callable[[Record], bool]) -> Iterator[Record]:
+    for message in all_messages(log, RECORDS):
+        record = object_in(message)
+        if record and wanted(record):
+            yield record
 
 
 def _of_all(records: Iterator[Record], count: int, pick: random.Random) -> Sample:

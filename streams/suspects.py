@@ -17,6 +17,7 @@ from schemas.ids import time_ms_of
 from schemas.label import LabelEvent, Meaning, Word, meaning_of
 from schemas.policy import MemorySettings
 from schemas.reasons import FAILURE_MEMORY_SIMILAR_BLOCK, FAILURE_MEMORY_SIMILAR_ESCALATE
+from streams.diff import MISSHAPEN
 from streams.label_history import History
 
 NEIGHBOURS = 15
@@ -221,7 +222,7 @@ def decided_by(records: Iterable[Mapping[str, Any]]) -> Counter[str]:
         try:
             if _MEMORY_CODES & set(record["reason_codes"]) and (first := _decisive(record)) is not None:
                 flips[first] += 1
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except MISSHAPEN:
             continue
     return flips
 
