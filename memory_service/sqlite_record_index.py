@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from ulid import ULID
 
 from memory_service.record_index import Cursor, Fetch, IndexedRecord, IndexRow, Refused, facts_of, index_row
+from memory_service.wal import use_wal
 from schemas.canonical import encode
 from schemas.errors import BadInput, IntegrityError, StorageUnavailable, UsageError
 from schemas.ids import id_prefix, is_decision_id
@@ -133,7 +134,7 @@ class SqliteRecordIndex:
         self._forget()
         with self._guard():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            use_wal(self._db)
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             self._open()

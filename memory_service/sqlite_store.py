@@ -21,6 +21,7 @@ from memory_service.point import OPEN, Point
 from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.store import Found, Search, Watermark
 from memory_service.vectoriser import Vectoriser
+from memory_service.wal import use_wal
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import MemoryUnavailable
 from schemas.label import LabelEvent
@@ -57,7 +58,7 @@ class SqliteMemoryStore:
         self._indexed = 0
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            use_wal(self._db)
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._open(epoch)
         except sqlite3.Error as error:
@@ -65,9 +66,11 @@ class SqliteMemoryStore:
 
     def _open(self, epoch: str) -> None:
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-            self._db.executescript(_SCHEMA)
             with self._transaction():
-                self._put_meta(layout=_LAYOUT, epoch=epoch, version="0", vectoriser_id=self._vectoriser.id)
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                if not self._meta():  # another process may have made it meanwhile
+                    self._put_meta(layout=_LAYOUT, epoch=epoch, version="0", vectoriser_id=self._vectoriser.id)
         meta = self._meta()
         for name, want in (("layout", _LAYOUT), ("epoch", epoch), ("vectoriser_id", self._vectoriser.id)):
             if meta.get(name) != want:

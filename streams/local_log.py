@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from memory_service.wal import use_wal
 from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable
 from streams.log import Append, Message
 from streams.partitioner import partition_for
@@ -90,7 +91,7 @@ class LocalLog:
         if not read_only:
             if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
                 db.execute(f"PRAGMA page_size={_PAGE}")
-            db.execute("PRAGMA journal_mode=WAL")
+            use_wal(db, busy_timeout_s)
             db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         return db
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from memory_service.wal import use_wal
 from schemas.canonical import decode_trusted
 from schemas.errors import StorageUnavailable
 from schemas.limits import IDEMPOTENCY_WINDOW_MS
@@ -203,7 +204,7 @@ def _open(path: Path, epoch: str) -> sqlite3.Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode=WAL")
+    use_wal(db)
     db.execute("PRAGMA synchronous=NORMAL")  # a power cut loses the newest rows together with the position
     db.execute("PRAGMA cache_size=-8192")
     db.execute(
