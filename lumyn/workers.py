@@ -11,14 +11,16 @@ from lumyn.config import LumynConfig, Settings, resolve
 from lumyn.stores import open_index, open_memory, uses_server
 from lumyn.wiring import load_policy_file
 from schemas.errors import BadConfig
+from streams.chosen_memory import ChosenMemory
 from streams.find_records import IndexedFinder
 from streams.index_sync import Seen, catch_up
 from streams.kafka.patience import once_reachable
-from streams.memory_sync import Memory, SyncedMemory
+from streams.memory_sync import SyncedMemory
 from streams.observe import Observer
 from streams.served_memory import GuardedMemory, ServedMemory
 
 if TYPE_CHECKING:
+    from memory_service.recall import MemoryChoice
     from memory_service.record_index import RecordIndex
     from memory_service.store import MemoryStore
     from streams.index_worker import IndexWorker
@@ -58,17 +60,18 @@ def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
 
     folder = settings.home.absolute() / f"kafka-{settings.prefix}"
     runtime = settings.runtime_setting
-    memory: Memory
-    if uses_server(settings) and settings.recall == "server":
-        memory = ServedMemory(
-            lambda: open_memory(settings, folder, log.epoch, create=False),
-            observer,
-            max_staleness_s=runtime("memory_max_staleness_s", 60.0),
-        )
-    else:
-        memory = SyncedMemory(log, lambda: open_memory(replace(settings, qdrant=None), folder, log.epoch))
+
+    def memory(choice: MemoryChoice | None) -> ServedMemory | SyncedMemory:
+        if uses_server(settings) and settings.recall == "server":
+            return ServedMemory(
+                lambda: open_memory(settings, folder, log.epoch, choice, create=False),
+                observer,
+                max_staleness_s=runtime("memory_max_staleness_s", 60.0),
+            )
+        return SyncedMemory(log, lambda: open_memory(replace(settings, qdrant=None), folder, log.epoch, choice))
+
     guarded = GuardedMemory(
-        memory,
+        ChosenMemory(memory),
         observer,
         failures=int(runtime("breaker_failures", 3)),
         rest_s=runtime("breaker_rest_s", 2.0),
@@ -108,9 +111,9 @@ def label_worker(settings: Settings, observer: Observer) -> LabelWorker:
         catch_up=own,
         wait_s=settings.runtime_setting("index_wait_s", 30.0),
     )
-    open_store: Callable[[], MemoryStore] | None = None
+    open_store: Callable[[MemoryChoice | None], MemoryStore] | None = None
     if uses_server(settings):
-        open_store = lambda: open_memory(settings, folder, log.epoch, create=True)[0]  # noqa: E731
+        open_store = lambda choice: open_memory(settings, folder, log.epoch, choice, create=True)[0]  # noqa: E731
     return LabelWorker(
         log,
         finder,

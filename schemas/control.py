@@ -1,4 +1,4 @@
-"""Control events: policies by hash, activations, kill switches. The `control` topic holds nothing else."""
+"""Control events: policies by hash, activations, kill switches, which memory is asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Literal, NotRequired
 from pydantic import TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-ControlType = Literal["policy_published", "policy_activated", "kill_switch_on", "kill_switch_off", "signing_key"]
+ControlType = Literal[
+    "policy_published", "policy_activated", "kill_switch_on", "kill_switch_off", "signing_key", "memory_switched"
+]
 
 
 @with_config({"extra": "forbid", "strict": True})
@@ -17,6 +19,14 @@ class SwitchScope(TypedDict):
     tenant: NotRequired[str]
     action_type: NotRequired[str]
     policy: NotRequired[str]
+
+
+@with_config({"extra": "forbid", "strict": True})
+class SwitchedMemory(TypedDict):
+    """A memory by its embedder, as configuration names it, and by the vectoriser that all its vectors are of."""
+
+    embedder: str
+    vectoriser_id: str
 
 
 @with_config({"extra": "forbid", "strict": True, "title": "ControlEvent"})
@@ -33,6 +43,8 @@ class ControlEvent(TypedDict):
     origin: NotRequired[Literal["file", "publish"]]
     switch_id: NotRequired[str]
     scope: NotRequired[SwitchScope]
+    memory: NotRequired[SwitchedMemory]
+    was: NotRequired[SwitchedMemory]
 
 
 ADAPTER: TypeAdapter[ControlEvent] = TypeAdapter(ControlEvent)

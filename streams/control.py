@@ -1,4 +1,4 @@
-"""The control state: a fold over the `control` topic. Policies by hash, which are active, kill switches."""
+"""The control state: a fold over the `control` topic. Policies by hash, which are active, kill switches, the memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from memory_service.recall import MemoryChoice
 from schemas.canonical import decode_trusted, encode
-from schemas.control import ControlEvent
+from schemas.control import ControlEvent, SwitchedMemory
 from schemas.digests import digest
 from schemas.errors import IntegrityError, NotFound, PolicyConflict, PolicyInvalid
 from schemas.ids import iso_time
@@ -70,6 +71,10 @@ class ControlState:
     latest_active: str | None = None
     switches: tuple[KillSwitch, ...] = ()
     stale: bool = False
+    memory: MemoryChoice | None = None
+    """Which memory is asked; None: the configured embedder's, for nothing was chosen yet."""
+    memories: Mapping[str, MemoryChoice] = field(default_factory=dict)
+    """Every memory that was ever chosen or left, by its vectoriser's id."""
 
     def switches_for(self, tenant: str, action_type: str, policy: str) -> tuple[KillSwitch, ...]:
         """The switches that deny this request."""
@@ -80,6 +85,10 @@ class ControlState:
         chosen = self.latest_active if name is None else name
         hash_ = self.active.get(chosen) if chosen else None
         return self.policies.get(hash_) if hash_ else None
+
+    def memory_of(self, vectoriser_id: str | None) -> MemoryChoice | None:
+        """The memory that holds a vectoriser's vectors; None: it can only be the configured embedder's."""
+        return self.memories.get(vectoriser_id) if vectoriser_id else None
 
     def find(self, name: str, version: str | None) -> PublishedPolicy:
         """A published policy by name and version (default: the latest). Raises `NotFound`."""
@@ -151,8 +160,19 @@ def _applied(state: ControlState, event: ControlEvent, message: Message) -> Cont
         case "kill_switch_off":
             left = tuple(s for s in state.switches if s.switch_id != event["switch_id"])
             return replace(state, switches=left)
+        case "memory_switched":
+            chosen, was = _choice(event["memory"]), _choice(event["was"])
+            memories = {was.vectoriser_id: was, **state.memories, chosen.vectoriser_id: chosen}
+            return replace(state, memory=chosen, memories=memories)
         case _:
             return state
+
+
+def _choice(said: SwitchedMemory) -> MemoryChoice:
+    choice = MemoryChoice(said["embedder"], said["vectoriser_id"])
+    if not (isinstance(choice.embedder, str) and isinstance(choice.vectoriser_id, str)):
+        raise TypeError("a memory is named by two strings")
+    return choice
 
 
 def read_control(log: Log, state: ControlState | None = None) -> ControlState:

@@ -153,7 +153,7 @@ class DecideAgent:
     def _decide_all(self, transaction: Transaction, pending: Sequence[Pending]) -> list[Answer | LumynError]:
         """Idempotency, one recall for all, evaluation, and the outputs with the moved positions."""
         prior = PriorDecisions(self._log)
-        self._deciding.recall(pending)
+        self._deciding.recall(pending, self._control)
         answers: list[Answer | LumynError] = []
         outputs: list[Append] = []
         positions: dict[int, int] = {}

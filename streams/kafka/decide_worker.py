@@ -404,7 +404,7 @@ class DecideWorker:
                 continue
             if taken:
                 work.append((agent, [self._deciding.parse(message, control) for message in taken]))
-        self._deciding.recall([item for _, pending in work for item in pending])
+        self._deciding.recall([item for _, pending in work for item in pending], control)
         outcomes = self._pool.map(lambda one: _decided(one[0], one[1], control), work)
         for (agent, _), problem in zip(work, outcomes, strict=True):
             if isinstance(problem, StorageUnavailable):
