@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumyn.config import DEFAULT_EMBEDDER, Options, Settings
+from schemas.canonical import decode_trusted
 from schemas.errors import BadConfig, MemoryUnavailable
 
 if TYPE_CHECKING:
+    from memory_service.embedders.protocol import Embedder
     from memory_service.qdrant.engine import QdrantEngine
     from memory_service.recall import MemoryChoice
     from memory_service.recaller import Recaller
@@ -34,7 +36,7 @@ def chosen_vectoriser(settings: Settings, choice: MemoryChoice | None) -> Vector
 
     Raises `BadConfig`, `MemoryUnavailable` when the embedder is another one here.
     """
-    vectoriser = make_vectoriser(chosen(settings, choice))
+    vectoriser = make_vectoriser(chosen(settings, choice), None if choice is None else choice.profile)
     if choice is not None and vectoriser.id != choice.vectoriser_id:
         raise MemoryUnavailable(
             f"embedder `{choice.embedder}` gives vectors of `{vectoriser.id}` here, and the memory was switched to "
@@ -44,47 +46,52 @@ def chosen_vectoriser(settings: Settings, choice: MemoryChoice | None) -> Vector
     return vectoriser
 
 
-def make_vectoriser(settings: Settings) -> Vectoriser:
-    """The vectoriser of the configured embedder. Raises `BadConfig`."""
-    kind, _, name = settings.embedder.partition(":")
-    if settings.embedder == DEFAULT_EMBEDDER:
-        return _static_vectoriser()
-    if kind == "static" and name:
-        return _static_vectoriser(name)
-    if kind == "sentence-transformers" and name:
-        return _transformer_vectoriser(name)
-    raise BadConfig(
-        f"unknown embedder `{settings.embedder}`",
-        help="`static`, `static:FOLDER`, or `sentence-transformers:NAME_OR_FOLDER`",
-    )
+def make_vectoriser(settings: Settings, profile: str | None = None) -> Vectoriser:
+    """The vectoriser of the configured embedder, with a profile (canonical JSON). Raises `BadConfig`."""
+    return _vectoriser(settings.embedder, profile)
+
+
+@lru_cache(maxsize=8)
+def _vectoriser(embedder: str, profile: str | None) -> Vectoriser:
+    from memory_service.profile import DEFAULT_PROFILE, MemoryProfile
+    from memory_service.vectoriser import Vectoriser
+
+    of = DEFAULT_PROFILE if profile is None else MemoryProfile.from_dict(decode_trusted(profile.encode()))
+    return Vectoriser(_embedder(embedder), of)
 
 
 @lru_cache(maxsize=4)
-def _static_vectoriser(folder: str | None = None) -> Vectoriser:
-    """The shipped static model, or one made with `python -m memory_service.embedders.distill --out FOLDER`."""
+def _embedder(spec: str) -> Embedder:
     from memory_service.embedders.cache import CachedEmbedder
+
+    kind, _, name = spec.partition(":")
+    if spec == DEFAULT_EMBEDDER:
+        from memory_service.embedders.static import StaticEmbedder
+
+        return CachedEmbedder(StaticEmbedder())
+    if kind == "static" and name:
+        return CachedEmbedder(_own_static(name))
+    if kind == "sentence-transformers" and name:
+        from memory_service.embedders.sentence_transformer import SentenceTransformerEmbedder
+
+        return CachedEmbedder(SentenceTransformerEmbedder(name))
+    raise BadConfig(
+        f"unknown embedder `{spec}`", help="`static`, `static:FOLDER`, or `sentence-transformers:NAME_OR_FOLDER`"
+    )
+
+
+def _own_static(folder: str) -> Embedder:
+    """A static model made with `python -m memory_service.embedders.distill --out FOLDER`."""
     from memory_service.embedders.protocol import EmbedderUnavailable
     from memory_service.embedders.static import StaticEmbedder
-    from memory_service.vectoriser import Vectoriser
 
-    if folder is None:
-        return Vectoriser(CachedEmbedder(StaticEmbedder()))
     try:
         embedder = StaticEmbedder(Path(folder))
         embedder.embed([""])  # whatever is wrong with the files shows here, not at the first decision
     except EmbedderUnavailable as error:
         error.help = "give a folder that `python -m memory_service.embedders.distill --out FOLDER` made"
         raise
-    return Vectoriser(CachedEmbedder(embedder))
-
-
-@lru_cache(maxsize=4)
-def _transformer_vectoriser(name: str) -> Vectoriser:
-    from memory_service.embedders.cache import CachedEmbedder
-    from memory_service.embedders.sentence_transformer import SentenceTransformerEmbedder
-    from memory_service.vectoriser import Vectoriser
-
-    return Vectoriser(CachedEmbedder(SentenceTransformerEmbedder(name)))
+    return embedder
 
 
 def uses_server(settings: Settings) -> bool:
@@ -153,7 +160,7 @@ def open_memory(
 
 def memory_name(settings: Settings, vectoriser: Vectoriser) -> str:
     """The file or the collections of one vectoriser's memory: each has its own, so that their vectors never mix."""
-    if settings.embedder == DEFAULT_EMBEDDER:
+    if settings.embedder == DEFAULT_EMBEDDER and vectoriser.has_default_profile:
         return MEMORY_FILE if settings.qdrant is None else collections(settings)
     of = hashlib.sha256(vectoriser.id.encode()).hexdigest()[:12]
     return f"memory-{of}.db" if settings.qdrant is None else f"{collections(settings)}-{of}"

@@ -119,10 +119,14 @@ def recorded(record: Mapping[str, Any]) -> Recall:
 
 @dataclass(frozen=True, slots=True)
 class MemoryChoice:
-    """Which memory is asked: the embedder, as configuration names it, and the id of the vectoriser that it gives."""
+    """Which memory is asked: the embedder, as configuration names it, and the id of the vectoriser that it gives.
+
+    `profile` is the memory profile as canonical JSON; None: the default one.
+    """
 
     embedder: str
     vectoriser_id: str
+    profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, with_config
 from typing_extensions import TypedDict
@@ -23,10 +23,11 @@ class SwitchScope(TypedDict):
 
 @with_config({"extra": "forbid", "strict": True})
 class SwitchedMemory(TypedDict):
-    """A memory by its embedder, as configuration names it, and by the vectoriser that all its vectors are of."""
+    """A memory by its embedder, as configuration names it, its profile, and the vectoriser that its vectors are of."""
 
     embedder: str
     vectoriser_id: str
+    profile: NotRequired[dict[str, Any]]
 
 
 @with_config({"extra": "forbid", "strict": True, "title": "ControlEvent"})

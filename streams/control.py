@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from memory_service.profile import MemoryProfile
 from memory_service.recall import MemoryChoice
 from schemas.canonical import decode_trusted, encode
 from schemas.control import ControlEvent, SwitchedMemory
@@ -169,7 +170,9 @@ def _applied(state: ControlState, event: ControlEvent, message: Message) -> Cont
 
 
 def _choice(said: SwitchedMemory) -> MemoryChoice:
-    choice = MemoryChoice(said["embedder"], said["vectoriser_id"])
+    profile = MemoryProfile.from_dict(said["profile"]) if "profile" in said else None
+    canonical = None if profile is None else encode(profile.as_dict()).decode()
+    choice = MemoryChoice(said["embedder"], said["vectoriser_id"], canonical)
     if not (isinstance(choice.embedder, str) and isinstance(choice.vectoriser_id, str)):
         raise TypeError("a memory is named by two strings")
     return choice

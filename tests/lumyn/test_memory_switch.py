@@ -94,13 +94,15 @@ def test_without_its_model_nothing_is_decided_with_another(inside: Inside, other
     shutil.move(model, tmp_path / "away")
     from lumyn import stores
 
-    stores._static_vectoriser.cache_clear()
+    stores._embedder.cache_clear()
+    stores._vectoriser.cache_clear()
     record = decided(inside)
     assert not record["memory"]["available"] and record["verdict"] != "ALLOW"
     assert "STORAGE_UNAVAILABLE" in record["reason_codes"]
     small_model(model, dimensions=32)  # the same name, another model
     wiring.close_homes()
-    stores._static_vectoriser.cache_clear()
+    stores._embedder.cache_clear()
+    stores._vectoriser.cache_clear()
     record = decided(inside)
     assert not record["memory"]["available"] and "STORAGE_UNAVAILABLE" in record["reason_codes"]
     assert "switched to" in inside.refused("memory", "stats", code=4)
@@ -154,3 +156,57 @@ def test_the_switch_says_who_and_why(inside: Inside, other: str) -> None:
     assert (event["why"], event["memory"]["embedder"]) == ("reads better", other)
     assert event["was"]["embedder"] == "static" and event["actor"]
     inside.refused("memory", "switch", "static", "--why", " ", code=2)
+
+
+PROFILE = """
+profile: shop
+leave_out: [evidence.chargeback_risk]
+fx: {EUR: 2}
+"""
+
+
+def test_a_profile_changes_what_is_compared_and_the_old_memory_stays(stored: Inside) -> None:
+    made = lived(stored)
+    (stored.folder / "shop.yml").write_text(PROFILE)
+    told = stored.json("memory", "switch", "--profile", "shop.yml", "--why", "risk is noise", "--json")
+    assert told["switched"] and told["after"]["embedder"] == "static" and "+shop/1@" in told["after"]["vectoriser_id"]
+    one, other = (stored.decide(refund(90, risk=risk))["risk_signals"] for risk in (0.1, 0.7))
+    assert one == other, "what is left out can't make a difference"
+    made += lived(stored, 10)
+    verified(stored)
+    stored.run("memory", "explain", made[0]["decision_id"])
+    again = stored.json("memory", "switch", "static", "--why", "same profile", "--json")
+    assert not again["switched"]
+    back = stored.json("memory", "switch", "--profile", "default", "--why", "as it was", "--json")
+    assert back["switched"] and back["after"]["vectoriser_id"] == made[0]["memory"]["vectoriser_id"]
+    verified(stored)
+
+
+def test_with_a_rate_harm_in_euros_counts_by_its_worth(stored: Inside) -> None:
+    """Without a rate euros can't be compared, so that the harm counts for every amount; with one it is as much."""
+
+    def euros(amount: float) -> dict[str, Any]:
+        body = refund(amount, risk=0.1)
+        body["action"]["amount"]["currency"] = "EUR"
+        return body
+
+    lost = stored.decide(euros(400))
+    stored.run("label", lost["decision_id"], "--label", "failure", "--should", "DENY", "--summary", "lost")
+    roles = lambda: {hit["role"] for hit in stored.decide(refund(20, risk=0.1))["memory"]["counted"]}  # noqa: E731
+    assert "harmful" in roles()
+    (stored.folder / "shop.yml").write_text(PROFILE)
+    stored.run("memory", "switch", "--profile", "shop.yml", "--why", "euros")
+    assert "harmful" not in roles(), "800 dollars of harm say nothing of 20"
+    near = stored.decide(euros(300))
+    assert {hit["amount"] for hit in near["memory"]["counted"] if hit["role"] == "harmful"} == {800}
+    verified(stored)
+
+
+def test_a_wrong_profile_is_said_whole_and_changes_nothing(inside: Inside) -> None:
+    decided(inside)
+    (inside.folder / "bad.yml").write_text("profile: a b\ntexts: [evidence.x]\nfx: {EUR: 0}\n")
+    said = inside.run("memory", "switch", "--profile", "bad.yml", "--why", "w", code=2).stderr
+    assert all(f"bad.yml:{line}:" in said for line in (1, 2, 3))
+    inside.refused("memory", "switch", "--profile", "nowhere.yml", "--why", "w", code=2)
+    inside.refused("memory", "switch", "--why", "w", code=2)
+    assert wiring.open_home().agent.control().memory is None
