@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumyn.config import LumynConfig, Settings, resolve
 from lumyn.stores import open_index, open_memory, uses_server
 from lumyn.wiring import load_policy_file
-from schemas.errors import BadConfig
+from schemas.errors import BadConfig, UsageError
 from streams.chosen_memory import ChosenMemory
 from streams.find_records import IndexedFinder
 from streams.index_sync import Seen, catch_up
@@ -18,6 +19,7 @@ from streams.kafka.patience import once_reachable
 from streams.memory_sync import SyncedMemory
 from streams.observe import Observer
 from streams.served_memory import GuardedMemory, ServedMemory
+from streams.topics import RECORDS
 
 if TYPE_CHECKING:
     from memory_service.recall import MemoryChoice
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from streams.kafka.decide_worker import DecideWorker
     from streams.kafka.log import KafkaLog
     from streams.label_worker import LabelWorker
+    from streams.shadow_worker import ShadowWorker
 
 
 def worker_settings(config: LumynConfig | None = None) -> Settings:
@@ -60,18 +63,8 @@ def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
 
     folder = settings.home.absolute() / f"kafka-{settings.prefix}"
     runtime = settings.runtime_setting
-
-    def memory(choice: MemoryChoice | None) -> ServedMemory | SyncedMemory:
-        if uses_server(settings) and settings.recall == "server":
-            return ServedMemory(
-                lambda: open_memory(settings, folder, log.epoch, choice, create=False),
-                observer,
-                max_staleness_s=runtime("memory_max_staleness_s", 60.0),
-            )
-        return SyncedMemory(log, lambda: open_memory(replace(settings, qdrant=None), folder, log.epoch, choice))
-
     guarded = GuardedMemory(
-        ChosenMemory(memory),
+        ChosenMemory(lambda choice: _recalled(settings, observer, log, folder, choice)),
         observer,
         failures=int(runtime("breaker_failures", 3)),
         rest_s=runtime("breaker_rest_s", 2.0),
@@ -93,6 +86,19 @@ def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
         ),
         fallback,
     )
+
+
+def _recalled(
+    settings: Settings, observer: Observer, log: KafkaLog, folder: Path, choice: MemoryChoice | None
+) -> ServedMemory | SyncedMemory:
+    """The memory of a choice as workers ask it."""
+    if uses_server(settings) and settings.recall == "server":
+        return ServedMemory(
+            lambda: open_memory(settings, folder, log.epoch, choice, create=False),
+            observer,
+            max_staleness_s=settings.runtime_setting("memory_max_staleness_s", 60.0),
+        )
+    return SyncedMemory(log, lambda: open_memory(replace(settings, qdrant=None), folder, log.epoch, choice))
 
 
 def label_worker(settings: Settings, observer: Observer) -> LabelWorker:
@@ -126,6 +132,20 @@ def label_worker(settings: Settings, observer: Observer) -> LabelWorker:
 
 def _beat(store: Any, at_ms: int) -> None:
     store.beat(at_ms)
+
+
+def shadow_worker(settings: Settings, observer: Observer, partitions: Sequence[int] | None = None) -> ShadowWorker:
+    """The shadow worker: candidate policies on live decisions, with a memory of its own or the Qdrant server's."""
+    from streams.shadow import ShadowAgent
+    from streams.shadow_worker import ShadowWorker
+
+    log = _log(settings, observer)
+    folder = settings.home.absolute() / f"kafka-{settings.prefix}" / "shadow"
+    unknown = [p for p in partitions or () if not 0 <= p < log.partitions(RECORDS)]
+    if unknown:
+        raise UsageError(f"there is no partition {unknown[0]}", help=f"0 to {log.partitions(RECORDS) - 1}")
+    memory = ChosenMemory(lambda choice: _recalled(settings, observer, log, folder, choice))
+    return ShadowWorker(ShadowAgent(log, memory, observer, partitions), observer)
 
 
 def index_worker(settings: Settings, observer: Observer) -> IndexWorker:

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 ControlType = Literal[
-    "policy_published", "policy_activated", "kill_switch_on", "kill_switch_off", "signing_key", "memory_switched"
+    "policy_published", "policy_activated", "kill_switch_on", "kill_switch_off", "signing_key", "memory_switched",
+    "policy_shadowed", "policy_unshadowed",
 ]
 
 
@@ -41,9 +42,10 @@ class ControlEvent(TypedDict):
     policy_version: NotRequired[str]
     hash: NotRequired[str]
     source: NotRequired[str]
-    origin: NotRequired[Literal["file", "publish"]]
+    origin: NotRequired[Literal["shadow", "file", "publish"]]
     switch_id: NotRequired[str]
     scope: NotRequired[SwitchScope]
+    instead_of: NotRequired[str]
     memory: NotRequired[SwitchedMemory]
     was: NotRequired[SwitchedMemory]
 

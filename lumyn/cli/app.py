@@ -27,6 +27,7 @@ from lumyn.cli import (
     memory_suspects,
     memory_switch,
     policy,
+    policy_shadow,
     redrive,
     relabel,
     replay,
@@ -59,6 +60,7 @@ app.command("checkpoint")(checkpoint.checkpoint)
 app.command("demo")(demo.demo)
 app.command("dev")(dev.dev)
 app.command("doctor")(doctor.doctor)
+policy.app.command("shadow")(policy_shadow.shadow)
 app.add_typer(policy.app, name="policy")
 app.add_typer(kill_switch.app, name="kill-switch")
 for _job in (memory_jobs.quarantine, memory_jobs.release, memory_jobs.rollback):
