@@ -88,6 +88,11 @@ def test_a_paired_sequence_has_no_first_and_second(counts):
     other = difference_sequence(PairedCounts(counts.both, counts.second_only, counts.first_only, counts.neither))
     assert (found.lower, found.upper) == pytest.approx((-other.upper, -other.lower), abs=1e-9)
     assert -1 <= found.lower <= (found.estimate or 0) <= found.upper <= 1
+    zero = counts.n - counts.discordant
+    for end in (found.lower, found.upper):
+        if -1 < end < 1 and counts.n:
+            evidence = float(log_paired_evidence(counts.second_only, counts.first_only, zero, end))
+            assert evidence == pytest.approx(math.log(20), abs=1e-5)
 
 
 def test_nothing_watched_is_everything_possible():
