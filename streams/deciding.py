@@ -121,7 +121,7 @@ class Deciding:
     def recall(self, pending: Sequence[Pending]) -> None:
         """One recall, and so one embedding call, for the whole batch."""
         wanted = [
-            (item, Asked(item.request.value, item.policy.memory))
+            (item, Asked(item.request.value, item.policy.memory, at_ms=item.message.time_ms))
             for item in pending
             if item.request is not None and item.policy is not None and item.policy.memory is not None
         ]

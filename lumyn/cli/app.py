@@ -25,6 +25,7 @@ from lumyn.cli import (
     memory_explain,
     memory_jobs,
     memory_suspects,
+    memory_trust,
     policy,
     redrive,
     relabel,
@@ -63,6 +64,7 @@ app.add_typer(kill_switch.app, name="kill-switch")
 for _job in (memory_jobs.quarantine, memory_jobs.release, memory_jobs.rollback):
     memory.app.command(_job.__name__)(_job)
 memory.app.command("explain")(memory_explain.explain)
+memory.app.command("trust")(memory_trust.trust)
 memory.app.command("suspects")(memory_suspects.suspects)
 app.add_typer(memory.app, name="memory")
 app.add_typer(index.app, name="index")
