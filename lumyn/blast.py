@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import chain, islice
 
 from lumyn.collector import collector_paused
 from lumyn.config import DEFAULT_EMBEDDER
@@ -18,7 +18,7 @@ from lumyn.wiring import Home
 from schemas.errors import LumynError, StorageUnavailable
 from streams.blast_radius import UNSOUND, Blast, BlastRadius, Supposed
 from streams.diff import checked_record
-from streams.label_history import History
+from streams.label_history import Histories
 from streams.label_jobs import Plan, supposed
 from streams.reading import all_messages
 from streams.topics import RECORDS
@@ -35,7 +35,7 @@ def places(home: Home) -> int:
 
 
 def of_plan(
-    home: Home, plan: Plan, known: Mapping[str, History], until: int, tick: Callable[[int], None]
+    home: Home, plan: Plan, known: Histories, until: int, tick: Callable[[int], None]
 ) -> BlastRadius:
     """The past decisions that would have come out otherwise with a plan's memory. Raises `LumynError`.
 
@@ -45,7 +45,7 @@ def of_plan(
     with collector_paused():
         blast = Blast(
             Supposed(home.settings.tenant, supposed(plan, known)),
-            (event for history in known.values() for event in history.events),
+            [*chain(*known.trusts.values()), *chain.from_iterable(history.events for history in known.values())],
             chosen_vectoriser(home.settings, control.memory),
             home.log.epoch,
             control.compiled,

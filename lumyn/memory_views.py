@@ -14,12 +14,14 @@ from lumyn.wiring import Home
 from memory_service.fold import Standing
 from memory_service.point import OPEN
 from memory_service.recall import Asked, MemoryChoice, Recall, unavailable
-from memory_service.timeline import stands
+from memory_service.recaller import Term
+from memory_service.timeline import stands, with_trust
 from schemas.errors import BadInput, MemoryUnavailable, NotFound, UsageError
+from schemas.label import FULL_TRUST, labellers_of, trust_of
 from schemas.policy import MemorySettings
 from schemas.request import Request
 from streams.as_of import RecalledAgain, recall_again, was_recalled
-from streams.label_history import History
+from streams.label_history import History, trust_events
 from streams.memory_explain import MemoryExplanation, explain_memory
 
 
@@ -41,6 +43,7 @@ def stats(home: Home) -> dict[str, Any]:
         "fine": meanings["fine"],
         "neutral": meanings["neutral"],
         "contested": [p.memory_id for p in points if p.contested],
+        "trusted_less": sum(p.trust < FULL_TRUST for p in points),
     }
 
 
@@ -85,12 +88,18 @@ def explained(home: Home, decision: str) -> MemoryExplanation:
             return unavailable()  # the same version of another memory says nothing
         return home.memories.of(choice).recaller().recall([asked])[0]  # type: ignore[no-any-return]
 
+    def nearby(asked: Asked) -> list[Term]:
+        if not recall(asked).available:
+            raise MemoryUnavailable("the memory can't answer as of then")
+        return home.memories.of(choice).recaller().nearby(asked)  # type: ignore[no-any-return]
+
     return explain_memory(
         record,
         control.compiled(record["policy"]["hash"]),
         vectoriser,
         home.events,
         recall,
+        nearby,
     )
 
 
@@ -117,12 +126,29 @@ def remembered(home: Home, decision: str) -> dict[str, Any]:
     spoken = [event for event in events if event["type"] != "note"]
     if not spoken:
         raise NotFound(f"decision `{record['decision_id']}` was never labelled: it is not in the memory")
+    names = set[str]().union(*(labellers_of(event) for event in spoken))
+    told = with_trust(spoken, trust_events(home.log, home.settings.tenant, names))
     stood = [
-        {**asdict(standing), "from_version": since, "to_version": None if until == OPEN else until}
-        for standing, since, until in stands(spoken)
+        {**_stood(standing), "from_version": since, "to_version": None if until == OPEN else until}
+        for standing, since, until in stands(told)
     ]
     now = stood[-1] if stood and stood[-1]["to_version"] is None else None
     return {"memory_id": record["decision_id"], "now": now, "stood": stood, "events": events}
+
+
+def _stood(standing: Standing) -> dict[str, Any]:
+    return {**asdict(standing), "trust": standing.trust / FULL_TRUST}
+
+
+def trusts(home: Home) -> list[dict[str, Any]]:
+    """The labellers of the home's tenant who are not trusted in full, the least trusted first; 0 is held."""
+    found = []
+    for name, events in known(home).trusts.items():
+        last = events[-1]
+        if (trust := trust_of(last)) < FULL_TRUST:
+            told = {"since": last["version"], "by": last["actor"], "why": last["summary"], "job": last["job"]}
+            found.append({"labeller": name, "trust": trust / FULL_TRUST, **told})
+    return sorted(found, key=lambda one: (one["trust"], one["labeller"]))
 
 
 def contested(home: Home) -> list[dict[str, Any]]:
@@ -144,5 +170,5 @@ def _dispute(history: History, standing: Standing) -> dict[str, Any]:
         "decision_id": history.decision_id,
         "verdict": history.verdict,
         "counts_as": standing.meaning,
-        "said": [dict(word) for word in history.now()["said"]],
+        "said": [word.as_word() for word in history.words()],
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from schemas.errors import BadInput
+from schemas.ids import iso_time, time_ms_of
 from schemas.limits import MAX_TEXT
 from schemas.verdict import Verdict
 
@@ -21,20 +23,34 @@ Should = Literal["ALLOW", "DENY", "ESCALATE"]
 
 @with_config({"extra": "forbid", "strict": True})
 class Word(TypedDict):
-    """A labeller's last word on a decision."""
+    """What a labeller said of a decision. `settles`: over those who spoke before; `at`: when it was said."""
 
     actor: str
     label: LabelName
     should: Should | None
     summary: str
+    at: NotRequired[str]
+    settles: NotRequired[bool]
+
+
+@with_config({"extra": "forbid", "strict": True})
+class OutOrIn(TypedDict):
+    """That somebody took a decision out of recall, or let it back in."""
+
+    actor: str
+    out: bool
 
 
 @with_config({"extra": "forbid", "strict": True})
 class Restored(TypedDict):
-    """All that is said of a decision after something was taken back: the words in force, in order."""
+    """All that is said of a decision after something was taken back, in order: also what a settlement covers.
+
+    `quarantines`: who took it out or let it in; without them `quarantined` alone says whether it is out.
+    """
 
     said: list[Word]
     quarantined: bool
+    quarantines: NotRequired[list[OutOrIn]]
 
 
 @with_config({"extra": "forbid", "strict": True})
@@ -51,6 +67,9 @@ class LabelRequest(TypedDict):
 
     A `restore` says what it `undoes`, what is `restored`, and the version of the decision's last event that this was
     made from (`expects`): it is refused when another has come since.
+
+    A `trust` concerns no decision (`decision_id` is empty) but a `labeller`: how much his words count from now on,
+    those that he said and those that he will say; 0: they are held. One that takes another back says what it `undoes`.
     """
 
     event_id: str
@@ -65,6 +84,8 @@ class LabelRequest(TypedDict):
     undoes: NotRequired[Undoes | None]
     restored: NotRequired[Restored | None]
     expects: NotRequired[int | None]
+    labeller: NotRequired[str | None]
+    trust: NotRequired[float | int | None]
 
 
 @with_config({"extra": "forbid", "strict": True})
@@ -96,6 +117,8 @@ class LabelEvent(TypedDict):
     decision: LabelledDecision | None
     undoes: NotRequired[Undoes | None]
     restored: NotRequired[Restored | None]
+    labeller: NotRequired[str | None]
+    trust: NotRequired[float | int | None]
 
 
 REQUEST: TypeAdapter[LabelRequest] = TypeAdapter(LabelRequest)
@@ -122,6 +145,41 @@ def is_last_word(event: LabelEvent) -> bool:
     return event["type"] == "restore" or (event["type"] in ("label", "settle") and bool(event["label"]))
 
 
+FULL_TRUST = 100
+"""Trust is counted in hundredths."""
+TRUST_STEP = 5
+
+
+def trust_of(event: Mapping[str, Any]) -> int:
+    """The trust that an event or a request gives a labeller, in hundredths."""
+    hundredths: int = round(event["trust"] * FULL_TRUST)
+    return hundredths
+
+
+def speaks_of_labeller(event: Mapping[str, Any]) -> bool:
+    """Whether an event or a request sets the trust in a labeller."""
+    return event["type"] == "trust" and event.get("labeller") is not None
+
+
+def key_of(event: Mapping[str, Any]) -> str:
+    """What an event or a request speaks of, the key of its message: a decision, or a tenant's labeller."""
+    if speaks_of_labeller(event):
+        return labeller_key(event["tenant"], event["labeller"])
+    return str(event["decision_id"])
+
+
+def labeller_key(tenant: str, labeller: str) -> str:
+    """The key of messages about a labeller; no decision's id has a slash."""
+    return f"labeller/{tenant}/{labeller}"
+
+
+def labellers_of(event: Mapping[str, Any]) -> set[str]:
+    """Whose words an event of a decision holds."""
+    restored = event.get("restored") or {}
+    said = (*restored.get("said", ()), *restored.get("quarantines", ()))
+    return {event["actor"], *(one["actor"] for one in said)}
+
+
 def check_label_form(value: Any) -> LabelRequest:
     """A label request by its form alone. Raises `BadInput`."""
     try:
@@ -130,16 +188,47 @@ def check_label_form(value: Any) -> LabelRequest:
         problem = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(str(part) for part in problem["loc"])
         raise BadInput(f"label: `{path}`: {problem['msg'].lower()}") from None
-    for name in ("summary", "actor", "event_id", "job"):
+    for name in ("summary", "actor", "event_id", "job", "labeller"):
         if len(str(request.get(name) or "")) > MAX_TEXT:
             raise BadInput(f"label: the {name} has {len(str(request[name]))} characters, more than {MAX_TEXT}")
-    _check_kind(request)
+    if request["type"] == "trust":
+        _check_trust(request)
+    else:
+        _check_kind(request)
     return request
+
+
+def check_trust_value(value: object) -> int:
+    """A trust in hundredths. Raises `BadInput` for what is none: it goes from 0 to 1 in steps of 0.05."""
+    good = isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 1
+    hundredths = round(value * FULL_TRUST) if good else 0  # type: ignore[operator]
+    if not good or hundredths / FULL_TRUST != value or hundredths % TRUST_STEP:
+        raise BadInput(
+            f"label: the trust in a labeller goes from 0 to 1 in steps of {TRUST_STEP / FULL_TRUST}, not `{value}`",
+            help="0 holds what the labeller says; 1 is full trust",
+        )
+    return hundredths
+
+
+def _check_trust(request: LabelRequest) -> None:
+    """What a request of the type trust must hold, and no more. Raises `BadInput`."""
+    if not request.get("labeller") or request.get("trust") is None:
+        raise BadInput("label: the type trust needs a `labeller` and a `trust`")
+    check_trust_value(request.get("trust"))
+    if request["decision_id"]:
+        raise BadInput("label: the type trust speaks of a labeller, so `decision_id` is empty")
+    if any(request.get(name) is not None for name in ("label", "should", "restored")):
+        raise BadInput("label: `label`, `should` and `restored` do not go with the type trust")
+    if (request.get("undoes") is None) != (request.get("expects") is None):
+        raise BadInput("label: a trust that takes something back needs both `undoes` and `expects`")
+    _check_undoes(request.get("undoes"))
 
 
 def _check_kind(request: LabelRequest) -> None:
     """What goes with which type. Raises `BadInput`."""
     kind = request["type"]
+    if request.get("labeller") is not None or request.get("trust") is not None:
+        raise BadInput("label: `labeller` and `trust` go with the type trust only")
     if kind in ("quarantine", "release", "restore") and (request.get("label") or request.get("should")):
         raise BadInput(f"label: `label` and `should` do not go with the type {kind}")
     undoes, restored, expects = (request.get(name) for name in _OF_RESTORE)
@@ -149,14 +238,40 @@ def _check_kind(request: LabelRequest) -> None:
         return
     if undoes is None or restored is None or expects is None:
         raise BadInput(f"label: a restore needs {', '.join(_OF_RESTORE)}")
-    if len(undoes) != 1:  # type: ignore[arg-type]
-        raise BadInput("label: `undoes` names either a job or a version to go back to")
-    words = restored["said"]  # type: ignore[index]
-    if len(words) > MAX_WORDS or len({word["actor"] for word in words}) < len(words):
-        raise BadInput(f"label: `restored` has at most {MAX_WORDS} words, one an actor")
+    _check_undoes(undoes)  # type: ignore[arg-type]
+    words, outs = restored["said"], restored.get("quarantines", [])  # type: ignore[index,attr-defined]
+    settling = [word["actor"] for word in words if word.get("settles")]
+    plain = [word["actor"] for word in words if not word.get("settles")]
+    once = all(len(set(names)) == len(names) for names in (settling, plain, [out["actor"] for out in outs]))
+    if max(len(words), len(outs)) > MAX_WORDS or not once:
+        raise BadInput(f"label: `restored` has at most {MAX_WORDS} words, one an actor and one that settles")
+    _check_order(words)
     for word in words:
         if max(len(word["actor"]), len(word["summary"])) > MAX_TEXT:
             raise BadInput(f"label: `restored` has a text of more than {MAX_TEXT} characters")
+        if (at := word.get("at")) is not None and not _is_time(at):
+            raise BadInput("label: `restored` has a word whose `at` is no time", help="as 2024-12-19T14:30:00.000Z")
+
+
+def _check_undoes(undoes: Undoes | None) -> None:
+    if undoes is not None and len(undoes) != 1:
+        raise BadInput("label: `undoes` names either a job or a version to go back to")
+
+
+def _check_order(words: Sequence[Word]) -> None:
+    """Of two words of one actor the settling one came first: a later one settles in its place."""
+    spoken: set[str] = set()
+    for word in words:
+        if word.get("settles") and word["actor"] in spoken:
+            raise BadInput("label: `restored` has a word before a settlement by the same actor")
+        spoken.add(word["actor"])
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return iso_time(time_ms_of(text)) == text
+    except (ValueError, OverflowError):
+        return False
 
 
 _OF_RESTORE = ("undoes", "restored", "expects")

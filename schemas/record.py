@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, with_config
 from typing_extensions import TypedDict
@@ -89,7 +89,10 @@ class RiskSignals(TypedDict):
 
 @with_config(_CLOSED)
 class Counted(TypedDict):
-    """A neighbour that arbitration used, in the role it was used in."""
+    """A neighbour that arbitration used, in the role it was used in.
+
+    `trust` (in its labeller) where it is not 1, `age_ms` (of what he said) where labels age.
+    """
 
     role: Literal["harmful", "harmful_without_text", "fine", "softening"]
     memory_id: str
@@ -100,6 +103,8 @@ class Counted(TypedDict):
     contested: bool
     score: float
     dot: int
+    trust: NotRequired[float]
+    age_ms: NotRequired[int]
 
 
 @with_config(_CLOSED)

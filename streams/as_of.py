@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from memory_service.recall import Asked, Recall
 from schemas.errors import MemoryUnavailable
+from schemas.ids import time_ms_of
 from schemas.policy import MemorySettings
 from streams.memory_sync import Memory
 
@@ -76,7 +77,8 @@ def _not_comparable(record: Mapping[str, Any], why: str) -> RecalledAgain:
 def asked_by(record: Mapping[str, Any]) -> Asked:
     """What a decision asked of the memory, as of its own version."""
     memory = record["memory"]
-    return Asked(record["request"], MemorySettings(**memory["settings"]), memory["version"])
+    settings = MemorySettings(**memory["settings"])
+    return Asked(record["request"], settings, memory["version"], at_ms=time_ms_of(record["created_at"]))
 
 
 def changes(record: Mapping[str, Any], recall: Recall) -> Iterator[Change]:

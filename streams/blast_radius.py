@@ -24,7 +24,7 @@ from memory_service.supposed import SupposedMemory
 from memory_service.timeline import Stand
 from memory_service.vectoriser import Vectoriser
 from schemas.errors import LumynError
-from schemas.label import LabelEvent
+from schemas.label import LabelEvent, speaks_of_labeller
 from schemas.verdict import SEVERITY, Verdict
 from streams.as_of import asked_by, changes, was_recalled
 from streams.diff import MISSHAPEN, outcome_of
@@ -84,14 +84,15 @@ class Supposed:
     instead: Mapping[str, Sequence[Stand]]
 
     def among(self, events: Iterable[LabelEvent]) -> tuple[list[LabelEvent], dict[str, int]]:
-        """The events of the touched action types, and from which version on each can differ."""
-        own = [e for e in events if e["tenant"] == self.tenant and e["decision"] is not None and e["type"] != "note"]
+        """The events of the touched action types and of labellers; from which version on each type can differ."""
+        mine = [e for e in events if e["tenant"] == self.tenant and e["type"] != "note"]
+        own, trusts = [e for e in mine if e["decision"] is not None], [e for e in mine if speaks_of_labeller(e)]
         since: dict[str, int] = {}
         for event in own:
             if event["decision_id"] in self.instead:
                 kind = _action_type(event)
                 since[kind] = min(since.get(kind, event["version"]), event["version"])
-        return [event for event in own if _action_type(event) in since], since
+        return [*trusts, *(event for event in own if _action_type(event) in since)], since
 
 
 def _action_type(event: LabelEvent) -> str:

@@ -121,7 +121,10 @@ class Deciding:
     def recall(self, pending: Sequence[Pending], control: ControlState) -> None:
         """One recall, and so one embedding call, for the whole batch; the memory is the one that control chooses."""
         wanted = [
-            (item, Asked(item.request.value, item.policy.memory, choice=control.memory))
+            (
+                item,
+                Asked(item.request.value, item.policy.memory, at_ms=item.message.time_ms, choice=control.memory),
+            )
             for item in pending
             if item.request is not None and item.policy is not None and item.policy.memory is not None
         ]

@@ -8,7 +8,17 @@ from memory_service.profile import amount_of, remembered_part
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import BadInput, LumynError, NotFound
 from schemas.ids import iso_time
-from schemas.label import LabelEvent, LabelledDecision, LabelRequest, check_label
+from schemas.label import (
+    LabelEvent,
+    LabelledDecision,
+    LabelRequest,
+    check_label,
+    check_label_form,
+    key_of,
+    labeller_key,
+    speaks_of_labeller,
+    trust_of,
+)
 from schemas.record import DecisionRecord
 from streams.log import Append, Transaction, TransactionalLog
 from streams.topics import LABEL_REQUESTS, LABELS, RECORDS
@@ -44,31 +54,48 @@ class LabelAgent:
         seen = self._log.latest(LABEL_REQUESTS, key)
         if seen is not None:
             return self._first(request, seen.value)
+        check_label_form(request)
+        if request["type"] in OF_OPERATORS:
+            check_not_held(request, self._told(labeller_key(request["tenant"], request["actor"])))
+        if speaks_of_labeller(request):
+            return self._append(transaction, request, None, key)
         message = self._log.latest(RECORDS, request["decision_id"].encode())
         record: DecisionRecord | None = decode_trusted(message.value) if message else None
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
             raise NotFound(f"no decision `{request['decision_id']}`")
         check_label(request, record["verdict"])
-        if request["type"] == "restore":
-            told = [e["version"] for e in events_of(self._log, request["decision_id"]) if e["type"] != "note"]
+        return self._append(transaction, request, record, key)
+
+    def _append(
+        self, transaction: Transaction, request: LabelRequest, record: DecisionRecord | None, key: bytes
+    ) -> LabelEvent:
+        of = key_of(request)
+        if request.get("undoes") is not None:
+            told = [event["version"] for event in self._told(of) if event["type"] != "note"]
             check_unchanged(request, max(told, default=0))
         asked = transaction.append([Append(LABEL_REQUESTS, encode(request), key)])[0]
         event = label_event(request, record, self._log.end(LABELS, 0) + 1, asked.time_ms)
-        transaction.append([Append(LABELS, encode(event, finite=True), request["decision_id"].encode())])
+        transaction.append([Append(LABELS, encode(event, finite=True), of.encode())])
         return event
+
+    def _told(self, of: str) -> list[LabelEvent]:
+        return events_of(self._log, of)
 
     def _first(self, request: LabelRequest, seen: bytes) -> LabelEvent:
         """The event of an earlier, equal request; another body under one event_id is refused."""
         if decode_trusted(seen) != decode_trusted(encode(request)):
             raise BadInput(f"event_id `{request['event_id']}` was used before for another label")
-        for event in events_of(self._log, request["decision_id"]):
+        for event in events_of(self._log, key_of(request)):
             if event["event_id"] == request["event_id"]:
                 return event
         raise BadInput(f"event_id `{request['event_id']}` was asked for but never accepted")
 
 
-def label_event(request: LabelRequest, record: DecisionRecord, version: int, time_ms: int) -> LabelEvent:
-    """The event that a checked request becomes; `time_ms` is when the log took the request."""
+def label_event(request: LabelRequest, record: DecisionRecord | None, version: int, time_ms: int) -> LabelEvent:
+    """The event that a checked request becomes; `time_ms` is when the log took the request.
+
+    Without a record it is of a labeller.
+    """
     restored = request.get("restored")
     label = request.get("label")
     if restored is not None and restored["said"]:
@@ -85,19 +112,38 @@ def label_event(request: LabelRequest, record: DecisionRecord, version: int, tim
         "actor": request["actor"],
         "at": iso_time(time_ms),
         "job": request.get("job"),
-        "decision": None if request["type"] == "note" else labelled_decision(record),
+        "decision": None if request["type"] == "note" or record is None else labelled_decision(record),
     }
     if restored is not None:
         event |= {"undoes": request.get("undoes"), "restored": restored}
+    if speaks_of_labeller(request):
+        event |= {"labeller": request.get("labeller"), "trust": request.get("trust")}
+        if request.get("undoes") is not None:
+            event |= {"undoes": request.get("undoes")}
     return event
 
 
+OF_OPERATORS = ("restore", "trust")
+"""What changes what others said or how much it counts: not for one who is held himself."""
+
+
+def check_not_held(request: LabelRequest, told: Sequence[LabelEvent]) -> None:
+    """Refuse a change by a labeller who is held, by the events that set the trust in him. Raises `BadInput`."""
+    if told and trust_of(told[-1]) == 0:
+        raise BadInput(
+            f"label: `{request['actor']}` is held (memory version {told[-1]['version']}), so can't do this",
+            help="let another actor do it: LUMYN_ACTOR",
+        )
+
+
 def check_unchanged(request: LabelRequest, last: int) -> None:
-    """Refuse to restore a decision that something was said of since: it would be wiped out. Raises `BadInput`."""
+    """Refuse to take back from a state that something was said in since: it would be wiped out. Raises `BadInput`."""
     expected = request.get("expects")
     if expected != last:
+        of = request.get("labeller")
+        what = f"decision `{request['decision_id']}` was labelled" if of is None else f"the trust in `{of}` was changed"
         raise BadInput(
-            f"decision `{request['decision_id']}` was labelled meanwhile (version {last}, not {expected})",
+            f"{what} meanwhile (version {last}, not {expected})",
             help="plan the job again",
         )
 
@@ -114,6 +160,6 @@ def labelled_decision(record: DecisionRecord) -> LabelledDecision:
     }
 
 
-def events_of(log: TransactionalLog, decision_id: str) -> list[LabelEvent]:
-    """All events of a decision, in version order."""
-    return [decode_trusted(message.value) for message in log.with_key(LABELS, decision_id.encode())]
+def events_of(log: TransactionalLog, key: str) -> list[LabelEvent]:
+    """All events of a decision by its id, or of a labeller by his key, in version order."""
+    return [decode_trusted(message.value) for message in log.with_key(LABELS, key.encode())]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from memory_service.recall import MemoryChoice
@@ -18,11 +18,19 @@ from schemas.canonical import decode, decode_trusted, encode, encode_plain
 from schemas.digests import digest
 from schemas.errors import BadInput, LumynError, NotFound, to_keep
 from schemas.ids import is_decision_id
-from schemas.label import LabelEvent, LabelRequest, check_label, check_label_form
+from schemas.label import (
+    LabelEvent,
+    LabelRequest,
+    check_label,
+    check_label_form,
+    key_of,
+    labeller_key,
+    speaks_of_labeller,
+)
 from schemas.label_receipt import LabelOutcome, LabelReceipt
 from streams.control import ControlState, read_control
 from streams.find_records import RecordFinder
-from streams.label_agent import check_unchanged, label_event
+from streams.label_agent import OF_OPERATORS, check_not_held, check_unchanged, label_event
 from streams.log import Append, Log, Message, PartitionWriter
 from streams.memory_sync import catch_up
 from streams.observe import Observer
@@ -69,7 +77,7 @@ class LabelWorker:
         self._looked = -_LOOK_S
         self._stale = True
         self._seen: dict[str, tuple[int, str]] = {}
-        self._told: dict[str, int] = {}
+        self._told = _Told()
         self._version = 0
         self._offset = 0
         self._beaten = 0.0
@@ -105,8 +113,7 @@ class LabelWorker:
                 event: LabelEvent = decode_trusted(message.value)
                 self._version = event["version"]
                 self._seen[f"{event['tenant']}/{event['event_id']}"] = (event["version"], _body(_request_of(event)))
-                if event["type"] != "note":
-                    self._told[event["decision_id"]] = event["version"]
+                self._told.take(event)
             self._offset = messages[-1].offset + 1
         self._observer.event("labels_opened", version=self._version, position=self._writer.position)
         self._observer.ready("labels", True)
@@ -127,7 +134,7 @@ class LabelWorker:
         records = self._finder.find(ids) if ids else {}
         outputs: list[Append] = []
         fresh: dict[str, tuple[int, str]] = {}
-        told: dict[str, int] = {}
+        told = _Told(self._told)
         version = self._version
         for message, request in zip(messages, parsed, strict=True):
             if isinstance(request, LumynError):
@@ -149,14 +156,13 @@ class LabelWorker:
                 continue
             version += 1
             fresh[key] = (version, body)
-            if event["type"] != "note":
-                told[event["decision_id"]] = version
-            outputs.append(Append(LABELS, encode(event, finite=True), request["decision_id"].encode()))
+            told.take(event)
+            outputs.append(Append(LABELS, encode(event, finite=True), key_of(event).encode()))
             outputs.append(self._receipt(message, request, "accepted", version=version))
         written = writer.commit(outputs, messages[-1].offset + 1)
         self._version = version
         self._seen |= fresh
-        self._told |= told
+        self._told.take_all(told)
         self._offset = max([self._offset, *(m.offset + 1 for m in written if m.topic == LABELS)])
         self._observer.event("labels_sequenced", requests=len(messages), accepted=len(fresh), version=version)
         for message in written:
@@ -171,15 +177,20 @@ class LabelWorker:
             return to_keep(error)
 
     def _accept(
-        self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int, told: Mapping[str, int]
+        self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int, told: _Told
     ) -> LabelEvent:
+        if request["type"] in OF_OPERATORS:
+            check_not_held(request, told.trust_in(request["tenant"], request["actor"]))
+        if speaks_of_labeller(request):
+            if request.get("undoes") is not None:
+                check_unchanged(request, told.last(key_of(request)))
+            return label_event(request, None, version, time_ms)
         record = records.get(request["decision_id"])
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
             raise NotFound(f"no decision `{request['decision_id']}`")
         check_label(request, record["verdict"])
         if request["type"] == "restore":
-            name = request["decision_id"]
-            check_unchanged(request, told.get(name) or self._told.get(name, 0))
+            check_unchanged(request, told.last(request["decision_id"]))
         return label_event(request, record, version, time_ms)
 
     def _receipt(
@@ -269,6 +280,8 @@ def _body(request: LabelRequest) -> str:
     names = ["decision_id", "type", "label", "should", "summary", "actor", "job"]
     if request["type"] == "restore":  # `expects` is not kept: what was made from another state is another restore
         names[2:4] = ["undoes", "restored"]
+    elif speaks_of_labeller(request):
+        names[2:4] = ["undoes", "labeller", "trust"]
     return digest(encode({name: request.get(name) for name in names}))
 
 
@@ -285,4 +298,40 @@ def _request_of(event: LabelEvent) -> LabelRequest:
         "job": event["job"],
         "undoes": event.get("undoes"),
         "restored": event.get("restored"),
+        "labeller": event.get("labeller"),
+        "trust": event.get("trust"),
     }
+
+
+class _Told:
+    """The version of the last event of each decision and labeller, and what was said of labellers; over an earlier."""
+
+    def __init__(self, before: _Told | None = None) -> None:
+        self._before = before
+        self._last: dict[str, int] = {}
+        self._trusts: dict[str, LabelEvent] = {}
+
+    def take(self, event: LabelEvent) -> None:
+        """Take the next event in; notes say nothing."""
+        if event["type"] == "note":
+            return
+        of = key_of(event)
+        self._last[of] = event["version"]
+        if speaks_of_labeller(event):
+            self._trusts[of] = event
+
+    def take_all(self, later: _Told) -> None:
+        """Take in what another heard later."""
+        self._last |= later._last
+        self._trusts |= later._trusts
+
+    def last(self, of: str) -> int:
+        """The version of the last event of a decision, or of a labeller by his key; 0: none."""
+        return self._last.get(of) or (self._before.last(of) if self._before else 0)
+
+    def trust_in(self, tenant: str, labeller: str) -> Sequence[LabelEvent]:
+        """The event that set the trust in a labeller last, if there is one."""
+        found = self._trusts.get(labeller_key(tenant, labeller))
+        if found is None and self._before is not None:
+            return self._before.trust_in(tenant, labeller)
+        return [found] if found is not None else []

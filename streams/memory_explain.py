@@ -7,20 +7,27 @@ again without the memory, and without each neighbour that counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memory_service.blocks import BLOCKS, SLICES, score_of, share_of
 from memory_service.profile import amount_of, remembered_part
-from memory_service.recall import Asked, Recall, recorded
+from memory_service.recall import Asked, Recall, counted_hit, recorded
 from memory_service.vectoriser import Vectoriser, query_of
+from memory_service.worth import decay, worth
 from schemas.errors import IntegrityError, LumynError, MemoryUnavailable
-from schemas.label import LabelEvent
-from schemas.policy import MemorySettings
+from schemas.ids import time_ms_of
+from schemas.label import FULL_TRUST, LabelEvent
+from schemas.policy import DAY_MS, MemorySettings
 from streams.diff import outcome_of
 from streams.policy import CompiledPolicy
 
+if TYPE_CHECKING:
+    from memory_service.recaller import Term
+
+_ROUNDED = 1e-6
 _ROLES = {
     "harmful": "the nearest harmful one",
     "harmful_without_text": "the nearest harmful one, text left out",
@@ -33,7 +40,8 @@ _ROLES = {
 class Neighbour:
     """A neighbour that counted: `by_block` are its parts of the score, None where its labels can't be found any more.
 
-    `thresholds`: which of the policy's it meets. `amounts`: how the amount gate let it through.
+    `thresholds`: which of the policy's it meets. `amounts`: how the amount gate let it through. `worth`: trust times
+    decay; a fine one needs a half. `age_days`: None where labels do not age.
     """
 
     role: str
@@ -45,6 +53,10 @@ class Neighbour:
     thresholds: dict[str, bool]
     amounts: str
     adds_up: bool
+    trust: float
+    age_days: float | None
+    decay: float
+    worth: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,10 @@ class Otherwise:
 
 @dataclass(frozen=True, slots=True)
 class MemoryExplanation:
-    """All of it; `shares` are the weights as they count here: of the blocks that the request fills."""
+    """All of it; `shares` are the weights as they count here: of the blocks that the request fills.
+
+    `sum`: what `nearby` is made of, the nearest first.
+    """
 
     decision_id: str
     verdict: str
@@ -69,6 +84,8 @@ class MemoryExplanation:
     shares: dict[str, float]
     coverage: float
     nearby: dict[str, Any]
+    sum: tuple[Term, ...]
+    half_life_days: float | None
     thresholds: dict[str, float]
     amount: float | int | None
     amount_within: float
@@ -87,10 +104,12 @@ def explain_memory(
     vectoriser: Vectoriser,
     events_of: Callable[[str], Sequence[LabelEvent]],
     recall: Callable[[Asked], Recall],
+    nearby: Callable[[Asked], Sequence[Term]],
 ) -> MemoryExplanation:
     """Explain a record that was decided with memory (`as_of.was_recalled`), by its own policy.
 
-    `events_of` gives a decision's label events, `recall` asks the memory. Raises `LumynError`.
+    `events_of` gives a decision's label events, `recall` asks the memory, `nearby` what its rate is made of. Raises
+    `LumynError`.
     """
     memory = record["memory"]
     try:
@@ -121,6 +140,8 @@ def explain_memory(
         shares={name: round(weight / total, 6) for name, weight in present.items()},
         coverage=memory["coverage"],
         nearby=dict(record["risk_signals"]["nearby"]),
+        sum=tuple(_sum(record, settings, nearby, notes)),
+        half_life_days=settings.half_life_days,
         thresholds={
             name: getattr(settings, name) for name in ("failure_block", "failure_escalate", "soften", "success_support")
         },
@@ -130,6 +151,33 @@ def explain_memory(
         otherwise=tuple(_otherwise(record, policy, settings, recall, notes)),
         notes=tuple(notes),
     )
+
+
+def _sum(
+    record: Mapping[str, Any],
+    settings: MemorySettings,
+    nearby: Callable[[Asked], Sequence[Term]],
+    notes: list[str],
+) -> Sequence[Term]:
+    """The terms of `nearby`, asked for again; what they do not add up to is said."""
+    try:
+        terms = nearby(_asked(record, settings))
+    except MemoryUnavailable as error:
+        notes.append(f"what nearby is made of can't be asked for again: {error.message}")
+        return ()
+    total = sum(term.weight for term in terms)
+    wrong = sum(term.weight for term in terms if term.harmful)
+    rate, n_effective = (record["risk_signals"]["nearby"][name] for name in ("failure_rate", "n_effective"))
+    off = abs(total - n_effective) > _ROUNDED
+    if off or (rate is not None and abs(wrong - rate * total) > _ROUNDED * max(1, total)):
+        notes.append("the terms of nearby do not add up to what was recorded: `lumyn memory verify` says more")
+    return terms
+
+
+def _asked(record: Mapping[str, Any], settings: MemorySettings, leave_out: str | None = None) -> Asked:
+    """What the decision asked, once more."""
+    at_ms = time_ms_of(record["created_at"])
+    return Asked(record["request"], settings, record["memory"]["version"], leave_out, at_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +210,7 @@ def _neighbour(hit: Mapping[str, Any], record: Mapping[str, Any], settings: Memo
         met = {"success_support": settings.success_support}
     else:
         met = {"soften": settings.soften}
+    counted, half_life_ms = counted_hit(hit), settings.half_life_ms
     return Neighbour(
         role=hit["role"],
         memory_id=hit["memory_id"],
@@ -172,6 +221,10 @@ def _neighbour(hit: Mapping[str, Any], record: Mapping[str, Any], settings: Memo
         thresholds={name: score >= least for name, least in met.items()},
         amounts=_gate(hit, amount_of(record["request"], sums.vectoriser.profile), settings.amount_within),
         adds_up=blocks is None or (sum(blocks.values()) == hit["dot"] and score_of(hit["dot"]) == score),
+        trust=counted.trust / FULL_TRUST,
+        age_days=None if half_life_ms is None else counted.age_ms / DAY_MS,
+        decay=1.0 if half_life_ms is None else decay(counted.age_ms, half_life_ms),
+        worth=worth(counted.trust, counted.age_ms, half_life_ms),
     )
 
 
@@ -212,7 +265,7 @@ def _otherwise(
     out = [tried("any memory of the like", *outcome_of(record, policy, nothing))]
     for name in dict.fromkeys(hit["memory_id"] for hit in record["memory"]["counted"]):
         try:
-            other = recall(Asked(record["request"], settings, record["memory"]["version"], name))
+            other = recall(_asked(record, settings, name))
             if not other.available:
                 raise MemoryUnavailable("the memory can't answer")
         except MemoryUnavailable as error:
@@ -233,7 +286,10 @@ def lines_of(explained: MemoryExplanation) -> list[str]:
         f"weights: {weights}; of what this request has: {shares} (coverage {e.coverage:g})",
         "thresholds: " + ", ".join(f"{name} {value:g}" for name, value in e.thresholds.items()),
         "amount: " + ("none that can be compared" if e.amount is None else f"{e.amount:g}, factor {e.amount_within:g}"),
+        *([] if e.half_life_days is None else [f"half-life of a label: {e.half_life_days:g} days"]),
         _nearby(e.nearby),
+        *(_term(term) for term in e.sum),
+        *_total(e.sum),
         "",
     ]
     if not e.neighbours:
@@ -247,6 +303,8 @@ def lines_of(explained: MemoryExplanation) -> list[str]:
         else:
             lines.append(f"  score {one.score:g}")
         lines.append(f"  {met}; amount: {one.amounts}")
+        if one.worth < 1:
+            lines.append(f"  {_worth(one)}")
     lines += ["", *(_tried(one) for one in e.otherwise)]
     return lines + [f"note: {note}" for note in e.notes]
 
@@ -257,6 +315,34 @@ def _nearby(nearby: Mapping[str, Any]) -> str:
     rate, lower, upper = (f"{nearby[name]:.0%}" for name in ("failure_rate", "lower", "upper"))
     worth = f"{nearby['n_effective']:g} observations"
     return f"nearby: allowing was wrong in {rate} ({lower} to {upper}) of what is worth {worth}"
+
+
+def _term(term: Term) -> str:
+    kind = "harmful" if term.harmful else "fine"
+    aged = f", {term.age_ms / DAY_MS:.1f} days old" if term.age_ms else ""
+    return (
+        f"  {term.score:g}^4 x trust {term.trust:g} x decay {term.decay:.6g} = {term.weight:.6f}  {kind}  "
+        f"{term.memory_id} ({term.labeller}{aged})"
+    )
+
+
+def _total(terms: Sequence[Term]) -> list[str]:
+    """What the terms add up to; harm at full weight stands in the upper end alone."""
+    if not terms:
+        return []
+    total = math.fsum(term.weight for term in terms)
+    wrong = math.fsum(term.weight for term in terms if term.harmful)
+    lines = [f"  harmful {wrong:.6f} of {total:.6f}"]
+    if any(term.harmful and term.weight < term.similarity for term in terms):
+        full = math.fsum(term.similarity for term in terms if term.harmful)
+        lines.append(f"  the upper end counts harm in full: {full:.6f} of {total - wrong + full:.6f}")
+    return lines
+
+
+def _worth(one: Neighbour) -> str:
+    aged = "" if one.age_days is None else f" x decay {one.decay:.6g} ({one.age_days:.1f} days)"
+    keeps = "harm counts in full all the same" if one.role.startswith("harmful") else "a fine one needs 0.5"
+    return f"trust {one.trust:g}{aged} = {one.worth:.6g}; {keeps}"
 
 
 def _tried(one: Otherwise) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from memory_service.recall import OFF, Asked, Recall, recorded
 from schemas.errors import UsageError
+from schemas.ids import time_ms_of
 from schemas.record import ENGINE
 from streams.decide import decide
 from streams.integrity import position_of, recorded_control, recorded_request
@@ -15,7 +16,7 @@ from streams.policy import CompiledPolicy
 
 MemoryMode = Literal["current", "recorded", "as-of"]
 Recalls = Callable[[Asked], Recall]
-_ASKED_WITH = ("weights", "top_k", "neighbours", "amount_within")
+_ASKED_WITH = ("weights", "top_k", "neighbours", "amount_within", "half_life_days")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,8 @@ def recall_for(
         return recorded(original)
     if memory == "as-of":
         at = original["memory"]["version"]
-        return recalls(Asked(original["request"], settings, 0 if at is None else at))
-    return recalls(Asked(original["request"], settings, version))
+        version = 0 if at is None else at
+    return recalls(Asked(original["request"], settings, version, at_ms=time_ms_of(original["created_at"])))
 
 
 def check_recorded_memory(original: Mapping[str, Any], policy: CompiledPolicy) -> None:
@@ -134,9 +135,10 @@ def check_recorded_memory(original: Mapping[str, Any], policy: CompiledPolicy) -
             help="use `--memory as-of` or `--memory current` where the store is",
         )
     for name in _ASKED_WITH:
-        if settings[name] != wanted[name]:
+        was, now = settings.get(name), wanted.get(name)
+        if was != now:
             raise UsageError(
-                f"memory.{name} was {settings[name]} when this was decided and is {wanted[name]} in the candidate, so "
+                f"memory.{name} was {was} when this was decided and is {now} in the candidate, so "
                 "recorded memory can't answer it",
                 help="use `--memory as-of` where the store is",
             )

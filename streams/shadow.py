@@ -13,6 +13,7 @@ from typing import Any
 from memory_service.recall import OFF, Asked, MemoryChoice, Recall, recorded, unavailable
 from schemas.canonical import encode_plain
 from schemas.errors import LumynError, UsageError
+from schemas.ids import time_ms_of
 from schemas.shadow import ShadowMemory, ShadowOutcome, ShadowVerdict
 from streams.control import ControlState, ShadowedPolicy, read_control
 from streams.diff import MISSHAPEN, checked_record, outcome_of
@@ -181,6 +182,7 @@ def _with_memory(
         return _Asking(record, shadow, policy, "recorded" if held["available"] else "unavailable", recorded(record))
     except UsageError:
         choice = memory_of(held["vectoriser_id"])
-        asked = Asked(record["request"], policy.memory, held["version"], choice=choice)
+        at_ms = time_ms_of(record["created_at"])
+        asked = Asked(record["request"], policy.memory, held["version"], at_ms=at_ms, choice=choice)
         mode: ShadowMemory = "current" if held["version"] is None else "as-of"
         return _Asking(record, shadow, policy, mode, unavailable(), asked)

@@ -26,6 +26,7 @@ from lumyn.cli import (
     memory_jobs,
     memory_suspects,
     memory_switch,
+    memory_trust,
     policy,
     policy_shadow,
     redrive,
@@ -67,6 +68,7 @@ for _job in (memory_jobs.quarantine, memory_jobs.release, memory_jobs.rollback):
     memory.app.command(_job.__name__)(_job)
 memory.app.command("explain")(memory_explain.explain)
 memory.app.command("switch")(memory_switch.switch)
+memory.app.command("trust")(memory_trust.trust)
 memory.app.command("suspects")(memory_suspects.suspects)
 app.add_typer(memory.app, name="memory")
 app.add_typer(index.app, name="index")

@@ -374,8 +374,12 @@ class MemoryStoreContract:
                 found = list(store.points(tenant, version))
                 wanted = model.known(tenant, None, version)
                 assert [
-                    (p.memory_id, p.label, p.meaning, p.contested, p.labeller, p.summary) for p in found
-                ] == [(k.memory_id, k.label, k.meaning, k.contested, k.labeller, k.summary) for k in wanted]
+                    (p.memory_id, p.label, p.meaning, p.contested, p.labeller, p.summary, p.trust / 100, p.at_ms)
+                    for p in found
+                ] == [
+                    (k.memory_id, k.label, k.meaning, k.contested, k.labeller, k.summary, k.trust, k.at_ms)
+                    for k in wanted
+                ]
                 assert [(p.verdict, p.rules, p.amount) for p in found] == [
                     (k.verdict, k.rules, k.amount) for k in wanted
                 ]

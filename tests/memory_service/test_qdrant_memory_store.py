@@ -13,7 +13,7 @@ import pytest
 from hashing_embedder import Hashing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_model import EPOCH, WEIGHTS, event, part, plain
+from memory_model import EPOCH, TRUSTS, WEIGHTS, event, part, plain, time_of
 from store_contract import FAILED, RETRACTED, WORKED, Asker, MemoryStoreContract, decision
 
 from memory_service.profile import amount_of, has_comparable_amount
@@ -96,7 +96,8 @@ class Life:
             else:
                 told = self.random.choice(self.known)
             self.version += 1
-            out.append(event(self.version, told, self.random.choice(WORDS), self.random.choice(("ann", "bob"))))
+            word = self.random.choice((*WORDS, *WORDS, *TRUSTS))
+            out.append(event(self.version, told, word, self.random.choice(("ann", "bob"))))
         return out
 
     def searches(self, vectoriser: Vectoriser, count: int, earliest: int = 0, newest: int | None = None):
@@ -117,6 +118,9 @@ class Life:
                     neighbours=pick((1, 2, 5, 20, 64)),
                     leave_out=pick((None, None, pick(self.known)["decision_id"])),
                     comparable=has_comparable_amount(asked),
+                    half_life_ms=pick((None, 86_400_000, 5 * 86_400_000 + 1)),
+                    at_ms=time_of(newest) + pick((0, 3_600_000, 10**9)),
+                    named=pick((False, True)),
                 )
             )
         return out
@@ -425,7 +429,7 @@ def put_watermark(place, **changes) -> None:
     [
         ({"epoch": "epoch-2"}, "epoch `epoch-2`, not `epoch-1`"),
         ({"vectoriser_id": "other/1"}, "vectoriser_id `other/1`, not"),
-        ({"layout": 99}, "layout `99`, not `1`"),
+        ({"layout": 99}, "layout `99`, not `2`"),
         ({"version": 39}, "an older copy was put back"),
         ({"version": "many"}, "no readable watermark"),
         ({"count": None}, "no readable watermark"),
@@ -487,7 +491,8 @@ def test_an_emptied_memory_begun_anew_is_older_than_seen_until_it_has_caught_up(
 def test_points_that_went_missing_are_noticed_by_their_count(place, filled, reopen, vectoriser):
     asks(filled, vectoriser)()
     engine, name = place.open(), f"{place.prefix}-memory"
-    gone = Filter(must=(Match("from_version", next(filled.points()).from_version),))
+    first = next(filled.points())
+    gone = Filter(must=(Match("from_version", first.from_version), Match("memory_id", first.memory_id)))
     assert engine.count(name, gone) == 1
     engine.delete(name, gone)
     refused(filled.watermark, "points in force, its watermark says")
