@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from typing import Any
 
 from lumyn.collector import collector_paused
 from lumyn.stores import make_vectoriser
@@ -17,9 +18,11 @@ from lumyn.wiring import Home
 from schemas.errors import LumynError, StorageUnavailable
 from streams.blast_radius import UNSOUND, Blast, BlastRadius, Supposed
 from streams.diff import checked_record
+from streams.erasures import erasures
 from streams.label_history import History
 from streams.label_jobs import Plan, supposed
 from streams.reading import all_messages
+from streams.sealing import opened_record
 from streams.topics import RECORDS
 
 WORTH_PROCESSES = 20_000
@@ -48,6 +51,8 @@ def of_plan(
             home.log.epoch,
             home.agent.control().compiled,
             until,
+            home.log.keys,
+            erasures(home.log),
         )
         radius = BlastRadius()
         if blast.reaches_any:
@@ -73,10 +78,11 @@ def _here(blast: Blast, chunks: Iterator[list[bytes]]) -> Iterator[tuple[int, Bl
 
 
 def _of_chunk(blast: Blast, chunk: Sequence[bytes]) -> BlastRadius:
-    records, unsound = [], 0
+    records: list[Mapping[str, Any]] = []
+    unsound = 0
     for value in chunk:
         try:
-            records.append(checked_record(value))
+            records.append(opened_record(blast.keys, checked_record(value)))
         except LumynError:
             unsound += 1
     radius = blast.among(records)

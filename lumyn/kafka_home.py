@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lumyn.config import Settings
 from lumyn.kafka_log import kafka_log
-from lumyn.stores import open_index, open_memory, remove_memory, uses_server
+from lumyn.stores import MEMORY_FILE, open_index, open_memory, remove_memory, uses_server
 from lumyn.wiring import KEY_FILE, HomeMemory, load_policy_file
 from memory_service.record_index import RecordIndex
 from schemas.canonical import decode_trusted
@@ -24,6 +24,7 @@ from streams.log import Message
 from streams.memory_sync import SyncedMemory
 from streams.memory_sync import catch_up as catch_up_memory
 from streams.observe import Observer
+from streams.sealing import shown_event
 from streams.served_memory import ServedMemory
 from streams.topics import LABELS
 
@@ -48,7 +49,9 @@ class KafkaHome:
         self.path = settings.home.absolute()
         self.derived = self.path / f"kafka-{settings.prefix}"
         self.log = kafka_log(settings)
-        self.agent = KafkaGateway(self.log, timeout_s=settings.timeout_s, sticky=os.getpid())
+        self.agent = KafkaGateway(
+            self.log, timeout_s=settings.timeout_s, sticky=os.getpid(), seal=settings.encrypt_subjects
+        )
         self.labels = KafkaLabels(self.log, timeout_s=settings.timeout_s)
         self.memory: HomeMemory = self._memory()
         self.given_policy = (
@@ -119,13 +122,19 @@ class KafkaHome:
         out: list[LabelEvent] = []
         offset = self.log.at_time(LABELS, 0, decision_time_ms(decision_id))
         while messages := self.log.read(LABELS, 0, offset, 2000):
-            out += [decode_trusted(m.value) for m in messages if m.key == decision_id.encode()]
+            told = [decode_trusted(m.value) for m in messages if m.key == decision_id.encode()]
+            out += [shown_event(self.log.keys, event) for event in told]
             offset = messages[-1].offset + 1
         return out
 
     def remembers(self, version: int, within_s: float) -> bool:
         """A memory of one's own is caught up before it is asked; a server's is filled by the label worker meanwhile."""
         return not isinstance(self.memory, ServedMemory) or self.memory.reaches(version, within_s)
+
+    def forget_memories(self) -> None:
+        """A memory of this process's own is brought up to the labels, where there is one."""
+        if not uses_server(self.settings) and (self.derived / MEMORY_FILE).exists():
+            self.memory.store()
 
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""

@@ -18,9 +18,12 @@ from memory_service.timeline import stands
 from schemas.errors import BadInput, MemoryUnavailable, NotFound, UsageError
 from schemas.policy import MemorySettings
 from schemas.request import Request
+from schemas.seal import is_sealed
 from streams.as_of import was_recalled
 from streams.label_history import History
 from streams.memory_explain import MemoryExplanation, explain_memory
+from streams.sealing import opened_record, require_open, revealed
+from streams.subject_keys import SubjectKeys
 
 
 def stats(home: Home) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def near_decision(home: Home, decision: str, limit: int) -> Recall:
     """What the memory holds now near a past decision, without the decision itself. Raises `NotFound`."""
     _, record = sound_record(home, decision)
     settings = replace(MemorySettings(), top_k=limit)
-    return _asked(home, Asked(record["request"], settings, home.memory.version(), record["decision_id"]))
+    return _asked(home, Asked(require_open(record)["request"], settings, home.memory.version(), record["decision_id"]))
 
 
 def _asked(home: Home, asked: Asked) -> Recall:
@@ -63,13 +66,14 @@ def _asked(home: Home, asked: Asked) -> Recall:
     recall = home.memory.recaller().recall([asked])[0]
     if not recall.available:
         raise MemoryUnavailable("the memory can't answer", help="`lumyn doctor` checks it")
-    return recall
+    return replace(recall, signals=revealed(home.log.keys, recall.signals))
 
 
 def explained(home: Home, decision: str) -> MemoryExplanation:
     """The whole sum behind a decision. Raises `NotFound`; `UsageError` for one that was made without memory."""
     _, record = sound_record(home, decision)
     name = record["decision_id"]
+    require_open(record)
     if not was_recalled(record):
         raise UsageError(f"decision `{name}` was made without memory", help=f"`lumyn explain {name}` explains it")
 
@@ -95,6 +99,8 @@ def remembered(home: Home, decision: str) -> dict[str, Any]:
     _, record = find_record(home, decision)
     events = [event for event in home.events(record["decision_id"]) if event["tenant"] == home.settings.tenant]
     spoken = [event for event in events if event["type"] != "note"]
+    if is_sealed(record):
+        require_open(opened_record(home.log.keys, record))
     if not spoken:
         raise NotFound(f"decision `{record['decision_id']}` was never labelled: it is not in the memory")
     stood = [
@@ -107,7 +113,7 @@ def remembered(home: Home, decision: str) -> dict[str, Any]:
 
 def contested(home: Home) -> list[dict[str, Any]]:
     """Labelled decisions whose labellers disagree, oldest first, with each labeller's last word."""
-    return [_dispute(history, standing) for history, standing in _disputed(known(home))]
+    return [_dispute(home.log.keys, history, standing) for history, standing in _disputed(known(home))]
 
 
 def _disputed(labelled: Mapping[str, History]) -> list[tuple[History, Standing]]:
@@ -119,10 +125,10 @@ def _disputed(labelled: Mapping[str, History]) -> list[tuple[History, Standing]]
     return found
 
 
-def _dispute(history: History, standing: Standing) -> dict[str, Any]:
+def _dispute(keys: SubjectKeys, history: History, standing: Standing) -> dict[str, Any]:
     return {
         "decision_id": history.decision_id,
         "verdict": history.verdict,
         "counts_as": standing.meaning,
-        "said": [dict(word) for word in history.now()["said"]],
+        "said": [revealed(keys, dict(word), history.decision_id) for word in history.now()["said"]],
     }

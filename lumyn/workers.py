@@ -89,6 +89,7 @@ def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
             check_partitions_s=runtime("check_partitions_s", 5.0),
         ),
         fallback,
+        seal=settings.encrypt_subjects,
     )
 
 

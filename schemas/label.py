@@ -9,9 +9,10 @@ from typing_extensions import TypedDict
 
 from schemas.errors import BadInput
 from schemas.limits import MAX_TEXT
+from schemas.seal import KID, is_token
 from schemas.verdict import Verdict
 
-EventType = Literal["label", "note", "quarantine", "release", "settle", "trust", "restore"]
+EventType = Literal["label", "note", "quarantine", "release", "settle", "trust", "restore", "forget", "hold", "unhold"]
 LabelName = Literal["failure", "success", "retracted"]
 Meaning = Literal["harmful", "fine", "neutral"]
 
@@ -49,6 +50,7 @@ class Undoes(TypedDict):
 class LabelRequest(TypedDict):
     """What a labeller asks for. `event_id` makes a retry safe.
 
+    A `forget`, `hold` or `unhold` names a `subject` by its pseudonym, and no decision.
     A `restore` says what it `undoes`, what is `restored`, and the version of the decision's last event that this was
     made from (`expects`): it is refused when another has come since.
     """
@@ -65,22 +67,30 @@ class LabelRequest(TypedDict):
     undoes: NotRequired[Undoes | None]
     restored: NotRequired[Restored | None]
     expects: NotRequired[int | None]
+    subject: NotRequired[str | None]
 
 
 @with_config({"extra": "forbid", "strict": True})
 class LabelledDecision(TypedDict):
-    """All that the memory needs of the labelled decision."""
+    """All that the memory needs of the labelled decision.
+
+    With a `subject`, the pseudonym of whom the decision was about, `facts` are `{"sealed": ...}` in the log.
+    """
 
     action_type: str
     verdict: Verdict
     rules: list[str]
     amount: float | int | None
     facts: dict[str, Any]
+    subject: NotRequired[str]
 
 
 @with_config({"extra": "forbid", "strict": True, "title": "LabelEvent"})
 class LabelEvent(TypedDict):
-    """An accepted label: `version` is dense over the `labels` topic, `at` is the log's time."""
+    """An accepted label: `version` is dense over the `labels` topic, `at` is the log's time.
+
+    `forget`, `hold` and `unhold` speak of a `subject` (a pseudonym), not of a decision, whose id is then empty.
+    """
 
     version: int
     event_id: str
@@ -96,8 +106,11 @@ class LabelEvent(TypedDict):
     decision: LabelledDecision | None
     undoes: NotRequired[Undoes | None]
     restored: NotRequired[Restored | None]
+    subject: NotRequired[str | None]
 
 
+ABOUT_SUBJECTS = ("forget", "hold", "unhold")
+"""The types of events that speak of a subject."""
 REQUEST: TypeAdapter[LabelRequest] = TypeAdapter(LabelRequest)
 EVENT: TypeAdapter[LabelEvent] = TypeAdapter(LabelEvent)
 
@@ -131,16 +144,26 @@ def check_label_form(value: Any) -> LabelRequest:
         path = ".".join(str(part) for part in problem["loc"])
         raise BadInput(f"label: `{path}`: {problem['msg'].lower()}") from None
     for name in ("summary", "actor", "event_id", "job"):
-        if len(str(request.get(name) or "")) > MAX_TEXT:
+        if _is_too_long(str(request.get(name) or "")):
             raise BadInput(f"label: the {name} has {len(str(request[name]))} characters, more than {MAX_TEXT}")
     _check_kind(request)
     return request
 
 
+def _is_too_long(text: str) -> bool:
+    """A sealed text is longer than what is in it: up to four bytes a character, in base64."""
+    return len(text) > (6 * MAX_TEXT if is_token(text) else MAX_TEXT)
+
+
 def _check_kind(request: LabelRequest) -> None:
     """What goes with which type. Raises `BadInput`."""
     kind = request["type"]
-    if kind in ("quarantine", "release", "restore") and (request.get("label") or request.get("should")):
+    if (kind in ABOUT_SUBJECTS) != bool(request.get("subject")) or (kind in ABOUT_SUBJECTS and request["decision_id"]):
+        raise BadInput(f"label: {', '.join(ABOUT_SUBJECTS)}, and they alone, name a subject and no decision")
+    if kind in ABOUT_SUBJECTS and not KID.match(str(request.get("subject"))):
+        raise BadInput("label: the `subject` is not a pseudonym")
+    says = request.get("label") or request.get("should")
+    if says and kind in ("quarantine", "release", "restore", *ABOUT_SUBJECTS):
         raise BadInput(f"label: `label` and `should` do not go with the type {kind}")
     undoes, restored, expects = (request.get(name) for name in _OF_RESTORE)
     if kind != "restore":
@@ -155,7 +178,7 @@ def _check_kind(request: LabelRequest) -> None:
     if len(words) > MAX_WORDS or len({word["actor"] for word in words}) < len(words):
         raise BadInput(f"label: `restored` has at most {MAX_WORDS} words, one an actor")
     for word in words:
-        if max(len(word["actor"]), len(word["summary"])) > MAX_TEXT:
+        if _is_too_long(word["actor"]) or _is_too_long(word["summary"]):
             raise BadInput(f"label: `restored` has a text of more than {MAX_TEXT} characters")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, with_config
 from typing_extensions import TypedDict
@@ -128,7 +128,10 @@ class LogRef(TypedDict):
 
 @with_config({"extra": "forbid", "strict": True, "title": "DecisionRecord"})
 class DecisionRecord(TypedDict):
-    """One decision (CONTRACTS: Decision record)."""
+    """One decision (CONTRACTS: Decision record).
+
+    With `sealed` the request is an envelope, and what rules quote, obligations and queries are in that box.
+    """
 
     schema: Literal["lumyn.record/1"]
     engine: str
@@ -152,6 +155,7 @@ class DecisionRecord(TypedDict):
     log: LogRef
     links: dict[str, Any]
     record_digest: str
+    sealed: NotRequired[str]
 
 
 ADAPTER: TypeAdapter[DecisionRecord] = TypeAdapter(DecisionRecord)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from memory_service.profile import amount_of, remembered_part
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import BadInput, LumynError, NotFound
 from schemas.ids import iso_time
-from schemas.label import LabelEvent, LabelledDecision, LabelRequest, check_label
-from schemas.record import DecisionRecord
+from schemas.label import ABOUT_SUBJECTS, LabelEvent, LabelledDecision, LabelRequest, check_label, check_label_form
 from streams.log import Append, Transaction, TransactionalLog
+from streams.sealing import opened_record, require_open, seal_facts, seal_label
+from streams.subject_keys import NO_KEYS, SubjectKeys, keys_of
 from streams.topics import LABEL_REQUESTS, LABELS, RECORDS
 
 _AT_ONCE = 1000
@@ -21,6 +23,7 @@ class LabelAgent:
 
     def __init__(self, log: TransactionalLog) -> None:
         self._log = log
+        self._keys = keys_of(log)
 
     def label(self, requests: Sequence[LabelRequest]) -> list[LabelEvent | LumynError]:
         """Accept labels, in order; a refused one is an error in its place. An event_id seen before is not repeated."""
@@ -44,31 +47,51 @@ class LabelAgent:
         seen = self._log.latest(LABEL_REQUESTS, key)
         if seen is not None:
             return self._first(request, seen.value)
-        message = self._log.latest(RECORDS, request["decision_id"].encode())
-        record: DecisionRecord | None = decode_trusted(message.value) if message else None
-        if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
-            raise NotFound(f"no decision `{request['decision_id']}`")
+        if request["type"] in ABOUT_SUBJECTS:
+            return self._append(transaction, check_label_form(request), key, None)
+        record = self._record(request)
         check_label(request, record["verdict"])
+        request = seal_label(request, record, self._keys)
         if request["type"] == "restore":
             told = [e["version"] for e in events_of(self._log, request["decision_id"]) if e["type"] != "note"]
             check_unchanged(request, max(told, default=0))
+        return self._append(transaction, request, key, record)
+
+    def _record(self, request: LabelRequest) -> Mapping[str, Any]:
+        message = self._log.latest(RECORDS, request["decision_id"].encode())
+        record = decode_trusted(message.value) if message else None
+        if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
+            raise NotFound(f"no decision `{request['decision_id']}`")
+        return opened_record(self._keys, record)
+
+    def _append(
+        self, transaction: Transaction, request: LabelRequest, key: bytes, record: Mapping[str, Any] | None
+    ) -> LabelEvent:
         asked = transaction.append([Append(LABEL_REQUESTS, encode(request), key)])[0]
-        event = label_event(request, record, self._log.end(LABELS, 0) + 1, asked.time_ms)
-        transaction.append([Append(LABELS, encode(event, finite=True), request["decision_id"].encode())])
+        event = label_event(request, record, self._log.end(LABELS, 0) + 1, asked.time_ms, self._keys)
+        transaction.append([Append(LABELS, encode(event, finite=True), event_key(event))])
         return event
 
     def _first(self, request: LabelRequest, seen: bytes) -> LabelEvent:
         """The event of an earlier, equal request; another body under one event_id is refused."""
+        if request["type"] not in ABOUT_SUBJECTS:
+            request = seal_label(request, self._record(request), self._keys)
         if decode_trusted(seen) != decode_trusted(encode(request)):
             raise BadInput(f"event_id `{request['event_id']}` was used before for another label")
-        for event in events_of(self._log, request["decision_id"]):
+        about = request.get("subject") or request["decision_id"]
+        for event in events_of(self._log, about):
             if event["event_id"] == request["event_id"]:
                 return event
         raise BadInput(f"event_id `{request['event_id']}` was asked for but never accepted")
 
 
-def label_event(request: LabelRequest, record: DecisionRecord, version: int, time_ms: int) -> LabelEvent:
-    """The event that a checked request becomes; `time_ms` is when the log took the request."""
+def label_event(
+    request: LabelRequest, record: Mapping[str, Any] | None, version: int, time_ms: int, keys: SubjectKeys = NO_KEYS
+) -> LabelEvent:
+    """The event that a checked request becomes; `time_ms` is when the log took the request.
+
+    `record` is the decision's, opened; None where the request speaks of a subject.
+    """
     restored = request.get("restored")
     label = request.get("label")
     if restored is not None and restored["said"]:
@@ -85,11 +108,22 @@ def label_event(request: LabelRequest, record: DecisionRecord, version: int, tim
         "actor": request["actor"],
         "at": iso_time(time_ms),
         "job": request.get("job"),
-        "decision": None if request["type"] == "note" else labelled_decision(record),
+        "decision": None if record is None or request["type"] == "note" else _labelled(record, keys),
     }
+    if request.get("subject"):
+        event["subject"] = request.get("subject")
     if restored is not None:
         event |= {"undoes": request.get("undoes"), "restored": restored}
     return event
+
+
+def event_key(event: LabelEvent) -> bytes:
+    """The log key of an event: what it speaks of."""
+    return (event.get("subject") or event["decision_id"]).encode()
+
+
+def _labelled(record: Mapping[str, Any], keys: SubjectKeys) -> LabelledDecision:
+    return cast(LabelledDecision, seal_facts(record, dict(labelled_decision(record)), keys))
 
 
 def check_unchanged(request: LabelRequest, last: int) -> None:
@@ -102,8 +136,9 @@ def check_unchanged(request: LabelRequest, last: int) -> None:
         )
 
 
-def labelled_decision(record: DecisionRecord) -> LabelledDecision:
+def labelled_decision(record: Mapping[str, Any]) -> LabelledDecision:
     """What the memory needs of a decision: no subject, no provenance, nothing that names a person."""
+    require_open(record)
     part = remembered_part(record["request"])
     return {
         "action_type": record["request"]["action"]["type"],
@@ -114,6 +149,6 @@ def labelled_decision(record: DecisionRecord) -> LabelledDecision:
     }
 
 
-def events_of(log: TransactionalLog, decision_id: str) -> list[LabelEvent]:
-    """All events of a decision, in version order."""
-    return [decode_trusted(message.value) for message in log.with_key(LABELS, decision_id.encode())]
+def events_of(log: TransactionalLog, about: str) -> list[LabelEvent]:
+    """All events of a decision, or of a subject's pseudonym, in version order, as they are stored."""
+    return [decode_trusted(message.value) for message in log.with_key(LABELS, about.encode())]

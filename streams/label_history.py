@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from memory_service.fold import DecisionLabels, Standing, apply_event, standing
-from schemas.canonical import decode_trusted
 from schemas.label import LabelEvent, Restored, Undoes
 from schemas.verdict import Verdict
 from streams.log import Log
 from streams.reading import messages
+from streams.sealing import event_in
+from streams.subject_keys import keys_of
 from streams.topics import LABELS
 
 
@@ -81,8 +82,11 @@ class History:
 
 
 def histories(log: Log, tenant: str) -> dict[str, History]:
-    """Every labelled decision of a tenant, by id. Reads the whole `labels` topic. Raises `StorageUnavailable`."""
-    return histories_of((decode_trusted(message.value) for message in messages(log, LABELS, 0)), tenant)
+    """Every labelled decision of a tenant, by id, without those of forgotten subjects. Reads all of `labels`.
+
+    Raises `StorageUnavailable`.
+    """
+    return histories_of((event_in(keys_of(log), message.value) for message in messages(log, LABELS, 0)), tenant)
 
 
 def histories_of(events: Iterable[LabelEvent], tenant: str) -> dict[str, History]:

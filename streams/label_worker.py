@@ -15,16 +15,18 @@ from typing import Any
 from memory_service.store import MemoryStore
 from schemas.canonical import decode, decode_trusted, encode, encode_plain
 from schemas.digests import digest
-from schemas.errors import BadInput, LumynError, NotFound, to_keep
+from schemas.errors import BadInput, KeysUnavailable, LumynError, NotFound, to_keep
 from schemas.ids import is_decision_id
-from schemas.label import LabelEvent, LabelRequest, check_label, check_label_form
+from schemas.label import ABOUT_SUBJECTS, LabelEvent, LabelRequest, check_label, check_label_form
 from schemas.label_receipt import LabelOutcome, LabelReceipt
 from streams.find_records import RecordFinder
-from streams.label_agent import check_unchanged, label_event
+from streams.label_agent import check_unchanged, event_key, label_event
 from streams.log import Append, Log, Message, PartitionWriter
 from streams.memory_sync import catch_up
 from streams.observe import Observer
 from streams.outputs import dead_letter
+from streams.sealing import seal_label
+from streams.subject_keys import keys_of
 from streams.topics import DEAD_LETTERS, LABEL_RECEIPTS, LABEL_REQUESTS, LABELS, full_name
 
 GROUP = "labels"
@@ -99,7 +101,7 @@ class LabelWorker:
                 event: LabelEvent = decode_trusted(message.value)
                 self._version = event["version"]
                 self._seen[f"{event['tenant']}/{event['event_id']}"] = (event["version"], _body(_request_of(event)))
-                if event["type"] != "note":
+                if event["type"] != "note" and event["decision_id"]:
                     self._told[event["decision_id"]] = event["version"]
             self._offset = messages[-1].offset + 1
         self._observer.event("labels_opened", version=self._version, position=self._writer.position)
@@ -129,6 +131,13 @@ class LabelWorker:
                 outputs.append(self._receipt(message, None, "refused", request))
                 continue
             key = f"{request['tenant']}/{request['event_id']}"
+            try:
+                request = self._sealed(request, records)
+            except KeysUnavailable:
+                raise
+            except LumynError as error:
+                outputs.append(self._receipt(message, request, "refused", error))
+                continue
             body = _body(request)
             first = fresh.get(key) or self._seen.get(key)
             try:
@@ -145,7 +154,7 @@ class LabelWorker:
             fresh[key] = (version, body)
             if event["type"] != "note":
                 told[event["decision_id"]] = version
-            outputs.append(Append(LABELS, encode(event, finite=True), request["decision_id"].encode()))
+            outputs.append(Append(LABELS, encode(event, finite=True), event_key(event)))
             outputs.append(self._receipt(message, request, "accepted", version=version))
         written = writer.commit(outputs, messages[-1].offset + 1)
         self._version = version
@@ -167,6 +176,8 @@ class LabelWorker:
     def _accept(
         self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int, told: Mapping[str, int]
     ) -> LabelEvent:
+        if request["type"] in ABOUT_SUBJECTS:
+            return label_event(request, None, version, time_ms)
         record = records.get(request["decision_id"])
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
             raise NotFound(f"no decision `{request['decision_id']}`")
@@ -174,7 +185,17 @@ class LabelWorker:
         if request["type"] == "restore":
             name = request["decision_id"]
             check_unchanged(request, told.get(name) or self._told.get(name, 0))
-        return label_event(request, record, version, time_ms)
+        return label_event(request, record, version, time_ms, keys_of(self._log))
+
+    def _sealed(self, request: LabelRequest, records: Mapping[str, Any]) -> LabelRequest:
+        """The request with its texts under the subject's key, as the gateway sends it; others may not.
+
+        Raises `Erased`, `KeysUnavailable`.
+        """
+        record = records.get(request["decision_id"])
+        if record is None or record["tenant"] != request["tenant"]:
+            return request
+        return seal_label(request, record, keys_of(self._log))
 
     def _receipt(
         self,
@@ -244,6 +265,8 @@ class LabelWorker:
 def _body(request: LabelRequest) -> str:
     """What a retry must repeat: everything that the event keeps of the request."""
     names = ["decision_id", "type", "label", "should", "summary", "actor", "job"]
+    if request.get("subject"):
+        names.append("subject")
     if request["type"] == "restore":  # `expects` is not kept: what was made from another state is another restore
         names[2:4] = ["undoes", "restored"]
     return digest(encode({name: request.get(name) for name in names}))
@@ -262,4 +285,5 @@ def _request_of(event: LabelEvent) -> LabelRequest:
         "job": event["job"],
         "undoes": event.get("undoes"),
         "restored": event.get("restored"),
+        "subject": event.get("subject"),
     }

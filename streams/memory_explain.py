@@ -144,7 +144,7 @@ class _Sum:
         if not self.comparable:
             return None
         told = next((e["decision"] for e in self.events_of(hit["memory_id"]) if e["decision"] is not None), None)
-        if told is None:
+        if told is None or ("subject" in told and told["facts"].keys() & {"erased", "sealed"}):
             return None
         values = self.vectoriser.vectorise([told["facts"]])[0].values
         asked = self.query.without_text if hit["role"] == "harmful_without_text" else self.query.full
