@@ -20,6 +20,7 @@ from schemas.policy import MemorySettings
 from schemas.request import Request
 from schemas.seal import is_sealed
 from streams.as_of import was_recalled
+from streams.erasures import erasures
 from streams.label_history import History
 from streams.memory_explain import MemoryExplanation, explain_memory
 from streams.sealing import opened_record, require_open, revealed
@@ -91,6 +92,7 @@ def explained(home: Home, decision: str) -> MemoryExplanation:
         vectoriser,
         home.events,
         recall,
+        erasures(home.log),
     )
 
 

@@ -19,6 +19,7 @@ from schemas.errors import IntegrityError, LumynError, MemoryUnavailable
 from schemas.label import LabelEvent
 from schemas.policy import MemorySettings
 from streams.diff import outcome_of
+from streams.erasures import NOTHING_ERASED, Erasures
 from streams.policy import CompiledPolicy
 
 _ROLES = {
@@ -87,6 +88,7 @@ def explain_memory(
     vectoriser: Vectoriser,
     events_of: Callable[[str], Sequence[LabelEvent]],
     recall: Callable[[Asked], Recall],
+    erasures: Erasures = NOTHING_ERASED,
 ) -> MemoryExplanation:
     """Explain a record that was decided with memory (`as_of.was_recalled`), by its own policy.
 
@@ -103,12 +105,15 @@ def explain_memory(
     vector = vectoriser.vectorise([remembered_part(record["request"])])[0]
     query = query_of(vector, settings.weights)
     notes = []
+    if erasures.touched(record):
+        notes.append("it could meet memories that are erased now: what it would have been without one is not exact")
     if memory["vectoriser_id"] != vectoriser.id:
         notes.append(f"recalled with another vectoriser ({memory['vectoriser_id']}): the blocks are not computed")
+    comparable = memory["vectoriser_id"] == vectoriser.id
     present = {name: settings.weights[name] for name in BLOCKS if name in vector.blocks}
     total = sum(present.values()) or 1
     neighbours = tuple(
-        _neighbour(hit, record, settings, _Sum(query, vectoriser, events_of, not notes)) for hit in memory["counted"]
+        _neighbour(hit, record, settings, _Sum(query, vectoriser, events_of, comparable)) for hit in memory["counted"]
     )
     if not all(neighbour.adds_up for neighbour in neighbours):
         notes.append("some blocks do not add up to the recorded score: `lumyn memory verify` says more")

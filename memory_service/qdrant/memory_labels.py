@@ -85,4 +85,7 @@ class Document:
             "base": self.base,
             "body": encode(body, finite=True).decode(),
         }
+        subject = self.labels["decision"].get("subject")
+        if subject is not None:
+            payload["subject"] = subject
         return EnginePoint(document_id(self.decision_id), payload)

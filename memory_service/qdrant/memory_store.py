@@ -16,6 +16,7 @@ from memory_service.point import OPEN, Point
 from memory_service.qdrant import memory_labels, memory_points
 from memory_service.qdrant.engine import EngineError, EnginePoint, Filter, Nearest, NoCollection, PointId, QdrantEngine
 from memory_service.qdrant.memory_cache import PointCache
+from memory_service.qdrant.memory_forget import Forgetter
 from memory_service.qdrant.memory_labels import Document, document_id
 from memory_service.qdrant.memory_points import WATERMARK, in_force, not_beyond
 from memory_service.qdrant.memory_search import Recollecting, identity
@@ -47,6 +48,7 @@ class QdrantMemoryStore:
         self._engine, self._vectoriser = engine, vectoriser
         self._memory, self._labels = f"{prefix}-memory", f"{prefix}-memory-labels"
         self._cache = PointCache(engine, self._memory)
+        self._forgetter = Forgetter(engine, self._memory, self._labels)
         self._writing = threading.RLock()
         self._mark = WatermarkKeeper(engine, self._memory, epoch, vectoriser)
         nothing = memory_points.no_vector(vectoriser.dimensions)
@@ -81,7 +83,7 @@ class QdrantMemoryStore:
         if self._engine.exists(self._memory):
             self._ensure()
             if self._engine.retrieve(self._memory, [WATERMARK]):
-                self._mark.read()
+                self._forgetter.finish(self._mark.read().version)
                 return
             if self._engine.count(self._memory):
                 raise self._unavailable("memory has points, but no watermark")
@@ -148,7 +150,12 @@ class QdrantMemoryStore:
             not_beyond(end),
         )
         opened = sum((c.began is not None) - (c.ended is not None) for _, c in changes)
-        self._mark.put(replace(mark, version=end, count=mark.count + opened))
+        forgotten = [str(event.get("subject")) for event in events if event["type"] == "forget"]
+        ended = self._forgetter.begin(forgotten, mark.version, end)
+        self._mark.put(replace(mark, version=end, count=mark.count + opened - ended))
+        if forgotten:
+            self._forgetter.finish(end)
+            self._cache.clear()
 
     def _documents(self, version: int, decision_ids: Collection[str]) -> dict[str, Document]:
         """What was said of these decisions, those that were spoken of, for a version of the memory."""
