@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
+from typing import Any
 
 from lumyn.collector import collector_paused
 from lumyn.config import DEFAULT_EMBEDDER
@@ -18,9 +19,11 @@ from lumyn.wiring import Home
 from schemas.errors import LumynError, StorageUnavailable
 from streams.blast_radius import UNSOUND, Blast, BlastRadius, Supposed
 from streams.diff import checked_record
+from streams.erasures import erasures
 from streams.label_history import Histories
 from streams.label_jobs import Plan, supposed
 from streams.reading import all_messages
+from streams.sealing import opened_record
 from streams.topics import RECORDS
 
 WORTH_PROCESSES = 20_000
@@ -50,6 +53,8 @@ def of_plan(
             home.log.epoch,
             control.compiled,
             until,
+            home.log.keys,
+            erasures(home.log),
         )
         radius = BlastRadius()
         if blast.reaches_any:
@@ -76,10 +81,11 @@ def _here(blast: Blast, chunks: Iterator[list[bytes]]) -> Iterator[tuple[int, Bl
 
 
 def _of_chunk(blast: Blast, chunk: Sequence[bytes]) -> BlastRadius:
-    records, unsound = [], 0
+    records: list[Mapping[str, Any]] = []
+    unsound = 0
     for value in chunk:
         try:
-            records.append(checked_record(value))
+            records.append(opened_record(blast.keys, checked_record(value)))
         except LumynError:
             unsound += 1
     radius = blast.among(records)

@@ -17,6 +17,7 @@ from lumyn.wiring import Home
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import BadConfig, LumynError, NotFound, StorageUnavailable, UsageError
 from schemas.label import LabelRequest
+from schemas.seal import KID
 from schemas.verdict import Verdict
 from streams.label_history import Histories, histories
 from streams.label_jobs import Decided, Plan, Signed, take_back
@@ -48,9 +49,17 @@ def known(home: Home) -> Histories:
 
 
 def found(home: Home, query: str, say: Callable[[str], None]) -> list[Decided]:
-    """The decisions that a query finds. Raises `BadQuery`."""
-    rows = search(home, query, limit=None, newest_first=False, say=say)
+    """The decisions that a query finds, without the erased ones, which nothing can be said of. Raises `BadQuery`."""
+    all_found = search(home, query, limit=None, newest_first=False, say=say)
+    rows = [row for row in all_found if not _is_erased(home, row.subject_id or "")]
+    if len(rows) < len(all_found):
+        say(f"{len(all_found) - len(rows)} erased decisions are left out: their subjects were forgotten")
     return [Decided(row.decision_id, cast(Verdict, row.verdict)) for row in rows]
+
+
+def _is_erased(home: Home, subject: str) -> bool:
+    """Whether a subject, as it stands in the index, is the pseudonym of one that was forgotten."""
+    return KID.match(subject) is not None and home.log.keys.state(subject) in ("erasing", "erased")
 
 
 def undo(home: Home, labelled: Histories, job: str, why: str | None) -> Plan:

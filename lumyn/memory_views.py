@@ -20,9 +20,13 @@ from schemas.errors import BadInput, MemoryUnavailable, NotFound, UsageError
 from schemas.label import FULL_TRUST, labellers_of, trust_of
 from schemas.policy import MemorySettings
 from schemas.request import Request
+from schemas.seal import is_sealed
 from streams.as_of import RecalledAgain, recall_again, was_recalled
+from streams.erasures import erasures
 from streams.label_history import History, trust_events
 from streams.memory_explain import MemoryExplanation, explain_memory
+from streams.sealing import opened_record, require_open, revealed
+from streams.subject_keys import SubjectKeys
 
 
 def stats(home: Home) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def near_decision(home: Home, decision: str, limit: int) -> Recall:
     """What the memory holds now near a past decision, without the decision itself. Raises `NotFound`."""
     _, record = sound_record(home, decision)
     settings = replace(MemorySettings(), top_k=limit)
-    return _asked(home, Asked(record["request"], settings, home.memory.version(), record["decision_id"]))
+    return _asked(home, Asked(require_open(record)["request"], settings, home.memory.version(), record["decision_id"]))
 
 
 def _asked(home: Home, asked: Asked) -> Recall:
@@ -69,13 +73,14 @@ def _asked(home: Home, asked: Asked) -> Recall:
     recall = home.memory.recaller().recall([asked])[0]
     if not recall.available:
         raise MemoryUnavailable("the memory can't answer", help="`lumyn doctor` checks it")
-    return recall
+    return replace(recall, signals=revealed(home.log.keys, recall.signals))
 
 
 def explained(home: Home, decision: str) -> MemoryExplanation:
     """The whole sum behind a decision. Raises `NotFound`; `UsageError` for one that was made without memory."""
     _, record = sound_record(home, decision)
     name = record["decision_id"]
+    require_open(record)
     if not was_recalled(record):
         raise UsageError(f"decision `{name}` was made without memory", help=f"`lumyn explain {name}` explains it")
 
@@ -100,12 +105,13 @@ def explained(home: Home, decision: str) -> MemoryExplanation:
         home.events,
         recall,
         nearby,
+        erasures(home.log),
     )
 
 
 def recalled_again(home: Home, records: Iterable[Mapping[str, Any]]) -> Iterator[RecalledAgain]:
     """Each recalled decision's recall, made again in the memory that it was made in. Raises `LumynError`."""
-    control = home.agent.control()
+    control, gone = home.agent.control(), erasures(home.log)
     by_choice: dict[MemoryChoice | None, list[Mapping[str, Any]]] = {}
     for record in records:
         # one of a memory that is not known here is asked of the present one, which says that it is another
@@ -115,8 +121,9 @@ def recalled_again(home: Home, records: Iterable[Mapping[str, Any]]) -> Iterator
         memory = home.memories.of(choice)
         mark = memory.store().watermark()
         yield from recall_again(
-            some, memory.recaller(), epoch=mark.epoch, vectoriser_id=mark.vectoriser_id, version=mark.version
-        )
+            some, memory.recaller(), epoch=mark.epoch, vectoriser_id=mark.vectoriser_id, version=mark.version,
+            erasures=gone,
+        )  # fmt: skip
 
 
 def remembered(home: Home, decision: str) -> dict[str, Any]:
@@ -124,6 +131,8 @@ def remembered(home: Home, decision: str) -> dict[str, Any]:
     _, record = find_record(home, decision)
     events = [event for event in home.events(record["decision_id"]) if event["tenant"] == home.settings.tenant]
     spoken = [event for event in events if event["type"] != "note"]
+    if is_sealed(record):
+        require_open(opened_record(home.log.keys, record))
     if not spoken:
         raise NotFound(f"decision `{record['decision_id']}` was never labelled: it is not in the memory")
     names = set[str]().union(*(labellers_of(event) for event in spoken))
@@ -153,7 +162,7 @@ def trusts(home: Home) -> list[dict[str, Any]]:
 
 def contested(home: Home) -> list[dict[str, Any]]:
     """Labelled decisions whose labellers disagree, oldest first, with each labeller's last word."""
-    return [_dispute(history, standing) for history, standing in _disputed(known(home))]
+    return [_dispute(home.log.keys, history, standing) for history, standing in _disputed(known(home))]
 
 
 def _disputed(labelled: Mapping[str, History]) -> list[tuple[History, Standing]]:
@@ -165,10 +174,10 @@ def _disputed(labelled: Mapping[str, History]) -> list[tuple[History, Standing]]
     return found
 
 
-def _dispute(history: History, standing: Standing) -> dict[str, Any]:
+def _dispute(keys: SubjectKeys, history: History, standing: Standing) -> dict[str, Any]:
     return {
         "decision_id": history.decision_id,
         "verdict": history.verdict,
         "counts_as": standing.meaning,
-        "said": [word.as_word() for word in history.words()],
+        "said": [revealed(keys, word.as_word(), history.decision_id) for word in history.words()],
     }

@@ -6,7 +6,7 @@ that was broken off is simply run again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, STORAGE_UNAVAILABLE
 from schemas.request import Request, parse_request
 from streams.index_sync import fetcher
 from streams.integrity import check_record, require
+from streams.sealing import opened_record, require_open
 from streams.topics import RECORDS
 
 _AT_ONCE = 100
@@ -64,7 +65,7 @@ def waiting(home: Home, rows: Sequence[IndexedRecord]) -> list[IndexedRecord]:
     return left
 
 
-def _redrives(home: Home, query: str) -> list[dict[str, Any]]:
+def _redrives(home: Home, query: str) -> list[Mapping[str, Any]]:
     """The redrives among what a query finds: a caller's own `provenance.redrive_of` makes none."""
     index, fetch = home.index(), fetcher(home.log)
     found = index.find(parse_query(query, now_ms=0), tenant=home.settings.tenant, fetch=fetch)
@@ -113,7 +114,7 @@ def _request(home: Home, row: IndexedRecord) -> Request | LumynError:
     try:
         record = _record(home, row)
         require(check_record(record), where=f"decision {row.decision_id}")
-        asked = record["request"]
+        asked = require_open(record)["request"]
         again = {
             **asked,
             "request_id": request_id_of(row.decision_id),
@@ -124,7 +125,7 @@ def _request(home: Home, row: IndexedRecord) -> Request | LumynError:
         return error
 
 
-def _record(home: Home, row: IndexedRecord) -> dict[str, Any]:
+def _record(home: Home, row: IndexedRecord) -> Mapping[str, Any]:
     found = home.log.read(RECORDS, row.partition, row.offset, 1)
     if not found or found[0].key != row.decision_id.encode():
         raise IntegrityError(
@@ -132,5 +133,4 @@ def _record(home: Home, row: IndexedRecord) -> dict[str, Any]:
             where=f"{RECORDS}/{row.partition}/{row.offset}",
             help="`lumyn index rebuild` makes the index again",
         )
-    record: dict[str, Any] = decode_trusted(found[0].value)
-    return record
+    return opened_record(home.log.keys, decode_trusted(found[0].value))

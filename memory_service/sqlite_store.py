@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,7 @@ UNION SELECT * FROM points WHERE to_version > ? AND to_version < ? ORDER BY 2, 1
 """
 _LAYOUT = "2"
 _BATCH = 512
+_EMPTIED_WITHIN_S = 5.0
 _HELP = "run `lumyn memory rebuild` to make it again from the labels"
 
 
@@ -70,6 +72,7 @@ class SqliteMemoryStore:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             use_wal(self._db)
             self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA secure_delete=ON")
             self._open(epoch)
         except sqlite3.Error as error:
             raise MemoryUnavailable(f"memory can't be opened: {error}", where=str(path), help=_HELP) from None
@@ -121,6 +124,9 @@ class SqliteMemoryStore:
                 batch = events[start : start + _BATCH]
                 with self._transaction():
                     self._apply(batch)
+                if any(event["type"] == "forget" for event in batch):
+                    self._index, self._indexed = ExactIndex(), 0
+                    self._empty_wal()
             return self.watermark()
 
     def _apply(self, events: Sequence[LabelEvent]) -> None:
@@ -141,8 +147,26 @@ class SqliteMemoryStore:
                 self._apply_trust(event)
             elif event["decision"] is not None:
                 self._apply_one(event, vectors[event["decision_id"]].values)
+            elif event["type"] == "forget":
+                self._forget(str(event.get("subject")), version)
         if fresh:
             self._put_meta(version=str(version))
+
+    def _forget(self, subject: str, version: int) -> None:
+        """Take a subject's memories out, of every version: what was a point is nowhere any more."""
+        names = self._db.execute(
+            "SELECT decision_id FROM labelled WHERE json_extract(CAST(state AS TEXT), '$.decision.subject') = ?",
+            (subject,),
+        ).fetchall()
+        for table, column in (("points", "memory_id"), ("labelled", "decision_id"), ("spoken", "decision_id")):
+            self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", names)
+        self._put_meta(forgotten=str(version))
+
+    def _empty_wal(self) -> None:
+        """What was deleted is overwritten in the file (`secure_delete`); older pages must not stay beside it."""
+        until = time.monotonic() + _EMPTIED_WITHIN_S
+        while self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] and time.monotonic() < until:
+            time.sleep(0.01)
 
     def _apply_one(self, event: LabelEvent, vector: Array) -> None:
         decision_id, tenant, decision = event["decision_id"], event["tenant"], event["decision"]
@@ -238,6 +262,9 @@ class SqliteMemoryStore:
         self._db.execute("BEGIN")
         try:
             version = self._version()
+            forgotten = int(self._meta().get("forgotten", 0))
+            if self._indexed < forgotten:  # another process took points out: only a new index is without them
+                self._index, self._indexed = ExactIndex(), 0
             if self._indexed:
                 rows = self._db.execute(_NEWER, (self._indexed, self._indexed, OPEN))
             else:  # row by row in the index's own order: all of them need not be held twice

@@ -11,9 +11,10 @@ from typing_extensions import TypedDict
 from schemas.errors import BadInput
 from schemas.ids import iso_time, time_ms_of
 from schemas.limits import MAX_TEXT
+from schemas.seal import KID, is_token
 from schemas.verdict import Verdict
 
-EventType = Literal["label", "note", "quarantine", "release", "settle", "trust", "restore"]
+EventType = Literal["label", "note", "quarantine", "release", "settle", "trust", "restore", "forget", "hold", "unhold"]
 LabelName = Literal["failure", "success", "retracted"]
 Meaning = Literal["harmful", "fine", "neutral"]
 
@@ -65,6 +66,7 @@ class Undoes(TypedDict):
 class LabelRequest(TypedDict):
     """What a labeller asks for. `event_id` makes a retry safe.
 
+    A `forget`, `hold` or `unhold` names a `subject` by its pseudonym, and no decision.
     A `restore` says what it `undoes`, what is `restored`, and the version of the decision's last event that this was
     made from (`expects`): it is refused when another has come since.
 
@@ -86,22 +88,30 @@ class LabelRequest(TypedDict):
     expects: NotRequired[int | None]
     labeller: NotRequired[str | None]
     trust: NotRequired[float | int | None]
+    subject: NotRequired[str | None]
 
 
 @with_config({"extra": "forbid", "strict": True})
 class LabelledDecision(TypedDict):
-    """All that the memory needs of the labelled decision."""
+    """All that the memory needs of the labelled decision.
+
+    With a `subject`, the pseudonym of whom the decision was about, `facts` are `{"sealed": ...}` in the log.
+    """
 
     action_type: str
     verdict: Verdict
     rules: list[str]
     amount: float | int | None
     facts: dict[str, Any]
+    subject: NotRequired[str]
 
 
 @with_config({"extra": "forbid", "strict": True, "title": "LabelEvent"})
 class LabelEvent(TypedDict):
-    """An accepted label: `version` is dense over the `labels` topic, `at` is the log's time."""
+    """An accepted label: `version` is dense over the `labels` topic, `at` is the log's time.
+
+    `forget`, `hold` and `unhold` speak of a `subject` (a pseudonym), not of a decision, whose id is then empty.
+    """
 
     version: int
     event_id: str
@@ -119,8 +129,11 @@ class LabelEvent(TypedDict):
     restored: NotRequired[Restored | None]
     labeller: NotRequired[str | None]
     trust: NotRequired[float | int | None]
+    subject: NotRequired[str | None]
 
 
+ABOUT_SUBJECTS = ("forget", "hold", "unhold")
+"""The types of events that speak of a subject."""
 REQUEST: TypeAdapter[LabelRequest] = TypeAdapter(LabelRequest)
 EVENT: TypeAdapter[LabelEvent] = TypeAdapter(LabelEvent)
 
@@ -161,8 +174,15 @@ def speaks_of_labeller(event: Mapping[str, Any]) -> bool:
     return event["type"] == "trust" and event.get("labeller") is not None
 
 
+def speaks_of_decision(event: Mapping[str, Any]) -> bool:
+    """Whether an event or a request concerns one decision: not a labeller, and not a subject."""
+    return not speaks_of_labeller(event) and event["type"] not in ABOUT_SUBJECTS
+
+
 def key_of(event: Mapping[str, Any]) -> str:
-    """What an event or a request speaks of, the key of its message: a decision, or a tenant's labeller."""
+    """What an event or a request speaks of, the key of its message: a decision, a tenant's labeller, or a subject."""
+    if event.get("subject"):
+        return str(event["subject"])
     if speaks_of_labeller(event):
         return labeller_key(event["tenant"], event["labeller"])
     return str(event["decision_id"])
@@ -189,7 +209,7 @@ def check_label_form(value: Any) -> LabelRequest:
         path = ".".join(str(part) for part in problem["loc"])
         raise BadInput(f"label: `{path}`: {problem['msg'].lower()}") from None
     for name in ("summary", "actor", "event_id", "job", "labeller"):
-        if len(str(request.get(name) or "")) > MAX_TEXT:
+        if _is_too_long(str(request.get(name) or "")):
             raise BadInput(f"label: the {name} has {len(str(request[name]))} characters, more than {MAX_TEXT}")
     if request["type"] == "trust":
         _check_trust(request)
@@ -222,6 +242,9 @@ def _check_trust(request: LabelRequest) -> None:
     if (request.get("undoes") is None) != (request.get("expects") is None):
         raise BadInput("label: a trust that takes something back needs both `undoes` and `expects`")
     _check_undoes(request.get("undoes"))
+def _is_too_long(text: str) -> bool:
+    """A sealed text is longer than what is in it: up to four bytes a character, in base64."""
+    return len(text) > (6 * MAX_TEXT if is_token(text) else MAX_TEXT)
 
 
 def _check_kind(request: LabelRequest) -> None:
@@ -229,7 +252,12 @@ def _check_kind(request: LabelRequest) -> None:
     kind = request["type"]
     if request.get("labeller") is not None or request.get("trust") is not None:
         raise BadInput("label: `labeller` and `trust` go with the type trust only")
-    if kind in ("quarantine", "release", "restore") and (request.get("label") or request.get("should")):
+    if (kind in ABOUT_SUBJECTS) != bool(request.get("subject")) or (kind in ABOUT_SUBJECTS and request["decision_id"]):
+        raise BadInput(f"label: {', '.join(ABOUT_SUBJECTS)}, and they alone, name a subject and no decision")
+    if kind in ABOUT_SUBJECTS and not KID.match(str(request.get("subject"))):
+        raise BadInput("label: the `subject` is not a pseudonym")
+    says = request.get("label") or request.get("should")
+    if says and kind in ("quarantine", "release", "restore", *ABOUT_SUBJECTS):
         raise BadInput(f"label: `label` and `should` do not go with the type {kind}")
     undoes, restored, expects = (request.get(name) for name in _OF_RESTORE)
     if kind != "restore":
@@ -247,7 +275,7 @@ def _check_kind(request: LabelRequest) -> None:
         raise BadInput(f"label: `restored` has at most {MAX_WORDS} words, one an actor and one that settles")
     _check_order(words)
     for word in words:
-        if max(len(word["actor"]), len(word["summary"])) > MAX_TEXT:
+        if _is_too_long(word["actor"]) or _is_too_long(word["summary"]):
             raise BadInput(f"label: `restored` has a text of more than {MAX_TEXT} characters")
         if (at := word.get("at")) is not None and not _is_time(at):
             raise BadInput("label: `restored` has a word whose `at` is no time", help="as 2024-12-19T14:30:00.000Z")

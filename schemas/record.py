@@ -133,7 +133,10 @@ class LogRef(TypedDict):
 
 @with_config({"extra": "forbid", "strict": True, "title": "DecisionRecord"})
 class DecisionRecord(TypedDict):
-    """One decision (CONTRACTS: Decision record)."""
+    """One decision (CONTRACTS: Decision record).
+
+    With `sealed` the request is an envelope, and what rules quote, obligations and queries are in that box.
+    """
 
     schema: Literal["lumyn.record/1"]
     engine: str
@@ -157,6 +160,7 @@ class DecisionRecord(TypedDict):
     log: LogRef
     links: dict[str, Any]
     record_digest: str
+    sealed: NotRequired[str]
 
 
 ADAPTER: TypeAdapter[DecisionRecord] = TypeAdapter(DecisionRecord)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from memory_service.profile import amount_of, remembered_part
 from schemas.canonical import decode_trusted, encode
@@ -16,11 +17,13 @@ from schemas.label import (
     check_label_form,
     key_of,
     labeller_key,
+    speaks_of_decision,
     speaks_of_labeller,
     trust_of,
 )
-from schemas.record import DecisionRecord
 from streams.log import Append, Transaction, TransactionalLog
+from streams.sealing import opened_record, require_open, seal_facts, seal_label
+from streams.subject_keys import NO_KEYS, SubjectKeys, keys_of
 from streams.topics import LABEL_REQUESTS, LABELS, RECORDS
 
 _AT_ONCE = 1000
@@ -31,6 +34,7 @@ class LabelAgent:
 
     def __init__(self, log: TransactionalLog) -> None:
         self._log = log
+        self._keys = keys_of(log)
 
     def label(self, requests: Sequence[LabelRequest]) -> list[LabelEvent | LumynError]:
         """Accept labels, in order; a refused one is an error in its place. An event_id seen before is not repeated."""
@@ -56,33 +60,36 @@ class LabelAgent:
             return self._first(request, seen.value)
         check_label_form(request)
         if request["type"] in OF_OPERATORS:
-            check_not_held(request, self._told(labeller_key(request["tenant"], request["actor"])))
-        if speaks_of_labeller(request):
-            return self._append(transaction, request, None, key)
+            check_not_held(request, events_of(self._log, labeller_key(request["tenant"], request["actor"])))
+        if not speaks_of_decision(request):
+            return self._append(transaction, request, key, None)
+        record = self._record(request)
+        check_label(request, record["verdict"])
+        return self._append(transaction, seal_label(request, record, self._keys), key, record)
+
+    def _record(self, request: LabelRequest) -> Mapping[str, Any]:
         message = self._log.latest(RECORDS, request["decision_id"].encode())
-        record: DecisionRecord | None = decode_trusted(message.value) if message else None
+        record = decode_trusted(message.value) if message else None
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
             raise NotFound(f"no decision `{request['decision_id']}`")
-        check_label(request, record["verdict"])
-        return self._append(transaction, request, record, key)
+        return opened_record(self._keys, record)
 
     def _append(
-        self, transaction: Transaction, request: LabelRequest, record: DecisionRecord | None, key: bytes
+        self, transaction: Transaction, request: LabelRequest, key: bytes, record: Mapping[str, Any] | None
     ) -> LabelEvent:
         of = key_of(request)
         if request.get("undoes") is not None:
-            told = [event["version"] for event in self._told(of) if event["type"] != "note"]
+            told = [event["version"] for event in events_of(self._log, of) if event["type"] != "note"]
             check_unchanged(request, max(told, default=0))
         asked = transaction.append([Append(LABEL_REQUESTS, encode(request), key)])[0]
-        event = label_event(request, record, self._log.end(LABELS, 0) + 1, asked.time_ms)
+        event = label_event(request, record, self._log.end(LABELS, 0) + 1, asked.time_ms, self._keys)
         transaction.append([Append(LABELS, encode(event, finite=True), of.encode())])
         return event
 
-    def _told(self, of: str) -> list[LabelEvent]:
-        return events_of(self._log, of)
-
     def _first(self, request: LabelRequest, seen: bytes) -> LabelEvent:
         """The event of an earlier, equal request; another body under one event_id is refused."""
+        if speaks_of_decision(request):
+            request = seal_label(request, self._record(request), self._keys)
         if decode_trusted(seen) != decode_trusted(encode(request)):
             raise BadInput(f"event_id `{request['event_id']}` was used before for another label")
         for event in events_of(self._log, key_of(request)):
@@ -91,10 +98,12 @@ class LabelAgent:
         raise BadInput(f"event_id `{request['event_id']}` was asked for but never accepted")
 
 
-def label_event(request: LabelRequest, record: DecisionRecord | None, version: int, time_ms: int) -> LabelEvent:
+def label_event(
+    request: LabelRequest, record: Mapping[str, Any] | None, version: int, time_ms: int, keys: SubjectKeys = NO_KEYS
+) -> LabelEvent:
     """The event that a checked request becomes; `time_ms` is when the log took the request.
 
-    Without a record it is of a labeller.
+    `record` is the decision's, opened; None where the request speaks of a subject or of a labeller.
     """
     restored = request.get("restored")
     label = request.get("label")
@@ -112,8 +121,10 @@ def label_event(request: LabelRequest, record: DecisionRecord | None, version: i
         "actor": request["actor"],
         "at": iso_time(time_ms),
         "job": request.get("job"),
-        "decision": None if request["type"] == "note" or record is None else labelled_decision(record),
+        "decision": None if record is None or request["type"] == "note" else _labelled(record, keys),
     }
+    if request.get("subject"):
+        event["subject"] = request.get("subject")
     if restored is not None:
         event |= {"undoes": request.get("undoes"), "restored": restored}
     if speaks_of_labeller(request):
@@ -136,6 +147,10 @@ def check_not_held(request: LabelRequest, told: Sequence[LabelEvent]) -> None:
         )
 
 
+def _labelled(record: Mapping[str, Any], keys: SubjectKeys) -> LabelledDecision:
+    return cast(LabelledDecision, seal_facts(record, dict(labelled_decision(record)), keys))
+
+
 def check_unchanged(request: LabelRequest, last: int) -> None:
     """Refuse to take back from a state that something was said in since: it would be wiped out. Raises `BadInput`."""
     expected = request.get("expects")
@@ -148,8 +163,9 @@ def check_unchanged(request: LabelRequest, last: int) -> None:
         )
 
 
-def labelled_decision(record: DecisionRecord) -> LabelledDecision:
+def labelled_decision(record: Mapping[str, Any]) -> LabelledDecision:
     """What the memory needs of a decision: no subject, no provenance, nothing that names a person."""
+    require_open(record)
     part = remembered_part(record["request"])
     return {
         "action_type": record["request"]["action"]["type"],
@@ -160,6 +176,6 @@ def labelled_decision(record: DecisionRecord) -> LabelledDecision:
     }
 
 
-def events_of(log: TransactionalLog, key: str) -> list[LabelEvent]:
-    """All events of a decision by its id, or of a labeller by his key, in version order."""
-    return [decode_trusted(message.value) for message in log.with_key(LABELS, key.encode())]
+def events_of(log: TransactionalLog, about: str) -> list[LabelEvent]:
+    """All events of what a key names (`key_of`: a decision, a labeller, a subject), in order, as they are stored."""
+    return [decode_trusted(message.value) for message in log.with_key(LABELS, about.encode())]

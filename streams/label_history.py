@@ -18,6 +18,8 @@ from schemas.label import FULL_TRUST, LabelEvent, Restored, Undoes, labeller_key
 from schemas.verdict import Verdict
 from streams.log import Log
 from streams.reading import is_embedded, messages
+from streams.sealing import event_in
+from streams.subject_keys import keys_of
 from streams.topics import LABELS
 
 
@@ -121,8 +123,11 @@ class Histories(dict[str, History]):
 
 
 def histories(log: Log, tenant: str) -> Histories:
-    """Every labelled decision of a tenant, by id. Reads the whole `labels` topic. Raises `StorageUnavailable`."""
-    return histories_of((decode_trusted(message.value) for message in messages(log, LABELS, 0)), tenant)
+    """Every labelled decision of a tenant, by id, without those of forgotten subjects. Reads all of `labels`.
+
+    Raises `StorageUnavailable`.
+    """
+    return histories_of((event_in(keys_of(log), message.value) for message in messages(log, LABELS, 0)), tenant)
 
 
 def histories_of(events: Iterable[LabelEvent], tenant: str) -> Histories:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memory_service.recall import MemoryChoice
 from memory_service.store import MemoryStore
 from schemas.canonical import decode, decode_trusted, encode, encode_plain
 from schemas.digests import digest
-from schemas.errors import BadInput, LumynError, NotFound, to_keep
+from schemas.errors import BadInput, KeysUnavailable, LumynError, NotFound, to_keep
 from schemas.ids import is_decision_id
 from schemas.label import (
     LabelEvent,
@@ -25,6 +25,7 @@ from schemas.label import (
     check_label_form,
     key_of,
     labeller_key,
+    speaks_of_decision,
     speaks_of_labeller,
 )
 from schemas.label_receipt import LabelOutcome, LabelReceipt
@@ -35,6 +36,8 @@ from streams.log import Append, Log, Message, PartitionWriter
 from streams.memory_sync import catch_up
 from streams.observe import Observer
 from streams.outputs import dead_letter
+from streams.sealing import seal_label
+from streams.subject_keys import keys_of
 from streams.topics import DEAD_LETTERS, LABEL_RECEIPTS, LABEL_REQUESTS, LABELS, full_name
 
 GROUP = "labels"
@@ -142,6 +145,13 @@ class LabelWorker:
                 outputs.append(self._receipt(message, None, "refused", request))
                 continue
             key = f"{request['tenant']}/{request['event_id']}"
+            try:
+                request = self._sealed(request, records)
+            except KeysUnavailable:
+                raise
+            except LumynError as error:
+                outputs.append(self._receipt(message, request, "refused", error))
+                continue
             body = _body(request)
             first = fresh.get(key) or self._seen.get(key)
             try:
@@ -181,9 +191,9 @@ class LabelWorker:
     ) -> LabelEvent:
         if request["type"] in OF_OPERATORS:
             check_not_held(request, told.trust_in(request["tenant"], request["actor"]))
-        if speaks_of_labeller(request):
-            if request.get("undoes") is not None:
-                check_unchanged(request, told.last(key_of(request)))
+        if speaks_of_labeller(request) and request.get("undoes") is not None:
+            check_unchanged(request, told.last(key_of(request)))
+        if not speaks_of_decision(request):
             return label_event(request, None, version, time_ms)
         record = records.get(request["decision_id"])
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
@@ -191,7 +201,17 @@ class LabelWorker:
         check_label(request, record["verdict"])
         if request["type"] == "restore":
             check_unchanged(request, told.last(request["decision_id"]))
-        return label_event(request, record, version, time_ms)
+        return label_event(request, record, version, time_ms, keys_of(self._log))
+
+    def _sealed(self, request: LabelRequest, records: Mapping[str, Any]) -> LabelRequest:
+        """The request with its texts under the subject's key, as the gateway sends it; others may not.
+
+        Raises `Erased`, `KeysUnavailable`.
+        """
+        record = records.get(request["decision_id"])
+        if record is None or record["tenant"] != request["tenant"]:
+            return request
+        return seal_label(request, record, keys_of(self._log))
 
     def _receipt(
         self,
@@ -278,6 +298,8 @@ class LabelWorker:
 def _body(request: LabelRequest) -> str:
     """What a retry must repeat: everything that the event keeps of the request."""
     names = ["decision_id", "type", "label", "should", "summary", "actor", "job"]
+    if request.get("subject"):
+        names.append("subject")
     if request["type"] == "restore":  # `expects` is not kept: what was made from another state is another restore
         names[2:4] = ["undoes", "restored"]
     elif speaks_of_labeller(request):
@@ -300,6 +322,7 @@ def _request_of(event: LabelEvent) -> LabelRequest:
         "restored": event.get("restored"),
         "labeller": event.get("labeller"),
         "trust": event.get("trust"),
+        "subject": event.get("subject"),
     }
 
 

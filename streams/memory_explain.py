@@ -22,6 +22,7 @@ from schemas.ids import time_ms_of
 from schemas.label import FULL_TRUST, LabelEvent
 from schemas.policy import DAY_MS, MemorySettings
 from streams.diff import outcome_of
+from streams.erasures import NOTHING_ERASED, Erasures
 from streams.policy import CompiledPolicy
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def explain_memory(
     events_of: Callable[[str], Sequence[LabelEvent]],
     recall: Callable[[Asked], Recall],
     nearby: Callable[[Asked], Sequence[Term]],
+    erasures: Erasures = NOTHING_ERASED,
 ) -> MemoryExplanation:
     """Explain a record that was decided with memory (`as_of.was_recalled`), by its own policy.
 
@@ -122,12 +124,15 @@ def explain_memory(
     vector = vectoriser.vectorise([remembered_part(record["request"])])[0]
     query = query_of(vector, settings.weights)
     notes = []
+    if erasures.touched(record):
+        notes.append("it could meet memories that are erased now: what it would have been without one is not exact")
     if memory["vectoriser_id"] != vectoriser.id:
         notes.append(f"recalled with another vectoriser ({memory['vectoriser_id']}): the blocks are not computed")
+    comparable = memory["vectoriser_id"] == vectoriser.id
     present = {name: settings.weights[name] for name in BLOCKS if name in vector.blocks}
     total = sum(present.values()) or 1
     neighbours = tuple(
-        _neighbour(hit, record, settings, _Sum(query, vectoriser, events_of, not notes)) for hit in memory["counted"]
+        _neighbour(hit, record, settings, _Sum(query, vectoriser, events_of, comparable)) for hit in memory["counted"]
     )
     if not all(neighbour.adds_up for neighbour in neighbours):
         notes.append("some blocks do not add up to the recorded score: `lumyn memory verify` says more")
@@ -192,7 +197,7 @@ class _Sum:
         if not self.comparable:
             return None
         told = next((e["decision"] for e in self.events_of(hit["memory_id"]) if e["decision"] is not None), None)
-        if told is None:
+        if told is None or ("subject" in told and told["facts"].keys() & {"erased", "sealed"}):
             return None
         values = self.vectoriser.vectorise([told["facts"]])[0].values
         asked = self.query.without_text if hit["role"] == "harmful_without_text" else self.query.full

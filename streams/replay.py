@@ -13,6 +13,7 @@ from schemas.record import ENGINE
 from streams.decide import decide
 from streams.integrity import position_of, recorded_control, recorded_request
 from streams.policy import CompiledPolicy
+from streams.sealing import require_open
 
 MemoryMode = Literal["current", "recorded", "as-of"]
 Recalls = Callable[[Asked], Recall]
@@ -56,8 +57,10 @@ def replay(
 ) -> Replay:
     """Decide again. `recalls` answers for `current` (as of `version`) and `as-of` (the record's own version).
 
-    Raises `UsageError` when recorded memory can't answer what the candidate policy asks.
+    Raises `UsageError` when recorded memory can't answer what the candidate policy asks; `Erased`, `KeyMissing` when
+    what was asked can't be read.
     """
+    require_open(original)
     policy = candidate or recorded_policy
     now = _decide(original, policy, recall_for(original, policy, memory, recalls, version))
     differences = tuple(

@@ -23,6 +23,7 @@ from lumyn.cli import (
     list_,
     memory,
     memory_explain,
+    memory_forget,
     memory_jobs,
     memory_suspects,
     memory_switch,
@@ -69,6 +70,8 @@ for _job in (memory_jobs.quarantine, memory_jobs.release, memory_jobs.rollback):
 memory.app.command("explain")(memory_explain.explain)
 memory.app.command("switch")(memory_switch.switch)
 memory.app.command("trust")(memory_trust.trust)
+for _of_subjects in (memory_forget.forget, memory_forget.hold):
+    memory.app.command(_of_subjects.__name__)(_of_subjects)
 memory.app.command("suspects")(memory_suspects.suspects)
 app.add_typer(memory.app, name="memory")
 app.add_typer(index.app, name="index")

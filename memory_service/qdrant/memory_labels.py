@@ -145,4 +145,7 @@ class Document:
             LABELLERS: sorted(self.labellers),
             "body": encode(body, finite=True).decode(),
         }
+        subject = self.labels["decision"].get("subject")
+        if subject is not None:
+            payload["subject"] = subject
         return EnginePoint(document_id(self.decision_id), payload)

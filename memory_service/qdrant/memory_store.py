@@ -16,6 +16,7 @@ from memory_service.point import OPEN, Point
 from memory_service.qdrant import memory_labels, memory_points
 from memory_service.qdrant.engine import EngineError, EnginePoint, Filter, Nearest, NoCollection, PointId, QdrantEngine
 from memory_service.qdrant.memory_cache import PointCache
+from memory_service.qdrant.memory_forget import Forgetter
 from memory_service.qdrant.memory_labels import Document, Trust, document_id
 from memory_service.qdrant.memory_points import WATERMARK, engine_point, in_force, not_beyond
 from memory_service.qdrant.memory_search import Recollecting, identity
@@ -24,17 +25,17 @@ from memory_service.store import Found, Search, Watermark
 from memory_service.timeline import Change, by_decision
 from memory_service.vectoriser import Vectoriser
 from schemas.errors import MemoryUnavailable
-from schemas.label import LabelEvent, key_of, speaks_of_labeller
+from schemas.label import LabelEvent, key_of, speaks_of_decision, speaks_of_labeller
 
 _BATCH = 512
 _PAGE = 1000
 
 
 def _batches(events: Sequence[LabelEvent]) -> Iterator[Sequence[LabelEvent]]:
-    """Events to be written at once, always cut alike: one that sets the trust in a labeller stands by itself."""
+    """Events to be written at once, always cut alike: one that speaks of a labeller or a subject stands by itself."""
     start = 0
     for at, event in enumerate(events):
-        alone = speaks_of_labeller(event)
+        alone = not speaks_of_decision(event)
         if at > start and (alone or at - start == _BATCH):
             yield events[start:at]
             start = at
@@ -62,6 +63,7 @@ class QdrantMemoryStore:
         self._engine, self._vectoriser = engine, vectoriser
         self._memory, self._labels = f"{prefix}-memory", f"{prefix}-memory-labels"
         self._cache = PointCache(engine, self._memory)
+        self._forgetter = Forgetter(engine, self._memory, self._labels)
         self._writing = threading.RLock()
         self._mark = WatermarkKeeper(engine, self._memory, epoch, vectoriser)
         nothing = memory_points.no_vector(vectoriser.dimensions)
@@ -96,7 +98,7 @@ class QdrantMemoryStore:
         if self._engine.exists(self._memory):
             self._ensure()
             if self._engine.retrieve(self._memory, [WATERMARK]):
-                self._mark.read()
+                self._forgetter.finish(self._mark.read().version)
                 return
             if self._engine.count(self._memory):
                 raise self._unavailable("memory has points, but no watermark")
@@ -156,7 +158,12 @@ class QdrantMemoryStore:
             for name, spoken in told.items():
                 documents.setdefault(name, Document.first(spoken[0], mark.version))
             opened = self._tell(mark.version, end, self._trusting(mark.version, documents, told), told)
+        forgotten = [str(event.get("subject")) for event in events if event["type"] == "forget"]
+        opened -= self._forgetter.begin(forgotten, mark.version, end)
         self._mark.put(replace(mark, version=end, count=mark.count + opened))
+        if forgotten:
+            self._forgetter.finish(end)
+            self._cache.clear()
 
     def _trusting(
         self, version: int, documents: Mapping[str, Document], told: Mapping[str, Sequence[LabelEvent]]

@@ -18,6 +18,7 @@ from memory_service.store import Found, MemoryStore, Search
 from memory_service.vectoriser import Vectoriser, query_of
 from schemas.errors import MemoryUnavailable
 
+ANN, BEN = "s-" + "a" * 32, "s-" + "b" * 32
 FAILED = ("label", "failure", None)
 WORKED = ("label", "success", None)
 RETRACTED = ("label", "retracted", None)
@@ -344,6 +345,57 @@ class MemoryStoreContract:
         assert ids(found.failures) == ["A"]
         assert found.nearby == () and found.harmful is None and found.fine is None
 
+    # forgetting
+
+    def test_a_forgotten_subjects_memories_are_gone_from_every_version(self, memory, store):
+        memory.say(of_subject(decision("A"), ANN))
+        memory.say(of_subject(decision("B"), BEN))
+        memory.say(of_subject(decision("A"), ANN), WORKED)
+        assert ids(memory.ask().failures) == ["B"] and ids(memory.ask(version=1).failures) == ["A"]
+        memory.version += 1
+        store.apply([forget_event(memory.version, ANN)])
+        assert [ids(memory.ask(version=v).failures) for v in range(5)] == [[], [], ["B"], ["B"], ["B"]]
+        assert [ids(memory.ask(version=v).successes) for v in range(5)] == [[]] * 5
+        assert not store.is_remembered("A") and store.is_remembered("B")
+        assert (store.watermark().version, store.watermark().count) == (4, 1)
+
+    def test_who_had_the_store_open_meanwhile_forgets_too(self, memory, store, reopen):
+        memory.say(of_subject(decision("A"), ANN))
+        other = reopen()
+        seen = Asker(other, memory.vectoriser)
+        seen.version = memory.version
+        assert ids(seen.ask().failures) == ["A"]
+        store.apply([forget_event(2, ANN)])
+        assert ids(seen.ask(version=2).failures) == []
+        other.close()
+
+    def test_forgetting_again_or_somebody_unknown_changes_nothing(self, memory, store):
+        memory.say(of_subject(decision("A"), ANN))
+        memory.say(decision("B"))
+        store.apply([forget_event(3, ANN), forget_event(4, ANN), forget_event(5, BEN)])
+        memory.version = 5
+        assert ids(memory.ask().failures) == ["B"] and store.watermark().count == 1
+
+    @settings(SAME_STORE, max_examples=40)
+    @given(data=st.data(), events=histories())
+    def test_after_forgetting_all_is_as_if_those_events_had_spoken_of_nothing(self, store, vectoriser, data, events):
+        names = sorted({e["decision_id"] for e in events})
+        theirs = set(data.draw(st.lists(st.sampled_from(names), unique=True))) if names else set()
+        told = [of_subject(e, ANN) if e["decision_id"] in theirs and e["decision"] else e for e in events]
+        last = len(events) + 1
+        asked = [data.draw(searches(vectoriser, version)) for version in range(last + 1)]
+        store.reset(EPOCH)
+        store.apply([{**e, "decision": None} if e["decision_id"] in theirs else e for e in events])
+        store.apply([forget_event(last, ANN)])
+        never, points = [plain(f) for f in store.search(asked)], points_of(store)
+        store.reset(EPOCH)
+        cut = data.draw(st.integers(0, len(told)))
+        store.apply(told[:cut])
+        store.apply(told[cut:])
+        store.apply([forget_event(last, ANN)])
+        assert [plain(f) for f in store.search(asked)] == never
+        assert points_of(store) == points
+
     # against the model
 
     @settings(SAME_STORE, max_examples=150)
@@ -398,6 +450,17 @@ class MemoryStoreContract:
         store.apply(events)
         assert [plain(f) for f in store.search(asked)] == before
         assert (store.watermark(), points_of(store)) == (mark, points)
+
+
+def of_subject(told: dict, subject: str) -> dict:
+    """The same, of a decision about a subject."""
+    return {**told, "decision": {**told["decision"], "subject": subject}}
+
+
+def forget_event(version: int, subject: str) -> dict:
+    """What the log says of a forgotten subject."""
+    told = {"decision_id": "", "tenant": "acme", "decision": None}
+    return {**event(version, told, ("forget", None, None), "dpo"), "subject": subject}
 
 
 def points_of(store: MemoryStore) -> list[tuple]:

@@ -14,11 +14,23 @@ from hashing_embedder import Hashing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memory_model import EPOCH, TRUSTS, WEIGHTS, event, part, plain, time_of
-from store_contract import FAILED, RETRACTED, WORKED, Asker, MemoryStoreContract, decision
+from store_contract import (
+    ANN,
+    BEN,
+    FAILED,
+    RETRACTED,
+    WORKED,
+    Asker,
+    MemoryStoreContract,
+    decision,
+    forget_event,
+    ids,
+    of_subject,
+)
 
 from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.qdrant import memory_search, memory_store
-from memory_service.qdrant.engine import Filter, Match, NoCollection
+from memory_service.qdrant.engine import EngineError, Filter, Match, NoCollection
 from memory_service.qdrant.memory_points import WATERMARK, watermark_point
 from memory_service.qdrant.memory_store import QdrantMemoryStore
 from memory_service.sqlite_store import SqliteMemoryStore
@@ -53,6 +65,66 @@ def exact(tmp_path, vectoriser):
 
 class TestQdrantMemoryStore(MemoryStoreContract):
     """The contract."""
+
+
+# forgetting
+
+
+def held(store, collection: str, key: str) -> list[str]:
+    """What the points of a collection have at a key."""
+    points = store._engine.scroll(collection, None, limit=100).points
+    return sorted(p.payload[key] for p in points if key in p.payload)
+
+
+class _Dies:
+    """An engine whose nth write does not happen."""
+
+    def __init__(self, engine, at: int) -> None:
+        self._engine, self._left = engine, at
+
+    def __getattr__(self, name):
+        found = getattr(self._engine, name)
+        if name not in ("upsert", "set_payload", "delete"):
+            return found
+
+        def write(*args, **more):
+            self._left -= 1
+            if self._left < 0:
+                raise EngineError("killed")
+            return found(*args, **more)
+
+        return write
+
+
+def test_a_writer_that_dies_while_it_forgets_leaves_nothing_behind(reopen, vectoriser):
+    steps = 0
+    while True:
+        store = reopen()
+        store.reset(EPOCH)
+        memory = Asker(store, vectoriser)
+        memory.say(of_subject(decision("A"), ANN))
+        memory.say(of_subject(decision("A"), ANN), WORKED)
+        memory.say(of_subject(decision("B"), BEN))
+        dying = reopen(wrap=lambda engine, at=steps: _Dies(engine, at))
+        try:
+            dying.apply([forget_event(4, ANN)])
+            died = False
+        except MemoryUnavailable:
+            died = True
+        again = reopen()
+        again.apply([forget_event(4, ANN)])
+        asker = Asker(again, vectoriser)
+        assert [ids(asker.ask(version=v).failures) for v in range(5)] == [[], [], [], ["B"], ["B"]], steps
+        assert (again.watermark().version, again.watermark().count) == (4, 1)
+        assert held(again, again._memory, "memory_id") == ["B"]
+        assert held(again, again._labels, "decision_id") == ["B"]
+        assert held(again, again._labels, "forgetting") == []
+        for one in (store, dying, again):
+            one.close()
+        if not died:
+            break
+        steps += 1
+    assert steps >= 5
 
 
 # as the exact store
