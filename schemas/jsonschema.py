@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from schemas import checkpoint, control, label, label_receipt, receipt, record, request
+from schemas import attestation, checkpoint, control, label, label_receipt, receipt, record, request
 
 SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "decision_request": request.ADAPTER,
@@ -22,6 +22,7 @@ SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "control_event": control.ADAPTER,
     "checkpoint": checkpoint.EVENT,
     "inclusion_proof": checkpoint.PROOF,
+    "attestation": attestation.ADAPTER,
 }
 FOLDER = Path(__file__).parent / "json"
 
