@@ -288,6 +288,14 @@ def test_not_even_the_homes_own_key_can_sign_what_does_not_hold(
     inside.run("verify", "edited.json")
 
 
+def test_a_stranger_cannot_sign_in_the_name_of_a_known_key(inside: Inside, signed: dict[str, Any]) -> None:
+    stranger = SigningKey.load_or_create(inside.folder / "stranger.pem")
+    forged = dict(sign_attestation(signed["statement"], stranger))
+    assert forged["statement"]["key_id"] != stranger.public.key_id
+    inside.write("forged.json", json.dumps(forged))
+    assert "does not name its own key" in inside.run("verify", "forged.json", code=3).stdout
+
+
 def test_an_enclosed_policy_that_is_another_is_found(signed: dict[str, Any]) -> None:
     other = copy.deepcopy(signed)
     other["policies"][0]["source"] += "# more\n"
