@@ -74,17 +74,20 @@ def _same_request(pack: Pack) -> tuple[bool, str]:
 
 
 def _signed(pack: Pack, trust_signer: bool, home: Path | None) -> Check:
-    """A home with keys believes its own and the trusted ones; where there is no home, any valid signature is told."""
     if pack.signer is None:
         return Check("signature", False, "the pack is not signed")
+    return believed(pack.signer.key_id, trust_signer, home)
+
+
+def believed(key_id: str, trust_signer: bool, home: Path | None) -> Check:
+    """A home with keys believes its own and the trusted ones; where there is no home, any valid signature is told."""
     known = trusted_keys(home) if home is not None else None
-    if known is None or trust_signer or pack.signer.key_id in known:
-        return Check("signature", True, f"by key {pack.signer.key_id}")
+    if known is None or trust_signer or key_id in known:
+        return Check("signature", True, f"by key {key_id}")
     return Check(
         "signature",
         False,
-        f"by key {pack.signer.key_id}, which this home does not trust; "
-        "`lumyn keys trust PACK` if you know that it is right",
+        f"by key {key_id}, which this home does not trust; `lumyn keys trust PACK` if you know that it is right",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from schemas import checkpoint, control, label, label_receipt, receipt, record, request, shadow
+from schemas import attestation, checkpoint, control, label, label_receipt, receipt, record, request, shadow
 
 SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "decision_request": request.ADAPTER,
@@ -24,6 +24,7 @@ SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "shadow_verdict": shadow.ADAPTER,
     "checkpoint": checkpoint.EVENT,
     "inclusion_proof": checkpoint.PROOF,
+    "attestation": attestation.ADAPTER,
 }
 FOLDER = Path(__file__).parent / "json"
 
