@@ -27,7 +27,7 @@ from streams.policy import CompiledPolicy
 if TYPE_CHECKING:
     from memory_service.recaller import Term
 
-_ROUNDED = 1e-6
+_ROUNDED = 2e-5
 _ROLES = {
     "harmful": "the nearest harmful one",
     "harmful_without_text": "the nearest harmful one, text left out",
