@@ -143,7 +143,7 @@ def _term(asked: Asked, hit: Hit, harmful: bool, worth: float) -> Term:
         memory_id=p.memory_id,
         harmful=harmful,
         labeller=p.labeller,
-        score=score_of(hit.dot),
+        score=share_of(min(hit.dot, UNIT)),
         similarity=similarity,
         trust=p.trust / FULL_TRUST,
         age_ms=age_ms,

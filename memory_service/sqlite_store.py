@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from sys import intern
@@ -28,7 +28,7 @@ from memory_service.wal import use_wal
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import MemoryUnavailable
 from schemas.ids import time_ms_of
-from schemas.label import LabelEvent, labellers_of, speaks_of_labeller, trust_of
+from schemas.label import FULL_TRUST, LabelEvent, labellers_of, speaks_of_labeller, trust_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -135,6 +135,7 @@ class SqliteMemoryStore:
         fresh = [event for event in events if event["version"] > version]
         parts = {e["decision_id"]: e["decision"]["facts"] for e in fresh if e["decision"] is not None}
         vectors = dict(zip(parts, self._vectoriser.vectorise(list(parts.values())), strict=True))
+        trusts = {(tenant, name): trust for tenant, name, trust in self._db.execute("SELECT * FROM trust")}
         for event in fresh:
             if event["version"] != version + 1:
                 raise MemoryUnavailable(
@@ -145,8 +146,9 @@ class SqliteMemoryStore:
             version = event["version"]
             if speaks_of_labeller(event):
                 self._apply_trust(event)
+                trusts[event["tenant"], str(event.get("labeller"))] = trust_of(event)
             elif event["decision"] is not None:
-                self._apply_one(event, vectors[event["decision_id"]].values)
+                self._apply_one(event, vectors[event["decision_id"]].values, trusts)
             elif event["type"] == "forget":
                 self._forget(str(event.get("subject")), version)
         if fresh:
@@ -168,18 +170,14 @@ class SqliteMemoryStore:
         while self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] and time.monotonic() < until:
             time.sleep(0.01)
 
-    def _apply_one(self, event: LabelEvent, vector: Array) -> None:
+    def _apply_one(self, event: LabelEvent, vector: Array, trusts: Mapping[tuple[str, str], int]) -> None:
         decision_id, tenant, decision = event["decision_id"], event["tenant"], event["decision"]
         row = self._db.execute("SELECT state FROM labelled WHERE decision_id = ?", (decision_id,)).fetchone()
         assert decision is not None
         labels = DecisionLabels.from_dict(decode_trusted(row[0])) if row else DecisionLabels(tenant, decision)
-        names = labellers_of(event)
-        spoken = "INSERT OR IGNORE INTO spoken VALUES (?, ?, ?)"
-        self._db.executemany(spoken, [(tenant, name, decision_id) for name in names])
-        for name in names:
-            trust = "SELECT trust FROM trust WHERE tenant = ? AND labeller = ?"
-            for (value,) in self._db.execute(trust, (tenant, name)):
-                set_trust(labels, name, value)
+        for name in labellers_of(event):
+            self._db.execute("INSERT OR IGNORE INTO spoken VALUES (?, ?, ?)", (tenant, name, decision_id))
+            set_trust(labels, name, trusts.get((tenant, name), FULL_TRUST))
         self._take(decision_id, labels, event, lambda: vector)
 
     def _apply_trust(self, event: LabelEvent) -> None:

@@ -12,6 +12,7 @@ from ulid import ULID
 _BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [first + second for first in _BASE32 for second in _BASE32]
 _ULID = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
+_ISO_LENGTH = len("2024-12-19T14:30:00.123Z")
 _PREFIX = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{0,25}\Z")
 
 
@@ -61,5 +62,10 @@ def _iso_second(second: int) -> str:
 
 def time_ms_of(text: str) -> int:
     """Inverse of `iso_time`. Raises `ValueError` for another form."""
-    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    if len(text) == _ISO_LENGTH and text[4] == text[7] == "-" and text[10] == "T" and text[19] == ".":
+        moment = datetime.fromisoformat(text)  # twenty times as fast, but it takes other forms as well
+        if moment.tzinfo is not UTC:
+            raise ValueError(f"`{text}` is not in UTC")
+    else:
+        moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from schemas.policy import DAY_MS
 from schemas.seal import is_sealed
 from streams.sealing import is_erased
 
@@ -131,8 +132,12 @@ def _counted(hit: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         "fine": f"nearest case where allowing was right (supports at {settings['success_support']})",
         "softening": f"a denial that was wrong (softens at {settings['soften']})",
     }
-    contested = ", contested" if hit["contested"] else ""
-    return f"- {hit['memory_id']} at {hit['score']:.3f}: {roles[hit['role']]}{contested}."
+    marks = ", contested" if hit["contested"] else ""
+    if "trust" in hit:
+        marks += f", its labeller trusted {hit['trust']:g}"
+    if "age_ms" in hit:
+        marks += f", said {hit['age_ms'] / DAY_MS:.4g} days before"
+    return f"- {hit['memory_id']} at {hit['score']:.3f}: {roles[hit['role']]}{marks}."
 
 
 def _special(record: Mapping[str, Any]) -> list[str]:

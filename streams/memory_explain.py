@@ -28,7 +28,7 @@ from streams.policy import CompiledPolicy
 if TYPE_CHECKING:
     from memory_service.recaller import Term
 
-_ROUNDED = 1e-6
+_ROUNDED = 2e-5
 _ROLES = {
     "harmful": "the nearest harmful one",
     "harmful_without_text": "the nearest harmful one, text left out",
@@ -324,11 +324,15 @@ def _nearby(nearby: Mapping[str, Any]) -> str:
 
 def _term(term: Term) -> str:
     kind = "harmful" if term.harmful else "fine"
-    aged = f", {term.age_ms / DAY_MS:.1f} days old" if term.age_ms else ""
+    aged = f", {_days(term.age_ms)} old" if term.age_ms else ""
     return (
         f"  {term.score:g}^4 x trust {term.trust:g} x decay {term.decay:.6g} = {term.weight:.6f}  {kind}  "
         f"{term.memory_id} ({term.labeller}{aged})"
     )
+
+
+def _days(age_ms: float) -> str:
+    return f"{age_ms / DAY_MS:.4g} days"
 
 
 def _total(terms: Sequence[Term]) -> list[str]:
@@ -345,7 +349,7 @@ def _total(terms: Sequence[Term]) -> list[str]:
 
 
 def _worth(one: Neighbour) -> str:
-    aged = "" if one.age_days is None else f" x decay {one.decay:.6g} ({one.age_days:.1f} days)"
+    aged = "" if one.age_days is None else f" x decay {one.decay:.6g} ({_days(one.age_days * DAY_MS)})"
     keeps = "harm counts in full all the same" if one.role.startswith("harmful") else "a fine one needs 0.5"
     return f"trust {one.trust:g}{aged} = {one.worth:.6g}; {keeps}"
 

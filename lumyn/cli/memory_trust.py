@@ -65,7 +65,7 @@ def _list(json_: bool) -> int:
         return 0
     if found:
         out(table(("labeller", "trust", "since", "by", "why"), [
-            (one_line(one["labeller"]), "held" if one["trust"] == 0 else f"{one['trust']:g}", one["since"],
+            (one_line(one["labeller"]), "held" if one["trust"] == 0 else f"{one['trust']:g}", str(one["since"]),
              one_line(one["by"]), one_line(one["why"]))
             for one in found
         ]))  # fmt: skip
