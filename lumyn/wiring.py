@@ -251,6 +251,7 @@ class EmbeddedHome:
         self.memory.close()
         if self._index is not None:
             self._index.close()
+        self.log.keys.close()
         self.log.close()
 
 

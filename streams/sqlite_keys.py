@@ -114,6 +114,14 @@ class SqliteSubjectKeys:
             self._kids.clear()
             self._seen = version
 
+    def close(self) -> None:
+        """Let go of the file; what was kept of it is forgotten."""
+        with self._lock:
+            if self._db is not None and self._pid == os.getpid():
+                self._db.close()
+                self._db = None
+            self._keys, self._kids = {}, {}
+
     # keys
 
     def made(self, subjects: Sequence[Subject]) -> list[SubjectKey]:
