@@ -203,6 +203,15 @@ class SqliteSubjectKeys:
             )
             return sorted(row[0] for row in found)
 
+    def counts(self) -> dict[str, int] | None:
+        """How many keys are in which state, and how many are on `hold`; None: there is no store yet."""
+        with self._open(create=False) as db:
+            if db is None:
+                return None
+            found = dict(db.execute("SELECT state, count(*) FROM subjects GROUP BY state"))
+            found["hold"] = db.execute("SELECT count(*) FROM subjects WHERE hold IS NOT NULL").fetchone()[0]
+            return found
+
     # holding and forgetting
 
     def hold(self, subject: Subject, why: str) -> Held:

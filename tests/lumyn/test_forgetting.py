@@ -488,6 +488,38 @@ def test_a_misspelt_setting_is_refused(inside: Inside, monkeypatch: pytest.Monke
     inside.refused("decide", "request.json", code=2)
 
 
+def test_what_was_sealed_is_never_sent_again_in_clear(private: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    private.write("policy.yml", POLICY + "# another\n")
+    first = sdk.decide(asked())
+    monkeypatch.setenv("LUMYN_ENCRYPT_SUBJECTS", "0")
+    private.run("redrive", "--query", f"decision_id='{first['decision_id']}'", "--apply")
+    assert len(list(messages("requests"))) == 2 and not any(b"Philomena" in m for m in messages("requests"))
+    assert not any(b"Philomena" in m for m in messages("records"))
+    monkeypatch.setenv("LUMYN_ENCRYPT_SUBJECTS", "1")
+    sdk.submit({**asked(request_id="r9"), "policy": "nowhere"})
+    sdk.drain()
+    assert "nowhere" in private.run("dead-letters", "list").stdout
+    private.write("body.json", json.dumps(asked(request_id="r9")))
+    private.run("dead-letters", "resend", "0", "--from-file", "body.json")
+    assert not any(b"Philomena" in m for topic in ("requests", "records", "dead-letters") for m in messages(topic))
+    assert private.json("verify", "--json")["decisions"] == 3
+
+
+def test_the_doctor_says_how_the_keys_are(private: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said() -> dict[str, Any]:
+        found = private.json("doctor", "--json", code=None)["findings"]
+        return next(one for one in found if one["part"] == "subject keys")
+
+    sdk.decide(asked())
+    sdk.decide(asked(BEN))
+    forget(private)
+    assert said()["status"] == "ok" and "1 keys, 0 on hold, 1 destroyed" in json.dumps(said())
+    wiring.operator_home().log.keys.erase(stored(sdk.decide(asked())["decision_id"])["request"]["subject"]["id"])
+    assert said()["status"] == "warn"
+    monkeypatch.setenv("LUMYN_MASTER_KEY", "11" * 32)
+    assert said()["status"] == "fail"
+
+
 # packs and data sets
 
 
