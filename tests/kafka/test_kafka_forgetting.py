@@ -10,11 +10,15 @@ import pytest
 from conftest_e2e import refund
 from faults.deployment import wait_until
 from live_deployment import POLICY, TIMEOUT_S, Live, living
+from servers.qdrant import find_server
 
 from lumyn import LumynConfig, forgetting, sdk, wiring
 from lumyn.checkpointing import home_chain
 from schemas.errors import BadInput, Erased, OnHold
+from streams.as_of import recall_again, was_recalled
+from streams.erasures import erasures
 from streams.local_log import wall_clock_ms
+from streams.sealing import opened_record
 from streams.subject_keys import Subject
 from streams.sweep import Summary, verify_all
 from streams.topics import TOPICS
@@ -100,6 +104,45 @@ def test_several_processes_share_the_keys_and_forget_together(kafka: str, tmp_pa
         summary = Summary()
         assert [c for one in verify_all(live.log, home_chain(home), summary, now_ms=wall_clock_ms()) for c in one.failed] == []
         assert (summary.erased, summary.sealed) == (1, 0)
+
+
+def test_a_qdrant_server_forgets_too(kafka: str, tmp_path: Path) -> None:
+    server = find_server()
+    if server is None:
+        pytest.skip("no Qdrant server: set LUMYN_TEST_QDRANT or LUMYN_TEST_QDRANT_URL")
+    env = settings_of(tmp_path) | {"LUMYN_QDRANT": server.url}
+    try:
+        with living(kafka, partitions=1, env=env) as live:
+            live.use_policy(POLICY)
+            index = live.start("index")
+            live.started("decide")
+            live.started("labels")
+            config = caller(live, env, qdrant=server.url)
+            answers = lambda: sdk.decide(asked(BEN), config)["memory"]["available"]  # noqa: E731
+            wait_until(answers, TIMEOUT_S, live.tails, every_s=0.2)
+            first = sdk.decide(asked(request_id="ann-1"), config)
+            sdk.label(first["decision_id"], "failure", summary="Philomena wrote", config=config, wait_s=TIMEOUT_S)
+            assert sdk.decide(asked(BEN), config)["reason_codes"] == ["FAILURE_MEMORY_SIMILAR_ESCALATE"]
+            home = wiring.open_home(config)
+            done = forgetting.forget(home, Subject("default", "user", ANN), "asked")
+            assert (done.records, done.labels, done.memories) == (1, 1, 1)
+            assert list(home.memory.store().points()) == []
+            assert sdk.decide(asked(BEN), config)["verdict"] == "ALLOW"
+            mark = home.memory.store().watermark()
+            found = [opened_record(home.log.keys, record) for record in live.records_of("default")]
+            records = [record for record in found if was_recalled(record) and record["memory"]["version"]]
+            records += [record for record in found if record["decision_id"] == first["decision_id"]]
+            again = list(
+                recall_again(
+                    records, home.memory, epoch=mark.epoch, vectoriser_id=mark.vectoriser_id, version=mark.version,
+                    erasures=erasures(home.log),
+                )
+            )  # fmt: skip
+            assert sorted(one.outcome for one in again) == ["erased", "erased", "same"]
+            assert personal_messages(live) == [] and personal_files(live) == []
+            assert index.alive
+    finally:
+        server.close()
 
 
 def test_what_a_foreign_producer_sends_in_clear_is_recorded_sealed(kafka: str, tmp_path: Path) -> None:

@@ -242,6 +242,21 @@ def test_a_decision_that_can_not_have_met_the_forgotten_is_compared_as_ever(priv
     assert private.json("memory", "verify", "--json")["same"] == 1
 
 
+def test_damage_after_the_forgetting_is_told_as_damage(private: Inside) -> None:
+    told_of(private)
+    forget(private)
+    good = sdk.decide(refund(100, 0.1, BEN))
+    sdk.label(good["decision_id"], "success")
+    sdk.decide(refund(100, 0.1, BEN))
+    wiring.close_homes()
+    db = sqlite3.connect(private.home / "memory.db")
+    db.execute("DELETE FROM points")
+    db.commit()
+    db.close()
+    found = private.json("memory", "verify", "--json", code=3)
+    assert (len(found["differ"]), found["same"], found["erased"]) == (1, 1, 2)
+
+
 def test_nothing_can_be_said_of_an_erased_decision(private: Inside) -> None:
     first, second = told_of(private)
     forget(private)
@@ -474,6 +489,16 @@ def test_a_log_without_its_keys_can_still_be_checked(private: Inside, tmp_path: 
     assert (found["verified"], found["sealed"], found["erased"]) == (True, 1, 0)
     assert "is not here" in private.run("explain", record["decision_id"]).stdout
     assert "key_missing" in private.run("label", record["decision_id"], "--label", "failure", "--json", code=4).stderr
+
+
+def test_a_memory_whose_labels_can_not_be_opened_is_unavailable_never_empty(private: Inside, tmp_path: Path) -> None:
+    told_of(private)
+    wiring.close_homes()
+    (private.home / "memory.db").unlink()
+    (private.home / "keys/subjects.db").rename(tmp_path / "elsewhere.db")
+    record = sdk.decide(refund(100, 0.1, BEN))
+    assert (record["verdict"], record["reason_codes"]) == ("ABSTAIN", ["STORAGE_UNAVAILABLE"])
+    assert "not in this key store" in private.refused("memory", "rebuild", code=4)
 
 
 def test_a_misspelt_setting_is_refused(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:

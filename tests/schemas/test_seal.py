@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import IntegrityError, LumynError
 from schemas.request import envelope_in, inputs_digest, opened, parse_request, sealed
-from schemas.seal import Opening, open_record, open_text, opening_of, seal_record, seal_text
+from schemas.seal import Opening, box, open_record, open_text, opening_of, seal_record, seal_text
 
 KID, OTHER = "s-" + "1" * 32, "s-" + "2" * 32
 KEY = bytes(range(32))
@@ -107,6 +108,17 @@ def test_no_byte_of_an_envelope_can_be_changed(request, data):
         return
     # base64 has bits that say nothing: the same box, written otherwise, is another stored form with another digest
     assert found.value == request.value and found.canonical != canonical
+
+
+def test_a_sealer_that_shows_another_clear_part_than_it_sealed_is_not_believed():
+    request = parse_request({"subject": {"type": "user", "id": "ann"}, "action": {"type": "refund", "amount": 900}})
+    envelope = decode_trusted(sealed(request, KID, KEY).canonical)
+    opening = opening_of(envelope, KEY)
+    clear = {name: part for name, part in envelope.items() if name != "sealed"} | {"action": {"type": "refund", "amount": 1}}
+    boxed = base64.urlsafe_b64encode(box(opening.key, request.canonical, encode(clear))).decode()
+    forged = {**clear, "sealed": {**envelope["sealed"], "box": boxed}}
+    with pytest.raises(IntegrityError, match="clear part"):
+        opened(forged, KEY, "here")
 
 
 def record(request, one):

@@ -85,6 +85,18 @@ def test_an_erased_key_is_gone_to_the_last_byte(keys, path):
     assert new.kid != ann.kid and new.key != ann.key
 
 
+def test_of_many_keys_the_erased_ones_are_gone_to_the_last_byte(keys, path):
+    made = keys.made([Subject("acme", "user", f"u{n}") for n in range(300)])
+    wrapped = dict(sqlite3.connect(path).execute("SELECT kid, wrapped FROM subjects"))
+    gone = [one.kid for one in made[::7]]
+    for kid in gone:
+        keys.erase(kid)
+        keys.finish(kid)
+    data = bytes_of(path)
+    assert [kid for kid in gone if wrapped[kid] in data] == []
+    assert all(wrapped[one.kid] in data for one in made if one.kid not in gone)
+
+
 def test_what_another_process_erased_does_not_live_on_here(keys, path):
     (ann,) = keys.made([ANN])
     assert keys.key(ann.kid) == ann.key
