@@ -169,4 +169,5 @@ class KafkaHome:
         if self._index is not None:
             self._index.close()
         self.agent.close()
+        self.log.keys.close()
         self.log.close()

@@ -17,9 +17,10 @@ from schemas.errors import IntegrityError, LumynError, StorageUnavailable
 from schemas.query import parse_query
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, STORAGE_UNAVAILABLE
 from schemas.request import Request, parse_request
+from schemas.seal import OpenRecord
 from streams.index_sync import fetcher
 from streams.integrity import check_record, require
-from streams.sealing import opened_record, require_open
+from streams.sealing import opened_record, require_open, seal_requests
 from streams.topics import RECORDS
 
 _AT_ONCE = 100
@@ -120,7 +121,9 @@ def _request(home: Home, row: IndexedRecord) -> Request | LumynError:
             "request_id": request_id_of(row.decision_id),
             "provenance": {**(asked.get("provenance") or {}), "redrive_of": row.decision_id},
         }
-        return parse_request(again, where=f"decision {row.decision_id}")
+        request = parse_request(again, where=f"decision {row.decision_id}")
+        # what was stored sealed is never sent in clear, whatever is configured now
+        return seal_requests(home.log.keys, [request])[0] if isinstance(record, OpenRecord) else request
     except LumynError as error:
         return error
 

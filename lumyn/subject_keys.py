@@ -12,14 +12,13 @@ from lumyn.config import Settings
 from schemas.errors import BadConfig, KeysUnavailable
 from schemas.seal import KEY_BYTES
 from streams.sqlite_keys import SqliteSubjectKeys
-from streams.subject_keys import SubjectKeys
 
 KEYS_FILE = "keys/subjects.db"
 MASTER_FILE = "keys/master.key"
 _HELP = "32 random bytes in base64 or hex: `openssl rand -base64 32`"
 
 
-def subject_keys(settings: Settings) -> SubjectKeys:
+def subject_keys(settings: Settings) -> SqliteSubjectKeys:
     """The configured key store; opened when it is first used, and made when the first subject is encrypted."""
     home = settings.home.absolute()
     path = settings.subject_keys.absolute() if settings.subject_keys else home / KEYS_FILE

@@ -273,6 +273,7 @@ class EmbeddedHome:
         self.memories.close()
         if self._index is not None:
             self._index.close()
+        self.log.keys.close()
         self.log.close()
 
 

@@ -114,6 +114,14 @@ class SqliteSubjectKeys:
             self._kids.clear()
             self._seen = version
 
+    def close(self) -> None:
+        """Let go of the file; what was kept of it is forgotten."""
+        with self._lock:
+            if self._db is not None and self._pid == os.getpid():
+                self._db.close()
+                self._db = None
+            self._keys, self._kids = {}, {}
+
     # keys
 
     def made(self, subjects: Sequence[Subject]) -> list[SubjectKey]:
@@ -194,6 +202,15 @@ class SqliteSubjectKeys:
                 "SELECT kid FROM subjects WHERE by_id = ? AND state = 'live'", (self._by_id(tenant, subject_id),)
             )
             return sorted(row[0] for row in found)
+
+    def counts(self) -> dict[str, int] | None:
+        """How many keys are in which state, and how many are on `hold`; None: there is no store yet."""
+        with self._open(create=False) as db:
+            if db is None:
+                return None
+            found = dict(db.execute("SELECT state, count(*) FROM subjects GROUP BY state"))
+            found["hold"] = db.execute("SELECT count(*) FROM subjects WHERE hold IS NOT NULL").fetchone()[0]
+            return found
 
     # holding and forgetting
 

@@ -76,6 +76,10 @@ class SubjectKeys(Protocol):
         """The log says that it was forgotten: the key is destroyed, and nothing leads from its subject to it."""
         ...
 
+    def close(self) -> None:
+        """Let go of files and connections; the next question opens them anew."""
+        ...
+
 
 class NoKeys:
     """No key store: nothing is sealed here, and what is sealed can't be opened."""
@@ -103,6 +107,8 @@ class NoKeys:
     def erase(self, kid: str) -> None: ...
 
     def finish(self, kid: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 NO_KEYS: SubjectKeys = NoKeys()
