@@ -61,5 +61,16 @@ def _iso_second(second: int) -> str:
 
 def time_ms_of(text: str) -> int:
     """Inverse of `iso_time`. Raises `ValueError` for another form."""
+    if len(text) == 24 and text[19] == "." and text[23] == "Z" and text[20:23].isdecimal() and text.isascii():
+        return _ms_of_second(text[:19]) + int(text[20:23])
+    return _parsed_ms(text)
+
+
+@lru_cache(maxsize=256)
+def _ms_of_second(text: str) -> int:
+    return _parsed_ms(f"{text}.000Z")
+
+
+def _parsed_ms(text: str) -> int:
     moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)

@@ -1,0 +1,217 @@
+"""What evaluating a stretch gives: counts for each candidate, what was met on the way, and its records' leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.errors import IntegrityError, LumynError
+from schemas.verdict import VERDICTS
+from streams.backtest.blame import blamed
+from streams.backtest.candidate import Result
+from streams.backtest.groups import Heading
+from streams.backtest.raw import Raw
+from streams.backtest.tally import MOST_ERRORS, Tally
+from streams.merkle import leaf_hash
+
+Cell = tuple[Result, str | None, int, tuple[str, ...]]
+"""What decisions are alike in: recorded result, meaning, hour since 1970, and a value in each dimension."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was met in a range, whatever the candidates say. Parts are added in the order of the range."""
+
+    read: int = 0
+    """Messages or lines that were read."""
+    taken: int = 0
+    """Sound decisions that were evaluated."""
+    labelled: Counter[str] = field(default_factory=Counter)
+    """By meaning: harmful, fine, neutral."""
+    verdicts: Counter[str] = field(default_factory=Counter)
+    engines: Counter[str] = field(default_factory=Counter)
+    policies: dict[str, list[Any]] = field(default_factory=dict)
+    """By hash: name@version, the first decision's time (ms), how many."""
+    first_ms: int | None = None
+    last_ms: int | None = None
+    refused: Counter[str] = field(default_factory=Counter)
+    """Records that could not be evaluated, by kind: integrity, schema."""
+    named: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, other: Seen) -> None:
+        """Take another part in."""
+        self.read += other.read
+        self.taken += other.taken
+        for mine, theirs in (
+            (self.labelled, other.labelled),
+            (self.verdicts, other.verdicts),
+            (self.engines, other.engines),
+            (self.refused, other.refused),
+        ):
+            mine.update(theirs)
+        for hash_, (name, first, count) in other.policies.items():
+            known = self.policies.setdefault(hash_, [name, first, 0])
+            known[1], known[2] = min(known[1], first), known[2] + count
+        for ms in (other.first_ms, other.last_ms):
+            self.note_time(ms)
+        self.named += other.named[: MOST_ERRORS - len(self.named)]
+
+    def note_time(self, ms: int | None) -> None:
+        """Widen the time span."""
+        if ms is not None:
+            self.first_ms = ms if self.first_ms is None else min(self.first_ms, ms)
+            self.last_ms = ms if self.last_ms is None else max(self.last_ms, ms)
+
+    def refuse(self, raw: Raw, error: LumynError) -> None:
+        """Count a record that can't be evaluated, and name it."""
+        kind = "integrity" if isinstance(error, IntegrityError) else "schema"
+        self.refused[kind] += 1
+        if len(self.named) < MOST_ERRORS:
+            self.named.append((kind, raw.place, error.message))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Seen:
+        made = cls(**value)
+        for name in ("labelled", "verdicts", "engines", "refused"):
+            setattr(made, name, Counter(value[name]))
+        made.named = [(kind, place, message) for kind, place, message in value["named"]]
+        return made
+
+
+@dataclass(slots=True)
+class Part:
+    """A stretch's share of the whole."""
+
+    seen: Seen
+    tallies: list[Tally]
+    leaves: bytes
+    """32 bytes a record: the hash of its Merkle leaf, in order."""
+    offsets: list[tuple[int, int]]
+    """Runs [first, last] of request offsets that records spoke of, in order."""
+
+
+_COMPARED: tuple[str, ...] = ("compared",)
+_FLIPPED: dict[str, tuple[str, ...]] = {verdict: ("compared", "flips", f"to_{verdict}") for verdict in VERDICTS}
+
+
+class Counting:
+    """A part in the making: like decisions are counted together first, and put under each heading at the end."""
+
+    def __init__(self, candidates: int) -> None:
+        self.seen = Seen()
+        self.tallies = [Tally() for _ in range(candidates)]
+        self._cells: dict[Cell, list[dict[Result, int]]] = {}
+        self._marks: list[dict[Heading, list[int]]] = [{} for _ in range(candidates)]
+        self._leaves: list[bytes] = []
+        self._offsets: list[tuple[int, int]] = []
+
+    def met(self, offset: int) -> None:
+        """A sound record speaks of this request offset, whether or not it is taken."""
+        if self._offsets and self._offsets[-1][1] == offset - 1:
+            self._offsets[-1] = (self._offsets[-1][0], offset)
+        else:
+            self._offsets.append((offset, offset))
+
+    def take(self, record_digest: str) -> None:
+        """A sound record belongs to the range."""
+        self._leaves.append(leaf_hash(bytes.fromhex(record_digest[7:])))
+
+    def took(self, record: Mapping[str, Any], time_ms: int, meaning: str | None) -> None:
+        """It was one that has the form."""
+        policy, verdict, engine = record["policy"], record["verdict"], record["engine"]
+        name, hash_ = f"{policy['name']}@{policy['version']}", policy["hash"]
+        seen = self.seen
+        seen.taken += 1
+        seen.verdicts[verdict] += 1
+        seen.engines[engine] += 1
+        if meaning is not None:
+            seen.labelled[meaning] += 1
+        known = seen.policies.get(hash_)
+        if known is None:
+            known = seen.policies[hash_] = [name, time_ms, 0]
+        known[1], known[2] = min(known[1], time_ms), known[2] + 1
+        seen.note_time(time_ms)
+
+    def refuse(self, raw: Raw, error: LumynError, *, leaf: bool) -> None:
+        """A record that can't be evaluated; its bytes are its leaf, where it was not taken before."""
+        self.seen.refuse(raw, error)
+        if leaf:
+            self._leaves.append(leaf_hash(hashlib.sha256(raw.value).digest()))
+
+    def cell(self, key: Cell) -> list[dict[Result, int]]:
+        """Where results of decisions like this are counted, one mapping a candidate."""
+        known = self._cells.get(key)
+        if known is None:
+            known = self._cells[key] = [{} for _ in self.tallies]
+        return known
+
+    def mark(self, k: int, group: int, old: str, new: str, meaning: str | None) -> None:
+        """Count a decision under its cluster's group."""
+        figures = _COMPARED if old == new else _FLIPPED[new]
+        if meaning == "harmful":
+            figures = (*figures, "harmful")
+            if old != "ALLOW":
+                figures = (*figures, "caught_before")
+            if new != "ALLOW":
+                figures = (*figures, "caught_after")
+        elif meaning == "fine":
+            figures = (*figures, "fine")
+            if old == "ALLOW":
+                figures = (*figures, "passed_before")
+            if new == "ALLOW":
+                figures = (*figures, "passed_after")
+        marks = self._marks[k]
+        for figure in figures:
+            known = marks.get((figure, old))
+            if known is None:
+                known = marks[figure, old] = []
+            known.append(group)
+
+    def finished(self, dimensions: Sequence[str], defaults: Sequence[str]) -> Part:
+        """The part; `defaults` are the candidates' default verdicts."""
+        for (old, meaning, hour, values), results in self._cells.items():
+            named = list(zip(dimensions, values, strict=True))
+            for tally, default, counts in zip(self.tallies, defaults, results, strict=True):
+                for new, number in counts.items():
+                    _put(tally, old, new, meaning, hour, named, default, number)
+        for tally, marks in zip(self.tallies, self._marks, strict=True):
+            for heading, groups in marks.items():
+                tally.groups.add_all(heading, groups)
+        return Part(self.seen, self.tallies, b"".join(self._leaves), self._offsets)
+
+
+def _put(
+    tally: Tally,
+    old: Result,
+    new: Result,
+    meaning: str | None,
+    hour: int,
+    named: Sequence[tuple[str, str]],
+    default: str,
+    number: int,
+) -> None:
+    """Count decisions that are alike under every heading of a tally."""
+    pair = (old.verdict, new.verdict, meaning)
+    tally.matrix[pair] += number
+    if new.by_default:
+        tally.by_default[(old.verdict,)] += number
+    for dimension, value in named:
+        tally.count(dimension, value, pair, number)
+    tally.count_hour(hour, pair, number)
+    before = {name: outcome for name, outcome, _ in old.rules}
+    after = {name: outcome for name, outcome, _ in new.rules}
+    for rule in {**before, **after}:
+        case = (before.get(rule, ""), after.get(rule, ""), *pair)
+        tally.rules.setdefault(rule, Counter())[case] += number
+    if old.verdict != new.verdict:
+        for rule in blamed(old, new, default):
+            tally.blamed[rule, old.verdict, new.verdict] += number
+    elif old.reason_codes != new.reason_codes:
+        tally.other_reasons[(old.verdict,)] += number
