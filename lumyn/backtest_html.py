@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from lumyn import backtest_plot as plot
 from lumyn.backtest_words import SHOWN, bar_row, interval, is_unsound, notes, number, rate, share
@@ -26,13 +27,18 @@ def _template() -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: one_line(value) if isinstance(value, str) else value,
+        finalize=_shown,
     )
     environment.globals.update(
         number=number, rate=rate, interval=interval, share=share, bar_row=bar_row, plot=plot, fact=_fact,
         verdicts=VERDICTS, shown=SHOWN, most_values=_VALUES,
     )  # fmt: skip
     return environment.get_template("backtest.html.j2")
+
+
+def _shown(value: Any) -> Any:
+    """Text on one line; what a macro made (`Markup`) is escaped already. JSON never holds `Markup`."""
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def as_html(report: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from schemas.errors import LumynError
 from schemas.record import ENGINE
 from streams.backtest.candidate import Candidate, Result
 from streams.backtest.case import Case
-from streams.backtest.causes import Cause, cause_of
+from streams.backtest.causes import Cause, alike, cause_of
 from streams.backtest.memory import Mode, Recaller, without_memory
 from streams.policy import CompiledPolicy
 
@@ -32,6 +32,8 @@ class Attribution:
 
     def ask(self, changed: Sequence[tuple[Case, int, Result]]) -> None:
         """Ask the memory at once for what `cause` will need. Raises `MemoryUnavailable`."""
+        if self._recaller.asking is None:
+            return
         for case, k, _ in changed:
             then = self._of_then(case)
             if then is not None:
@@ -48,8 +50,12 @@ class Attribution:
             if self._mode != "recorded" or not same_engine:
                 return "not separated"
             return "unexplained" if candidate.policy.policy_hash == case.record["policy"]["hash"] else "policy"
-        before = self._try(case, then[0], "recorded")
+        before = case.again
+        if before is None:
+            before = case.again = self._try(case, then[0], "recorded")
         if self._mode == "recorded":
+            if same_engine and before is not None and alike(before, case.old):
+                return "policy"
             return cause_of(case.old, before, new, before, new, same_engine=same_engine)
         mode: Mode = "recorded" if self._recaller.answers(case, candidate.policy) else "as-of"
         return cause_of(

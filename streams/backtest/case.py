@@ -44,6 +44,10 @@ class Case:
     """Its value in each dimension."""
     group: int
     """Its cluster's group."""
+    amount: int | float | None
+    """The bare amount: what flips are ordered by, among other things."""
+    again: Result | None = None
+    """What the policy and memory of then give on this engine, once it was asked."""
     _recalled: Recall | None = None
 
     @property
@@ -65,7 +69,8 @@ class Reading:
         """Raises `BadJson` for a decision whose evaluation raised, and what a misshapen record raises."""
         request, time_ms, fixed = record["request"], time_ms_of(record["created_at"]), fixed_outcome(record)
         values = tuple([read(request) for read in self.dimensions.values()])
-        return Case(record, place, old, outcome, time_ms, fixed, values, group_of(self.cluster(request)))
+        group, amount = group_of(self.cluster(request)), amount_of(request["action"])
+        return Case(record, place, old, outcome, time_ms, fixed, values, group, amount)
 
 
 def reading(dimensions: Sequence[str], cluster: str) -> Reading:

@@ -11,12 +11,11 @@ from streams.backtest.attribution import Attribution
 from streams.backtest.candidate import Candidate, Result, Results
 from streams.backtest.case import HOUR_MS, Case, Reading
 from streams.backtest.chosen import Chosen
-from streams.backtest.flips import flip_of, traced
+from streams.backtest.flips import flip_of, matters
 from streams.backtest.memory import Mode, Recaller, without_memory
 from streams.backtest.outcomes import Outcomes
 from streams.backtest.part import Counting, Part
 from streams.backtest.raw import Raw
-from streams.backtest.tally import TOP, matters
 from streams.diff import MISSHAPEN, checked_record
 from streams.policy import CompiledPolicy
 
@@ -103,40 +102,48 @@ class Evaluator:
 
     def _decide(self, case: Case, counting: Counting) -> Iterator[tuple[int, Result]]:
         """Ask every candidate; gives those that answer otherwise than was recorded."""
-        request, old, meaning = case.record["request"], case.old, case.outcome.meaning
+        old, meaning, record = case.old, case.outcome.meaning, case.record
         cell = counting.cell((old, meaning, case.time_ms // HOUR_MS, case.values))
-        wanted = request.get("policy")
+        counting.mark(case.group, old.verdict, meaning)
+        wanted, mode, verdict, codes = record["request"].get("policy"), self._mode, old.verdict, old.reason_codes
         for k, candidate in enumerate(self._candidates):
             if wanted is not None and candidate.policy.name != wanted:
                 counting.tallies[k].out_of_policy += 1
+                counting.leave_out(k, case.group, verdict, meaning)
                 continue
             try:
-                new = self._recaller.result(case, candidate, self._mode)
+                new = self._recaller.result(case, candidate, mode)
             except LumynError as error:
-                kind = "memory" if self._mode == "recorded" else "other memory"
-                counting.tallies[k].fail(kind, case.place, error.message)
+                counting.tallies[k].fail("memory" if mode == "recorded" else "other memory", case.place, error.message)
+                counting.leave_out(k, case.group, verdict, meaning)
                 continue
             except MISSHAPEN as error:
-                counting.tallies[k].fail("schema", case.place, f"not a decision record: {type(error).__name__}")
+                told = f"not a decision record: {type(error).__name__}"
+                counting.tallies[k].fail("schema", case.place, told)
+                counting.leave_out(k, case.group, verdict, meaning)
                 continue
             counts = cell[k]
             counts[new] = counts.get(new, 0) + 1
-            counting.mark(k, case.group, old.verdict, new.verdict, meaning)
-            if new.verdict != old.verdict or new.reason_codes != old.reason_codes:
+            if new.verdict != verdict:
+                counting.mark_flip(k, case.group, verdict, new.verdict, meaning)
+                yield k, new
+            elif new.reason_codes != codes:
                 yield k, new
 
     def _explain(self, case: Case, k: int, new: Result, counting: Counting) -> None:
         """Why it comes out otherwise, and whether it matters more than the flips kept so far."""
-        tally, policy = counting.tallies[k], self._candidates[k].policy
+        tally = counting.tallies[k]
         cause = self._attribution.cause(case, k, new)
         tally.causes[cause, case.old.verdict, new.verdict] += 1
         if cause == "unexplained":
             tally.fail("unexplained", case.place, "the same policy, memory and engine decide otherwise than recorded")
         if new.verdict == case.old.verdict:
             return
-        flip = flip_of(case, policy, new, cause)
-        if len(tally.top) < TOP or matters(flip) < matters(tally.top[-1]):
-            tally.keep([traced(flip, case, policy, self._recaller.recall(case, policy, self._mode))])
+        order = matters(case, new.verdict)
+        if tally.would_keep(order):
+            policy = self._candidates[k].policy
+            recall = self._recaller.recall(case, policy, self._mode)
+            tally.keep([flip_of(case, policy, new, cause, recall, order)])
 
 
 def _check_place(raw: Raw, record: Mapping[str, Any]) -> None:

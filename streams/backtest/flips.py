@@ -9,16 +9,29 @@ from streams.backtest.candidate import Result
 from streams.backtest.case import Case
 from streams.decide import trace_of
 from streams.policy import CompiledPolicy
-from streams.policy.facts import amount_of, amount_usd_of, currency_of
+from streams.policy.facts import currency_of
 from streams.policy.trace import shown
 
 _NEIGHBOURS = 5
 
 
-def flip_of(case: Case, policy: CompiledPolicy, new: Result, cause: str) -> dict[str, Any]:
-    """The flip without its traces: all that it is ordered by."""
-    record, action = case.record, case.record["request"]["action"]
+def matters(case: Case, new: str) -> tuple[Any, ...]:
+    """The order of flips, the first matters most: known to be wrong, then by amount x (1 + uncertainty)."""
+    meaning, amount = case.outcome.meaning, case.amount or 0
+    wrong = (meaning == "harmful" and new == "ALLOW") or (meaning == "fine" and new != "ALLOW")
+    uncertainty = case.record["risk_signals"]["uncertainty_score"]
+    return not wrong, -abs(amount) * (1 + uncertainty), -uncertainty, case.record["decision_id"]
+
+
+def flip_of(
+    case: Case, policy: CompiledPolicy, new: Result, cause: str, recall: Recall, order: tuple[Any, ...]
+) -> dict[str, Any]:
+    """A flip with what both policies saw: rules with their facts, and the neighbours that counted."""
+    record = case.record
+    request = record["request"]
+    evaluation = policy.evaluate(request, time_ms=case.time_ms, memory=recall.memory_facts())
     return {
+        "order": list(order),
         "decision_id": record["decision_id"],
         "created_at": record["created_at"],
         "old": case.old.verdict,
@@ -27,19 +40,9 @@ def flip_of(case: Case, policy: CompiledPolicy, new: Result, cause: str) -> dict
         "new_reasons": list(new.reason_codes),
         "cause": cause,
         "meaning": case.outcome.meaning,
-        "amount": amount_of(action),
-        "currency": currency_of(action),
-        "amount_usd": amount_usd_of(action, policy.fx) or amount_of(action),
+        "amount": case.amount,
+        "currency": currency_of(request["action"]),
         "uncertainty": record["risk_signals"]["uncertainty_score"],
-    }
-
-
-def traced(flip: dict[str, Any], case: Case, policy: CompiledPolicy, recall: Recall) -> dict[str, Any]:
-    """The flip with what both policies saw: rules with their facts, and the neighbours that counted."""
-    record = case.record
-    request = record["request"]
-    evaluation = policy.evaluate(request, time_ms=case.time_ms, memory=recall.memory_facts())
-    return flip | {
         "action_type": shown(request["action"].get("type")),
         "intent": shown(request["action"].get("intent")),
         "subject": shown(f"{request['subject']['type']}/{request['subject']['id']}"),

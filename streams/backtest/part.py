@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.errors import IntegrityError, LumynError
-from schemas.verdict import VERDICTS
 from streams.backtest.blame import blamed
 from streams.backtest.candidate import Result
-from streams.backtest.groups import Heading
+from streams.backtest.groups import GroupCounts, Heading
 from streams.backtest.raw import Raw
 from streams.backtest.tally import MOST_ERRORS, Tally
 from streams.merkle import leaf_hash
 
 Cell = tuple[Result, str | None, int, tuple[str, ...]]
 """What decisions are alike in: recorded result, meaning, hour since 1970, and a value in each dimension."""
+
+
+Marks = dict[Heading, list[int]]
+"""Groups of the decisions under each heading, one entry a decision."""
 
 
 @dataclass(slots=True)
@@ -97,10 +100,6 @@ class Part:
     """Runs [first, last] of request offsets that records spoke of, in order."""
 
 
-_COMPARED: tuple[str, ...] = ("compared",)
-_FLIPPED: dict[str, tuple[str, ...]] = {verdict: ("compared", "flips", f"to_{verdict}") for verdict in VERDICTS}
-
-
 class Counting:
     """A part in the making: like decisions are counted together first, and put under each heading at the end."""
 
@@ -108,7 +107,9 @@ class Counting:
         self.seen = Seen()
         self.tallies = [Tally() for _ in range(candidates)]
         self._cells: dict[Cell, list[dict[Result, int]]] = {}
-        self._marks: list[dict[Heading, list[int]]] = [{} for _ in range(candidates)]
+        self._shared: Marks = {}
+        self._marks: list[Marks] = [{} for _ in range(candidates)]
+        self._out: list[Marks] = [{} for _ in range(candidates)]
         self._leaves: list[bytes] = []
         self._offsets: list[tuple[int, int]] = []
 
@@ -152,27 +153,27 @@ class Counting:
             known = self._cells[key] = [{} for _ in self.tallies]
         return known
 
-    def mark(self, k: int, group: int, old: str, new: str, meaning: str | None) -> None:
-        """Count a decision under its cluster's group."""
-        figures = _COMPARED if old == new else _FLIPPED[new]
-        if meaning == "harmful":
-            figures = (*figures, "harmful")
-            if old != "ALLOW":
-                figures = (*figures, "caught_before")
-            if new != "ALLOW":
-                figures = (*figures, "caught_after")
-        elif meaning == "fine":
-            figures = (*figures, "fine")
-            if old == "ALLOW":
-                figures = (*figures, "passed_before")
-            if new == "ALLOW":
-                figures = (*figures, "passed_after")
+    def mark(self, group: int, verdict: str, meaning: str | None) -> None:
+        """Count a decision under its cluster's group, by what was recorded: the same for every candidate."""
+        _put_mark(self._shared, "compared", verdict, group)
+        if meaning is not None:
+            _mark_known(self._shared, group, verdict, meaning)
+
+    def mark_flip(self, k: int, group: int, old: str, new: str, meaning: str | None) -> None:
+        """Count a flip under its group; what is right now, and was not before, too (or the other way)."""
         marks = self._marks[k]
-        for figure in figures:
-            known = marks.get((figure, old))
-            if known is None:
-                known = marks[figure, old] = []
-            known.append(group)
+        _put_mark(marks, "flips", old, group)
+        _put_mark(marks, f"to_{new}", old, group)
+        if meaning in ("harmful", "fine") and (old == "ALLOW") != (new == "ALLOW"):
+            gained = (new == "ALLOW") == (meaning == "fine")
+            _put_mark(marks, f"{meaning}_{'gained' if gained else 'lost'}", old, group)
+
+    def leave_out(self, k: int, group: int, verdict: str, meaning: str | None) -> None:
+        """This candidate could not be asked about a decision that was marked for all."""
+        marks = self._out[k]
+        _put_mark(marks, "compared", verdict, group)
+        if meaning is not None:
+            _mark_known(marks, group, verdict, meaning)
 
     def finished(self, dimensions: Sequence[str], defaults: Sequence[str]) -> Part:
         """The part; `defaults` are the candidates' default verdicts."""
@@ -181,10 +182,31 @@ class Counting:
             for tally, default, counts in zip(self.tallies, defaults, results, strict=True):
                 for new, number in counts.items():
                     _put(tally, old, new, meaning, hour, named, default, number)
-        for tally, marks in zip(self.tallies, self._marks, strict=True):
+        shared = GroupCounts()
+        for heading, groups in self._shared.items():
+            shared.add_all(heading, groups)
+        for tally, marks, out in zip(self.tallies, self._marks, self._out, strict=True):
+            tally.groups.add(shared)
             for heading, groups in marks.items():
                 tally.groups.add_all(heading, groups)
+            for heading, groups in out.items():
+                tally.groups.add_all(heading, groups, [-1] * len(groups))
         return Part(self.seen, self.tallies, b"".join(self._leaves), self._offsets)
+
+
+def _put_mark(marks: Marks, what: str, verdict: str, group: int) -> None:
+    known = marks.get((what, verdict))
+    if known is None:
+        known = marks[what, verdict] = []
+    known.append(group)
+
+
+def _mark_known(marks: Marks, group: int, verdict: str, meaning: str) -> None:
+    """A decision whose outcome is known, and whether the recorded verdict was right."""
+    if meaning in ("harmful", "fine"):
+        _put_mark(marks, meaning, verdict, group)
+        if (verdict == "ALLOW") == (meaning == "fine"):
+            _put_mark(marks, f"{meaning}_right", verdict, group)
 
 
 def _put(

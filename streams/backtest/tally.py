@@ -89,9 +89,13 @@ class Tally:
         if len(self.named) < MOST_ERRORS:
             self.named.append((kind, place, message))
 
+    def would_keep(self, order: tuple[Any, ...]) -> bool:
+        """Whether a flip of this order is among those that matter most."""
+        return len(self.top) < TOP or list(order) < _order(self.top[-1])
+
     def keep(self, flips: Iterable[dict[str, Any]]) -> None:
         """Keep the flips that matter most of these and those kept before."""
-        self.top = sorted([*self.top, *flips], key=matters)[:TOP]
+        self.top = sorted([*self.top, *flips], key=_order)[:TOP]
 
     def add(self, other: Tally) -> None:
         """Take another part's counts in; parts come in the order of the range."""
@@ -156,13 +160,9 @@ class Tally:
         )
 
 
-def matters(flip: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The order of flips: known to be wrong first, then by amount x (1 + uncertainty), then by uncertainty."""
-    wrong = (flip["meaning"] == "harmful" and flip["new"] == "ALLOW") or (
-        flip["meaning"] == "fine" and flip["new"] != "ALLOW"
-    )
-    amount, uncertainty = flip["amount_usd"] or 0, flip["uncertainty"] or 0
-    return (not wrong, -(abs(amount) * (1 + uncertainty)), -uncertainty, flip["decision_id"])
+def _order(flip: Mapping[str, Any]) -> list[Any]:
+    order: list[Any] = flip["order"]
+    return order
 
 
 def _listed(counts: Counter[Any]) -> list[list[Any]]:
