@@ -56,6 +56,45 @@ def interval(figure: Mapping[str, Any]) -> str:
     return f"{number(figure['count'])}, {rate(figure['rate'])} ({rate(figure['lower'])} to {rate(figure['upper'])})"
 
 
+def p_value(p: float) -> str:
+    """A p-value as people write it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def change(tested: Mapping[str, Any] | None) -> str:
+    """Of a slice: how often only the candidate is right, how often only the record was, and Holm's p over slices."""
+    if tested is None:
+        return ""
+    return f"{tested['better']} / {tested['worse']}, {p_value(tested['p_holm'])}"
+
+
+def outcome_lines(outcomes: Mapping[str, Any]) -> list[str]:
+    """The comparison on the same labelled decisions, and what labels leave open."""
+    paired, allowed = outcomes["paired"], outcomes["wrong_among_allowed"]
+    lines = [
+        f"right: both {paired['both_right']}, only as recorded {paired['recorded_only']}, only the candidate "
+        f"{paired['candidate_only']}, neither {paired['both_wrong']}"
+    ]
+    if "difference" in paired:
+        gap = paired["difference"]
+        lines[0] += (
+            f"; difference {gap['estimate']:+.2%} ({gap['lower']:+.2%} to {gap['upper']:+.2%}), "
+            f"{p_value(paired['clustered_p'])} (by subjects), {p_value(paired['mcnemar_p'])} ({paired['mcnemar']})"
+        )
+        if paired["detectable"] is not None:
+            lines.append(f"a difference below {paired['detectable']:.2%} would most likely not show here (power 80%)")
+        lines += [f"note: {warning}" for warning in paired["warnings"]]
+    else:
+        lines.append(f"note: {paired['note']}")
+    for name, when in (("as recorded", "before"), ("the candidate", "after")):
+        one = allowed[when]
+        lines.append(
+            f"wrong among what is allowed, {name}: {rate(one['lower'])} to {rate(one['upper'])}, whatever the "
+            f"unlabelled are ({one['labelled']} of {one['allowed']} have an outcome)"
+        )
+    return lines
+
+
 def is_unsound(report: Mapping[str, Any]) -> bool:
     """Whether something is not what was decided, or not deterministic."""
     range_ = report["range"]

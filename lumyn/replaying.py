@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from lumyn.config import LumynConfig, resolve
+from lumyn.replaying_lumyn1 import Lumyn1Replay, replay_lumyn1
+from lumyn.replaying_lumyn1 import as_dict as lumyn1_as_dict
 from lumyn.wiring import KEY_FILE, LOG_FILE, TRUSTED_FOLDER, Home, operator_home
 from memory_service.recall import Asked, Recall
 from schemas.errors import LumynError, UsageError
@@ -19,7 +21,8 @@ from streams.integrity import (
     recorded_policy,
     require,
 )
-from streams.packs import Pack, read_pack
+from streams.lumyn1.pack import Lumyn1Pack
+from streams.packs import Pack, read_any_pack
 from streams.policy import CompiledPolicy
 from streams.proof import check_proof
 from streams.replay import MemoryMode, Replay, replay
@@ -35,6 +38,11 @@ class PackReplay:
     result: Replay
     active: dict[str, Any] | None
     notes: tuple[str, ...]
+
+    @property
+    def matches(self) -> bool:
+        """Whether verdict and reason codes are the original's."""
+        return self.result.matches
 
 
 def check_pack(pack: Pack, *, trust_signer: bool = False, settings_home: Path | None = None) -> list[Check]:
@@ -90,12 +98,14 @@ def replay_pack(
     candidate: CompiledPolicy | None = None,
     memory: str | None = None,
     trust_signer: bool = False,
-) -> PackReplay:
+) -> PackReplay | Lumyn1Replay:
     """Check a pack, then replay it. Raises `BadPack`, `IntegrityError`, `UsageError`."""
     if memory is not None and memory not in MODES:
         raise UsageError(f"unknown memory `{memory}`", help=f"one of {', '.join(MODES)}")
     settings = resolve(config)
-    pack = read_pack(path)
+    pack = read_any_pack(path)
+    if isinstance(pack, Lumyn1Pack):
+        return replay_lumyn1(pack, candidate, memory)
     require(check_pack(pack, trust_signer=trust_signer, settings_home=settings.home), where=str(path))
     policy = recorded_policy(pack.record, pack.policy_source)
     there = settings.kafka is not None or (settings.home / LOG_FILE).exists()
@@ -168,10 +178,13 @@ def _active(
     return {"policy": f"{active.name}@{active.version}", "verdict": now["verdict"], "reason_codes": now["reason_codes"]}
 
 
-def as_dict(replayed: PackReplay) -> dict[str, Any]:
+def as_dict(replayed: PackReplay | Lumyn1Replay) -> dict[str, Any]:
     """The JSON form of a replay."""
+    if isinstance(replayed, Lumyn1Replay):
+        return lumyn1_as_dict(replayed)
     result = replayed.result
     return {
+        "pack": replayed.pack.path,
         "decision_id": result.original["decision_id"],
         "matches": result.matches,
         "verdict": result.record["verdict"],

@@ -49,9 +49,9 @@ def weighted_rate(neighbours: Iterable[tuple[float, bool]], unit: float = 1) -> 
     return Rate(*(tidy(round(value, 6)) for value in (rate, lower, upper, total)))
 
 
-def wilson(rate: float, n: float) -> tuple[float, float]:
-    """95% score interval of a proportion from n (may be fractional) observations (Wilson 1927)."""
-    z2 = _Z * _Z
+def wilson(rate: float, n: float, z: float = _Z) -> tuple[float, float]:
+    """Score interval of a proportion from n (may be fractional) observations, 95% by default (Wilson 1927)."""
+    z2 = z * z
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    half = z * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return max(0.0, centre - half), min(1.0, centre + half)

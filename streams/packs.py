@@ -19,6 +19,7 @@ from schemas.errors import BadPack, IntegrityError, LumynError, NotFound, Storag
 from schemas.label import EVENT
 from schemas.limits import MAX_PACK_BYTES, MAX_POLICY_BYTES, MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.record import ADAPTER, SCHEMA
+from streams.lumyn1.pack import Lumyn1Pack, is_lumyn1, read_lumyn1
 from streams.signing import PublicKey, SigningKey
 
 RECORD = "decision_record.json"
@@ -135,11 +136,31 @@ def read_pack(path: Path) -> Pack:
 
     Raises `NotFound`, or `BadPack` (exit 3) for anything that is not a whole, untouched pack.
     """
-    where = str(path)
+    return _read(_whole(path), str(path))
+
+
+def read_any_pack(path: Path) -> Pack | Lumyn1Pack:
+    """As `read_pack`; also packs that `lumyn` 1.x wrote, which are never signed."""
+    members, where = _whole(path), str(path)
+    if SIGNATURE not in members and b"decision_record.v" in members[RECORD]:
+        try:
+            record = decode(members[RECORD], where=f"{where}:{RECORD}", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
+        except LumynError as error:
+            raise BadPack(error.message, where=error.where) from None
+        if is_lumyn1(record):
+            return read_lumyn1(record, members[REQUEST], members[POLICY], where)
+    return _read(members, where)
+
+
+def _whole(path: Path) -> dict[str, bytes]:
     members = _members(path)
     missing = [name for name in _REQUIRED if name not in members]
     if missing:
-        raise BadPack(f"`{missing[0]}` is missing from the pack", where=where)
+        raise BadPack(f"`{missing[0]}` is missing from the pack", where=str(path))
+    return members
+
+
+def _read(members: Mapping[str, bytes], where: str) -> Pack:
     signer = _signer(members, where)
     try:
         record = decode(members[RECORD], where=f"{where}:{RECORD}", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
@@ -253,8 +274,15 @@ def _signer(members: Mapping[str, bytes], where: str) -> PublicKey | None:
 
 def _check_shape(record: Any, where: str) -> None:
     schema = record.get("schema") if isinstance(record, dict) else None
+    if is_lumyn1(record):
+        raise BadPack(f"a pack of lumyn 1.x (`{record['schema_version']}`), which is not signed", where=where)
     if schema != SCHEMA:
-        raise BadPack(f"the record's schema is `{schema}`, not `{SCHEMA}`", where=where)
+        newer = isinstance(schema, str) and schema.startswith(SCHEMA.rpartition("/")[0] + "/")
+        raise BadPack(
+            f"the record's schema is `{str(schema)[:80]}`, not `{SCHEMA}`",
+            where=where,
+            help="a newer lumyn wrote it: read it with that one" if newer else None,
+        )
     try:
         ADAPTER.validate_python(record)
     except ValidationError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -16,3 +18,8 @@ def test_every_package_is_listed() -> None:
         for path in (ROOT / floor).rglob("__init__.py")
     }
     assert set(listed) == found | {"lumyn.demo_data"}
+
+
+def test_scipy_is_loaded_by_nobody_who_does_not_ask_for_statistics() -> None:
+    code = "import sys, lumyn.sdk, lumyn.cli.app, lumyn.wiring, streams.verify; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lumyn.backtest_words import SHOWN, bar_row, flip_row, interval, number, share
+from lumyn.backtest_words import SHOWN, bar_row, change, flip_row, interval, number, outcome_lines, share
 from lumyn.cli.output import one_line, table
 from schemas.verdict import VERDICTS
 
@@ -64,13 +64,12 @@ def _sections(candidate: Mapping[str, Any], table_: Table) -> Iterable[tuple[str
         rows = [(one["cause"], number(one["flips"]), number(one["other_reasons"])) for one in candidate["causes"]]
         yield "why", table_(("cause", "flips", "other reasons only"), rows)
     if candidate["outcomes"]:
-        yield "where the outcome is known", table_(
-            ("figure", "recorded", "candidate"),
-            [
-                (name.replace("_", " "), interval(one["before"]), interval(one["after"]))
-                for name, one in candidate["outcomes"].items()
-            ],
-        )
+        rows = [
+            (name.replace("_", " "), interval(one["before"]), interval(one["after"]))
+            for name, one in candidate["outcomes"]["figures"].items()
+        ]
+        text = table_(("figure", "recorded", "candidate"), rows)
+        yield "where the outcome is known", "\n\n".join([text, *outcome_lines(candidate["outcomes"])])
     yield "rules", table_(
         ("rule", "fired before", "after", "flips it causes", "precision", "recall"),
         [
@@ -87,8 +86,11 @@ def _sections(candidate: Mapping[str, Any], table_: Table) -> Iterable[tuple[str
     )
     for name, values in candidate["slices"].items():
         if len(values) > 1:
-            rows = [(one["value"], number(one["compared"]), interval(one["flips"])) for one in values[:_VALUES]]
-            yield f"by {name}", table_((name, "decisions", "flips"), rows)
+            cut = [
+                (one["value"], number(one["compared"]), interval(one["flips"]), change(one["change"]))
+                for one in values[:_VALUES]
+            ]
+            yield f"by {name}", table_((name, "decisions", "flips", "right more / less often"), cut)
     if candidate["top"]:
         yield "the flips that matter most", table_(
             ("decision_id", "old", "new", "amount", "uncertainty", "known", "cause", "reasons"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,11 @@ def clean(text: str) -> str:
 def one_line(text: str) -> str:
     """The same for text that stands within a line: it can't begin another."""
     return text.translate(_ONE_LINE)
+
+
+def escaped(text: str) -> str:
+    """Recorded text within Markdown: no other cell, line or tag can come out of it."""
+    return html.escape(one_line(text), quote=False).replace("|", "\\|")
 
 
 def error_text(error: LumynError) -> str:

@@ -13,6 +13,7 @@ from lumyn.cli.output import one_line, out, out_json, say
 if TYPE_CHECKING:
     from streams.checkpoints import Chain
     from streams.integrity import Check
+    from streams.lumyn1.pack import Lumyn1Pack
     from streams.packs import Pack
     from streams.sweep import Summary
 
@@ -53,14 +54,19 @@ def _one(what: str, trust_signer: bool, json_: bool) -> int:
     from lumyn.lookup import find_record
     from lumyn.replaying import check_pack
     from lumyn.wiring import existing_home
-    from streams.packs import read_pack
+    from streams.lumyn1.pack import Lumyn1Pack
+    from streams.packs import read_any_pack
     from streams.verify import verify_record
 
+    unproven: list[str] = []
     if what.endswith(".zip") or os.path.isfile(what):  # noqa: PTH113 - no error for what can't be a name
-        pack = read_pack(Path(what))
+        pack = read_any_pack(Path(what))
         name = pack.record["decision_id"]
-        checks = check_pack(pack, trust_signer=trust_signer, settings_home=resolve().home)
-        checks += _in_chain(pack) if all(check.ok for check in checks) else []
+        if isinstance(pack, Lumyn1Pack):
+            checks, unproven = _of_lumyn1(pack)
+        else:
+            checks = check_pack(pack, trust_signer=trust_signer, settings_home=resolve().home)
+            checks += _in_chain(pack) if all(check.ok for check in checks) else []
     else:
         home = existing_home()
         raw, record = find_record(home, what)
@@ -73,6 +79,7 @@ def _one(what: str, trust_signer: bool, json_: bool) -> int:
                 "decision_id": name,
                 "verified": good,
                 "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks],
+                **({"not_provable": unproven} if unproven else {}),
             }
         )
         return 0 if good else 3
@@ -80,7 +87,18 @@ def _one(what: str, trust_signer: bool, json_: bool) -> int:
     for check in checks:
         told = f"{check.name}: {check.detail}" if check.detail else check.name
         out(f"  {'ok    ' if check.ok else 'FAILED'} {one_line(told)}")
+    for text in unproven:
+        out(f"  can't be proven: {one_line(text)}")
     return 0 if good else 3
+
+
+def _of_lumyn1(pack: Lumyn1Pack) -> tuple[list[Check], list[str]]:
+    """A pack of 1.x is never verified: nobody signed it."""
+    from streams.integrity import Check
+    from streams.lumyn1.pack import check_lumyn1, not_provable
+
+    unsigned = Check("signature", False, f"packs of {pack.made_by} are not signed; `lumyn replay` reads them")
+    return [unsigned, *check_lumyn1(pack)], not_provable(pack)
 
 
 def _in_chain(pack: Pack) -> list[Check]:

@@ -60,9 +60,11 @@ class Candidate:
 
     def decide(self, request: dict[str, Any], time_ms: int, recall: Recall) -> Result:
         """The outcome for a recorded request, at its time, with what memory answers. Pure."""
-        policy = self.policy
-        fired = policy.fired(request, time_ms=time_ms, memory=recall.memory_facts())
-        if recall.counted and policy.memory is not None:
+        return self.given(self.policy.fired(request, time_ms=time_ms, memory=recall.memory_facts()), recall)
+
+    def given(self, fired: Fired, recall: Recall) -> Result:
+        """The outcome where these rules hit."""
+        if recall.counted and self.policy.memory is not None:
             return self._arbitrated(fired, recall)
         key = (fired, recall.available)  # without neighbours nothing else of the recall counts
         known = self._plain.get(key)

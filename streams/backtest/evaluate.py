@@ -10,10 +10,12 @@ from schemas.errors import BadJson, IntegrityError, LumynError
 from streams.backtest.attribution import Attribution
 from streams.backtest.candidate import Candidate, Result, Results
 from streams.backtest.case import HOUR_MS, Case, Reading
+from streams.backtest.causes import alike
 from streams.backtest.chosen import Chosen
 from streams.backtest.flips import flip_of, matters
 from streams.backtest.memory import Mode, Recaller, without_memory
 from streams.backtest.outcomes import Outcomes
+from streams.backtest.panel import Answers, Panel, panels
 from streams.backtest.part import Counting, Part
 from streams.backtest.raw import Raw
 from streams.diff import MISSHAPEN, checked_record
@@ -47,10 +49,12 @@ class Evaluator:
         self._chosen = chosen
         self._reading = reading
         self._recorded = Results()
+        self._panels = panels(self._candidates)
+        self._known_changes: dict[tuple[Result, Answers], tuple[int, ...]] = {}
 
     def evaluate(self, raws: Iterable[Raw]) -> Part:
         """Everything that is to say about these records. Raises `MemoryUnavailable`, `StorageUnavailable`."""
-        counting = Counting(len(self._candidates))
+        counting = Counting([panel.numbers for panel in self._panels])
         waiting = iter(raws)
         while some := list(islice(waiting, _AT_ONCE)):
             self._some(some, counting)
@@ -96,39 +100,60 @@ class Evaluator:
     def _ask(self, cases: Sequence[Case]) -> None:
         """One question to the memory for all that the candidates will want."""
         for case in cases:
-            for candidate in self._candidates:
-                self._recaller.want(case, candidate.policy, self._mode)
+            for panel in self._panels:
+                self._recaller.want(case, panel.policy, self._mode)
         self._recaller.ask()
 
     def _decide(self, case: Case, counting: Counting) -> Iterator[tuple[int, Result]]:
         """Ask every candidate; gives those that answer otherwise than was recorded."""
-        old, meaning, record = case.old, case.outcome.meaning, case.record
-        cell = counting.cell((old, meaning, case.time_ms // HOUR_MS, case.values))
-        counting.mark(case.group, old.verdict, meaning)
-        wanted, mode, verdict, codes = record["request"].get("policy"), self._mode, old.verdict, old.reason_codes
-        for k, candidate in enumerate(self._candidates):
-            if wanted is not None and candidate.policy.name != wanted:
-                counting.tallies[k].out_of_policy += 1
-                counting.leave_out(k, case.group, verdict, meaning)
-                continue
+        old, request = case.old, case.record["request"]
+        cell = counting.cell((old, case.outcome.meaning, case.time_ms // HOUR_MS, case.values))
+        counting.mark(case)
+        wanted = request.get("policy")
+        for counts, panel in zip(cell, self._panels, strict=True):
             try:
-                new = self._recaller.result(case, candidate, mode)
+                answers = self._answers(case, panel)
             except LumynError as error:
-                counting.tallies[k].fail("memory" if mode == "recorded" else "other memory", case.place, error.message)
-                counting.leave_out(k, case.group, verdict, meaning)
+                kind = "memory" if self._mode == "recorded" else "other memory"
+                self._fail(case, panel, error.message, kind, counting)
                 continue
             except MISSHAPEN as error:
-                told = f"not a decision record: {type(error).__name__}"
-                counting.tallies[k].fail("schema", case.place, told)
-                counting.leave_out(k, case.group, verdict, meaning)
+                self._fail(case, panel, f"not a decision record: {type(error).__name__}", "schema", counting)
                 continue
-            counts = cell[k]
-            counts[new] = counts.get(new, 0) + 1
-            if new.verdict != verdict:
-                counting.mark_flip(k, case.group, verdict, new.verdict, meaning)
+            if wanted is not None:
+                answers = panel.only(answers, wanted)
+            counts[answers] = counts.get(answers, 0) + 1
+            for place in self._changed(old, answers):
+                k, new = panel.numbers[place], answers.results[place]
+                if new is None:
+                    counting.tallies[k].out_of_policy += 1
+                    counting.leave_out(k, case)
+                    continue
+                if new.verdict != old.verdict:
+                    counting.mark_flip(k, case, new.verdict)
                 yield k, new
-            elif new.reason_codes != codes:
-                yield k, new
+
+    def _answers(self, case: Case, panel: Panel) -> Answers:
+        """Raises `LumynError` when the memory can't answer, and what a misshapen record raises."""
+        request = case.record["request"]
+        if case.fixed is not None:
+            fixed = [c.fixed(request, case.time_ms, case.recalled, *case.fixed) for c in panel.candidates]
+            return panel.of(tuple(fixed))
+        return panel.decide(request, case.time_ms, self._recaller.recall(case, panel.policy, self._mode))
+
+    def _changed(self, old: Result, answers: Answers) -> tuple[int, ...]:
+        """The places of answers that are not what was recorded, or are none; worked out once for all alike."""
+        known = self._known_changes.get((old, answers))
+        if known is None:
+            known = self._known_changes[old, answers] = tuple(
+                place for place, new in enumerate(answers.results) if new is None or not alike(new, old)
+            )
+        return known
+
+    def _fail(self, case: Case, panel: Panel, message: str, kind: str, counting: Counting) -> None:
+        for k in panel.numbers:
+            counting.tallies[k].fail(kind, case.place, message)
+            counting.leave_out(k, case)
 
     def _explain(self, case: Case, k: int, new: Result, counting: Counting) -> None:
         """Why it comes out otherwise, and whether it matters more than the flips kept so far."""

@@ -48,17 +48,10 @@ class GroupCounts:
         known = self._counts.get(heading)
         self._counts[heading] = counts if known is None else known + counts
 
-    def pairs(self, part: str, whole: str) -> dict[str, list[tuple[int, int, int]]]:
-        """By recorded verdict: (group, how many of `whole`, how many of `part`) of each group that holds any."""
-        out: dict[str, list[tuple[int, int, int]]] = {}
-        for (what, verdict), counts in self._counts.items():
-            if what == whole:
-                parts = self._counts.get((part, verdict))
-                out[verdict] = [
-                    (int(group), int(counts[group]), 0 if parts is None else int(parts[group]))
-                    for group in counts.nonzero()[0]
-                ]
-        return out
+    def counts(self, what: str, verdict: str) -> dict[int, int]:
+        """How many decisions under a heading fell on each group that has any."""
+        found = self._counts.get((what, verdict))
+        return {} if found is None else {int(group): int(found[group]) for group in found.nonzero()[0]}
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form: only groups that hold something."""

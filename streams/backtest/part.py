@@ -11,7 +11,9 @@ from typing import Any
 from schemas.errors import IntegrityError, LumynError
 from streams.backtest.blame import blamed
 from streams.backtest.candidate import Result
+from streams.backtest.case import Case
 from streams.backtest.groups import GroupCounts, Heading
+from streams.backtest.panel import Answers
 from streams.backtest.raw import Raw
 from streams.backtest.tally import MOST_ERRORS, Tally
 from streams.merkle import leaf_hash
@@ -103,10 +105,13 @@ class Part:
 class Counting:
     """A part in the making: like decisions are counted together first, and put under each heading at the end."""
 
-    def __init__(self, candidates: int) -> None:
+    def __init__(self, panels: Sequence[Sequence[int]]) -> None:
+        """`panels`: the places of the candidates that are asked together, panel by panel."""
+        candidates = sum(map(len, panels))
         self.seen = Seen()
         self.tallies = [Tally() for _ in range(candidates)]
-        self._cells: dict[Cell, list[dict[Result, int]]] = {}
+        self._panels = panels
+        self._cells: dict[Cell, list[dict[Answers, int]]] = {}
         self._shared: Marks = {}
         self._marks: list[Marks] = [{} for _ in range(candidates)]
         self._out: list[Marks] = [{} for _ in range(candidates)]
@@ -146,42 +151,39 @@ class Counting:
         if leaf:
             self._leaves.append(leaf_hash(hashlib.sha256(raw.value).digest()))
 
-    def cell(self, key: Cell) -> list[dict[Result, int]]:
-        """Where results of decisions like this are counted, one mapping a candidate."""
+    def cell(self, key: Cell) -> list[dict[Answers, int]]:
+        """Where answers on decisions like this are counted, one mapping a panel."""
         known = self._cells.get(key)
         if known is None:
-            known = self._cells[key] = [{} for _ in self.tallies]
+            known = self._cells[key] = [{} for _ in self._panels]
         return known
 
-    def mark(self, group: int, verdict: str, meaning: str | None) -> None:
+    def mark(self, case: Case) -> None:
         """Count a decision under its cluster's group, by what was recorded: the same for every candidate."""
-        _put_mark(self._shared, "compared", verdict, group)
-        if meaning is not None:
-            _mark_known(self._shared, group, verdict, meaning)
+        _mark(self._shared, case)
 
-    def mark_flip(self, k: int, group: int, old: str, new: str, meaning: str | None) -> None:
+    def leave_out(self, k: int, case: Case) -> None:
+        """This candidate could not be asked about a decision that was marked for all."""
+        _mark(self._out[k], case)
+
+    def mark_flip(self, k: int, case: Case, new: str) -> None:
         """Count a flip under its group; what is right now, and was not before, too (or the other way)."""
-        marks = self._marks[k]
-        _put_mark(marks, "flips", old, group)
-        _put_mark(marks, f"to_{new}", old, group)
+        marks, old, meaning = self._marks[k], case.old.verdict, case.outcome.meaning
+        _put_mark(marks, "flips", old, case.group)
+        _put_mark(marks, f"to_{new}", old, case.group)
         if meaning in ("harmful", "fine") and (old == "ALLOW") != (new == "ALLOW"):
             gained = (new == "ALLOW") == (meaning == "fine")
-            _put_mark(marks, f"{meaning}_{'gained' if gained else 'lost'}", old, group)
-
-    def leave_out(self, k: int, group: int, verdict: str, meaning: str | None) -> None:
-        """This candidate could not be asked about a decision that was marked for all."""
-        marks = self._out[k]
-        _put_mark(marks, "compared", verdict, group)
-        if meaning is not None:
-            _mark_known(marks, group, verdict, meaning)
+            _put_mark(marks, f"{meaning}_{'gained' if gained else 'lost'}", old, case.group)
 
     def finished(self, dimensions: Sequence[str], defaults: Sequence[str]) -> Part:
         """The part; `defaults` are the candidates' default verdicts."""
         for (old, meaning, hour, values), results in self._cells.items():
             named = list(zip(dimensions, values, strict=True))
-            for tally, default, counts in zip(self.tallies, defaults, results, strict=True):
-                for new, number in counts.items():
-                    _put(tally, old, new, meaning, hour, named, default, number)
+            for numbers, counts in zip(self._panels, results, strict=True):
+                for answers, number in counts.items():
+                    for k, new in zip(numbers, answers.results, strict=True):
+                        if new is not None:
+                            _put(self.tallies[k], old, new, meaning, hour, named, defaults[k], number)
         shared = GroupCounts()
         for heading, groups in self._shared.items():
             shared.add_all(heading, groups)
@@ -201,12 +203,14 @@ def _put_mark(marks: Marks, what: str, verdict: str, group: int) -> None:
     known.append(group)
 
 
-def _mark_known(marks: Marks, group: int, verdict: str, meaning: str) -> None:
-    """A decision whose outcome is known, and whether the recorded verdict was right."""
+def _mark(marks: Marks, case: Case) -> None:
+    """A decision; where its outcome is known, also whether the recorded verdict was right."""
+    verdict, meaning = case.old.verdict, case.outcome.meaning
+    _put_mark(marks, "compared", verdict, case.group)
     if meaning in ("harmful", "fine"):
-        _put_mark(marks, meaning, verdict, group)
+        _put_mark(marks, meaning, verdict, case.group)
         if (verdict == "ALLOW") == (meaning == "fine"):
-            _put_mark(marks, f"{meaning}_right", verdict, group)
+            _put_mark(marks, f"{meaning}_right", verdict, case.group)
 
 
 def _put(

@@ -12,7 +12,8 @@ from schemas.verdict import VERDICTS
 from streams.backtest.bars import Bar, bars_hash
 from streams.backtest.case import HOUR_MS, band_order
 from streams.backtest.causes import CAUSES
-from streams.backtest.intervals import figure
+from streams.backtest.intervals import Intervals, intervals
+from streams.backtest.known import changes, known
 from streams.backtest.measures import MEASURES, Value, Weights, measured
 from streams.backtest.run import Run
 from streams.backtest.tally import Pair, Tally
@@ -21,7 +22,6 @@ from streams.policy import CompiledPolicy
 SCHEMA: Final = "lumyn.backtest/1"
 _POINTS = 48
 """Points that a curve over time has at most."""
-_JUDGED = ("failures_caught", "fine_allowed", "precision", "accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +81,24 @@ def _range(run: Run, setting: Setting, gaps: Mapping[str, Any] | None) -> dict[s
 
 def _candidate(tally: Tally, policy: CompiledPolicy, run: Run, setting: Setting) -> dict[str, Any]:
     weights = setting.weights
-    flips = _measure("flips", tally, weights)
+    figures = intervals(tally, weights)
+    tested = changes(tally.slices) if weights is None else {}
     return {
         "policy": policy.name,
         "version": policy.version,
         "hash": policy.policy_hash,
         "compared": tally.compared,
-        "flips": flips,
-        "stricter": _measure("stricter", tally, weights),
-        "milder": _measure("milder", tally, weights),
+        "design_effect": figures.design_effect,
+        "flips": figures.measure("flips"),
+        "stricter": figures.measure("stricter"),
+        "milder": figures.measure("milder"),
         "other_reasons": _weighted(tally.other_reasons, weights),
         "matrix": _matrix(tally, weights),
         "causes": _causes(tally, weights),
-        "outcomes": _outcomes(tally, weights),
-        "rules": _rules(tally, policy, weights),
-        "slices": {name: _slice(values, name, weights) for name, values in sorted(tally.slices.items())},
-        "time": _time(tally, run, weights),
+        "outcomes": known(figures),
+        "rules": _rules(figures, policy),
+        "slices": {name: _slice(values, name, figures, tested) for name, values in sorted(tally.slices.items())},
+        "time": _time(figures, run),
         "top": tally.top,
         "coverage": {
             "compared": tally.compared,
@@ -107,26 +109,22 @@ def _candidate(tally: Tally, policy: CompiledPolicy, run: Run, setting: Setting)
             "by_default": _weighted(tally.by_default, weights),
             "named": _named(tally.named),
         },
-        "bars": [judged(bar, tally, weights) for bar in setting.bars],
+        "bars": [judged(bar, figures) for bar in setting.bars],
     }
 
 
-def judged(bar: Bar, tally: Tally, weights: Weights) -> dict[str, Any]:
+def judged(bar: Bar, figures: Intervals) -> dict[str, Any]:
     """Whether a candidate meets a bar. `holds` is None where nothing was observed: that is no pass."""
+    tally, weights = figures.tally, figures.weights
     value, before = measured(bar.measure, tally, weights), measured(bar.measure, tally, weights, baseline=True)
     told: dict[str, Any] = {"bar": bar.text, "holds": None, "value": None, "baseline": None, "of": value.seen[1]}
     if value.rate is None or (bar.from_baseline and before.rate is None):
         return told
-    shown = figure(value)
-    found = value.count if bar.counts else value.rate if bar.side == "estimate" else shown[bar.side]
+    found = value.count if bar.counts else value.rate
+    if bar.side != "estimate":
+        found = figures.measure(bar.measure.name)[bar.side]
     base = before.count if bar.counts else before.rate or 0.0
     return told | {"holds": bar.holds(found, base), "value": found, "baseline": base, "counts": bar.counts}
-
-
-def _measure(name: str, tally: Tally, weights: Weights, *, baseline: bool = False) -> dict[str, Any]:
-    measure = MEASURES[name]
-    value = measured(measure, tally, weights, baseline=baseline)
-    return figure(value)
 
 
 def _weighted(counts: Mapping[tuple[str], int], weights: Weights) -> float:
@@ -162,30 +160,19 @@ def _causes(tally: Tally, weights: Weights) -> list[dict[str, Any]]:
     return out
 
 
-def _outcomes(tally: Tally, weights: Weights) -> dict[str, Any] | None:
-    """How candidate and recorded verdicts did where it is known what would have been right; None: nowhere."""
-    if not any(meaning in ("harmful", "fine") for _, _, meaning in tally.matrix):
-        return None
-    return {
-        name: {
-            "before": _measure(name, tally, weights, baseline=True),
-            "after": _measure(name, tally, weights),
-        }
-        for name in _JUDGED
-    }
-
-
-def _rules(tally: Tally, policy: CompiledPolicy, weights: Weights) -> list[dict[str, Any]]:
+def _rules(figures: Intervals, policy: CompiledPolicy) -> list[dict[str, Any]]:
     """Every rule that fired before or after, and those of the candidate that never did, in the policy's order."""
+    tally = figures.tally
     mine = [rule.id for rule in policy.rules]
     names = [*mine, *sorted(set(tally.rules) - set(mine))]
     harmful = {(old, new): number for (old, new, meaning), number in tally.matrix.items() if meaning == "harmful"}
-    return [_rule(name, name in mine, tally, harmful, weights) for name in names]
+    return [_rule(name, name in mine, figures, harmful) for name in names]
 
 
 def _rule(
-    name: str, is_mine: bool, tally: Tally, harmful: Mapping[tuple[str, str], int], weights: Weights
+    name: str, is_mine: bool, figures: Intervals, harmful: Mapping[tuple[str, str], int]
 ) -> dict[str, Any]:
+    tally, weights = figures.tally, figures.weights
     cases = tally.rules.get(name, Counter())
 
     def share(side: int, wanted: Iterable[str | None], among: Iterable[str | None]) -> Value:
@@ -226,30 +213,37 @@ def _rule(
             {"old": old, "new": new, "count": Value({old: (n, 0)}, weights).count}
             for (old, new), n in sorted(caused.items())
         ],
-        "precision_before": figure(share(0, ("harmful",), ("harmful", "fine"))),
-        "precision_after": figure(share(1, ("harmful",), ("harmful", "fine"))),
-        "recall_before": figure(recall(0)),
-        "recall_after": figure(recall(1)),
+        "precision_before": figures.of(share(0, ("harmful",), ("harmful", "fine"))),
+        "precision_after": figures.of(share(1, ("harmful",), ("harmful", "fine"))),
+        "recall_before": figures.of(recall(0)),
+        "recall_after": figures.of(recall(1)),
     }
 
 
-def _slice(values: Mapping[str, Counter[Pair]], name: str, weights: Weights) -> list[dict[str, Any]]:
+def _slice(
+    values: Mapping[str, Counter[Pair]],
+    name: str,
+    figures: Intervals,
+    tested: Mapping[tuple[str, str], dict[str, Any]],
+) -> list[dict[str, Any]]:
     rows = []
     for value, pairs in values.items():
         tally = Tally(matrix=pairs)
+        flips = measured(MEASURES["flips"], tally, figures.weights)
         rows.append(
             {
                 "value": value,
-                "compared": measured(MEASURES["flips"], tally, weights).of,
+                "compared": flips.of,
                 "seen": tally.compared,
-                "flips": figure(measured(MEASURES["flips"], tally, weights)),
+                "flips": figures.of(flips),
                 "outcomes": {
                     key: {
-                        "before": figure(measured(MEASURES[key], tally, weights, baseline=True)),
-                        "after": figure(measured(MEASURES[key], tally, weights)),
+                        "before": figures.of(measured(MEASURES[key], tally, figures.weights, baseline=True)),
+                        "after": figures.of(measured(MEASURES[key], tally, figures.weights)),
                     }
                     for key in ("failures_caught", "fine_allowed")
                 },
+                "change": tested.get((name, value)),
             }
         )
     if name == "amount":
@@ -257,8 +251,9 @@ def _slice(values: Mapping[str, Counter[Pair]], name: str, weights: Weights) -> 
     return sorted(rows, key=lambda row: (-row["compared"], row["value"]))
 
 
-def _time(tally: Tally, run: Run, weights: Weights) -> dict[str, Any]:
+def _time(figures: Intervals, run: Run) -> dict[str, Any]:
     """Rates over time, in at most 48 points of equal length; and when each policy first decided."""
+    tally = figures.tally
     if not tally.hours:
         return {"hours": 0, "points": [], "releases": []}
     first, last = min(tally.hours), max(tally.hours)
@@ -268,7 +263,7 @@ def _time(tally: Tally, run: Run, weights: Weights) -> dict[str, Any]:
         points.setdefault((hour - first) // each, Counter()).update(pairs)
     return {
         "hours": each,
-        "points": [_point(first + place * each, pairs, weights) for place, pairs in sorted(points.items())],
+        "points": [_point(first + place * each, pairs, figures) for place, pairs in sorted(points.items())],
         "releases": [
             {"at": iso_time(ms), "name": name, "hash": hash_}
             for hash_, (name, ms, _) in sorted(run.seen.policies.items(), key=lambda item: item[1][1])
@@ -276,12 +271,12 @@ def _time(tally: Tally, run: Run, weights: Weights) -> dict[str, Any]:
     }
 
 
-def _point(hour: int, pairs: Counter[Pair], weights: Weights) -> dict[str, Any]:
-    tally = Tally(matrix=pairs)
+def _point(hour: int, pairs: Counter[Pair], figures: Intervals) -> dict[str, Any]:
+    tally, weights = Tally(matrix=pairs), figures.weights
     return {
         "at": iso_time(hour * HOUR_MS),
         "compared": tally.compared,
-        "flips": figure(measured(MEASURES["flips"], tally, weights)),
+        "flips": figures.of(measured(MEASURES["flips"], tally, weights)),
         "before": {v: measured(MEASURES[f"verdict.{v}"], tally, weights, baseline=True).rate for v in VERDICTS},
         "after": {v: measured(MEASURES[f"verdict.{v}"], tally, weights).rate for v in VERDICTS},
     }
