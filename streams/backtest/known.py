@@ -52,7 +52,7 @@ def _compared(figures: Intervals, pairs: PairedCounts) -> dict[str, Any]:
         "both_wrong": pairs.neither,
     }
     if figures.weights is not None:  # the two are of the sample as drawn: a test on it would speak of another range
-        return told | {"note": "a stratified sample is not tested: compare the intervals"}
+        return told | {"note": "these four are of the sample as drawn; no test is made on it: compare the intervals"}
     sums = _differences(figures.tally)
     clustered, exact = difference_test(sums), mcnemar(pairs)
     return told | {
@@ -85,23 +85,39 @@ def _differences(tally: Tally) -> ClusterSums:
 
 def _selective(figures: Intervals, side: int) -> dict[str, Any]:
     """Among what is allowed, the share that was wrong: only part of it is labelled, so it has bounds."""
-    allowed = events = labelled = 0
-    for (old, new, meaning), number in figures.tally.matrix.items():
-        if (old, new)[side] == "ALLOW":
-            allowed += number
-            labelled += number if meaning in ("harmful", "fine") else 0
-            events += number if meaning == "harmful" else 0
-    found = bounds(events, labelled, allowed, design_effect=figures.design_effect)
+    allowed: Counter[str] = Counter()
+    labelled: Counter[str] = Counter()
+    wrong: Counter[str] = Counter()
+    for pair, number in figures.tally.matrix.items():
+        if pair[side] == "ALLOW":
+            allowed[pair[0]] += number
+            labelled[pair[0]] += number if pair[2] in ("harmful", "fine") else 0
+            wrong[pair[0]] += number if pair[2] == "harmful" else 0
+    scale = _scales(allowed, figures)
+    events, seen, of = (
+        round(sum(counts[old] * scale[old] for old in counts)) for counts in (wrong, labelled, allowed)
+    )
+    found = bounds(min(events, seen), min(seen, of), of, design_effect=figures.design_effect)
     return {
-        "allowed": allowed,
-        "labelled": labelled,
-        "wrong": events,
+        "allowed": allowed.total(),
+        "labelled": labelled.total(),
+        "wrong": wrong.total(),
         "lower": found.lower,
         "upper": found.upper,
         "interval_lower": found.interval_lower,
         "interval_upper": found.interval_upper,
         "note": found.note,
     }
+
+
+def _scales(counts: Mapping[str, int], figures: Intervals) -> dict[str, float]:
+    """How many independent decisions one of each recorded verdict is worth: 1, or by its weight in a sample."""
+    if figures.weights is None:
+        return dict.fromkeys(counts, 1.0)
+    weights = {verdict: figures.weights.get(verdict, 1.0) for verdict in counts}
+    whole = sum(weights[verdict] * number for verdict, number in counts.items())
+    squares = sum(weights[verdict] ** 2 * number for verdict, number in counts.items())
+    return {verdict: weight * whole / squares if squares else 1.0 for verdict, weight in weights.items()}
 
 
 def changes(slices: Mapping[str, Mapping[str, Counter[Pair]]]) -> dict[tuple[str, str], dict[str, Any]]:
