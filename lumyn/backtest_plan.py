@@ -103,10 +103,11 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {"asked": asdict(self.asked), "fixed": asdict(self.fixed) | {"request_ends": self._ends()}}
-
-    def _ends(self) -> list[list[int]]:
-        return [[partition, end] for partition, end in self.fixed.request_ends.items()]
+        fixed = asdict(self.fixed) | {
+            "stretches": [list(stretch) for stretch in self.fixed.stretches],
+            "request_ends": list(self.fixed.request_ends.items()),
+        }
+        return {"asked": asdict(self.asked), "fixed": fixed}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any], config: LumynConfig | None) -> Plan:
