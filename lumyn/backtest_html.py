@@ -47,7 +47,6 @@ def as_html(report: Mapping[str, Any]) -> str:
         report=report,
         notes=list(notes(report)),
         unsound=is_unsound(report),
-        passed=all(bar["holds"] is True for c in report["candidates"] for bar in c["bars"]),
     )
 
 

@@ -10,13 +10,14 @@ from typing import Any
 from lumyn.config import LumynConfig, Settings, read_policy_file, resolve
 from lumyn.replaying import check_pack
 from lumyn.wiring import LOG_FILE, Home, operator_home
-from schemas.errors import NotFound, UsageError
+from schemas.digests import digest
+from schemas.errors import NotFound, StorageUnavailable, UsageError
 from schemas.query import describe, parse_query
 from streams.backtest.bars import Bar, parse_bar
 from streams.backtest.case import reading
 from streams.backtest.chosen import Chosen
 from streams.backtest.memory import Mode, mode_named
-from streams.backtest.outcomes import Outcomes, read_outcomes
+from streams.backtest.outcomes import Outcomes, given_outcomes, read_outcomes
 from streams.backtest.raw import Raw
 from streams.backtest.select import Latest, Stratified, found_in
 from streams.backtest.sources import FileSource, ListSource, LogSource, Source, Stretch, check_partition, plan
@@ -48,6 +49,8 @@ class Asked:
     by: tuple[str, ...] = ()
     cluster: str = "subject_id"
     require: tuple[str, ...] = ()
+    outcomes: str | None = None
+    """A file of outcomes that go before the home's labels."""
     policies: tuple[tuple[str, str], ...] = ()
     """(name of the file, text) of each candidate."""
 
@@ -66,6 +69,7 @@ class Fixed:
     since: str | None = None
     weights: dict[str, float] | None = None
     strata: dict[str, int] | None = None
+    outcomes_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,8 @@ def make_plan(
         fixed = _of_log(draft, _there(home, settings), now_ms)
     if draft.mode in ("as-of", "current"):
         fixed = replace(fixed, memory_version=_there(home, settings).memory.version())
+    if asked.outcomes is not None:
+        fixed = replace(fixed, outcomes_digest=digest(_file(asked.outcomes)))
     return _narrowed(Plan(asked, fixed, config), home, watch)
 
 
@@ -238,10 +244,25 @@ def _of_log(draft: Plan, home: Home, now_ms: int) -> Fixed:
 
 
 def outcomes_of(plan: Plan, home: Home | None) -> Outcomes:
-    """What became of the decisions, as it stood at the start."""
+    """What became of the decisions, as it stood at the start. Raises `BadInput`, `UsageError`, `NotFound`."""
+    given = {}
+    if plan.asked.outcomes is not None:
+        data = _file(plan.asked.outcomes)
+        if digest(data) != plan.fixed.outcomes_digest:
+            raise UsageError("the outcomes are not what they were when this was begun", where=plan.asked.outcomes)
+        given = given_outcomes(data, plan.asked.outcomes)
     if home is None or not plan.fixed.labels_end:
-        return Outcomes()
-    return read_outcomes(home.log, plan.fixed.tenant, plan.fixed.labels_end)
+        return Outcomes(given=given)
+    return read_outcomes(home.log, plan.fixed.tenant, plan.fixed.labels_end, given)
+
+
+def _file(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except FileNotFoundError:
+        raise NotFound("no such file of outcomes", where=name) from None
+    except OSError as error:
+        raise StorageUnavailable(f"can't be read: {error.strerror or error}", where=name) from None
 
 
 def _narrowed(plan: Plan, home: Home | None, watch: Callable[[str, int], Callable[[int], None]]) -> Plan:

@@ -148,6 +148,8 @@ def _report(plan: Plan, run: Run, source: Source, home: Home | None) -> dict[str
         "seed": asked.seed if asked.sample else None,
         "by": list(asked.by),
         "cluster": asked.cluster,
+        "outcomes": asked.outcomes,
+        "outcomes_digest": fixed.outcomes_digest,
     }
     setting = Setting(source.name, asked.memory, told, fixed.weights, fixed.strata, plan.bars)
     report = make_report(run, plan.candidates(), setting, gaps)

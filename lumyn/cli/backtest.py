@@ -40,6 +40,9 @@ def backtest(
     require: list[str] = typer.Option(
         None, "--require", metavar="BAR", help="What every candidate must meet, such as `flips.ALLOW_to_DENY <= 0.5%`."
     ),
+    outcomes: Path | None = typer.Option(
+        None, "--outcomes", metavar="FILE", help="Labels from a file, such as `lumyn list --json` writes."
+    ),
     html: Path | None = typer.Option(None, "--html", metavar="FILE", help="Write the report as one HTML file."),
     markdown: bool = typer.Option(False, "--markdown", help="Print as Markdown."),
     resume: str | None = typer.Option(None, "--resume", metavar="JOB", help="Go on with one that was broken off."),
@@ -75,6 +78,7 @@ def backtest(
         by=tuple(by or ()),
         cluster=cluster,
         require=tuple(require or ()),
+        outcomes=None if outcomes is None else str(outcomes),
         policies=tuple(candidate_file(path) for path in policy or ()),
     )
     report = _run(_job(asked, resume))
@@ -156,4 +160,4 @@ def _code(report: dict[str, Any]) -> int:
         return 3
     if report["range"]["refused"] or any(c["coverage"]["errored"] for c in report["candidates"]):
         return 2
-    return 1 if any(bar["holds"] is not True for c in report["candidates"] for bar in c["bars"]) else 0
+    return 0 if report["passed"] else 1

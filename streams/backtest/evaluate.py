@@ -80,7 +80,7 @@ class Evaluator:
             _check_place(raw, record)
             if raw.key is not None:
                 counting.met(record["log"]["offset"])
-            outcome = self._outcomes.of(record["decision_id"])
+            outcome = self._outcomes.of(record["decision_id"], record["verdict"])
             if not self._chosen.takes(record, outcome.label):
                 return None
             counting.take(record["record_digest"])

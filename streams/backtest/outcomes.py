@@ -8,15 +8,19 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from memory_service.fold import DecisionLabels, apply_event, standing
-from schemas.canonical import decode_trusted
-from schemas.label import LabelEvent, Meaning, is_last_word
+from schemas.canonical import decode, decode_trusted
+from schemas.errors import BadInput, BadJson
+from schemas.label import LabelEvent, LabelName, Meaning, is_last_word, meaning_of
+from schemas.verdict import VERDICTS, Verdict
 from streams.label_history import bare
 from streams.log import Log
 from streams.reading import messages
 from streams.topics import LABELS
+
+LABEL_NAMES: Final[tuple[LabelName, ...]] = get_args(LabelName)
 
 
 class Outcome(NamedTuple):
@@ -28,34 +32,39 @@ class Outcome(NamedTuple):
 
 UNLABELLED = Outcome(None, None)
 
+Said = tuple[LabelName, str | None]
+"""(label, what would have been right)"""
+
 
 class Outcomes:
     """Labelled decisions by id, and which memory version was in force when."""
 
-    def __init__(self, known: Mapping[str, Outcome] | None = None, times: Iterable[int] = ()) -> None:
-        """`times`: the log's times of the label events, in version order."""
+    def __init__(
+        self,
+        known: Mapping[str, Outcome] | None = None,
+        times: Iterable[int] = (),
+        given: Mapping[str, Said] | None = None,
+    ) -> None:
+        """`times`: the log's times of the label events, in version order. `given` outcomes go before the known."""
         self._known = dict(known or {})
         self._times = array("q", times)
+        self._given = dict(given or {})
 
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def of(self, decision_id: str) -> Outcome:
-        """A decision's outcome; `UNLABELLED` when nobody said anything."""
-        return self._known.get(decision_id, UNLABELLED)
-
-    @property
-    def version(self) -> int:
-        """The memory version after the last event."""
-        return len(self._times)
+    def of(self, decision_id: str, verdict: Verdict) -> Outcome:
+        """The outcome of a decision with this verdict; `UNLABELLED` when nobody said anything."""
+        said = self._given.get(decision_id)
+        if said is None:
+            return self._known.get(decision_id, UNLABELLED)
+        label, should = said
+        return Outcome(meaning_of(verdict, label, should) if label != "retracted" else None, label)
 
     def version_at(self, time_ms: int) -> int:
         """The memory version that a decision of this time would have been made at."""
         return bisect_left(self._times, time_ms)
 
 
-def read_outcomes(log: Log, tenant: str | None, end: int) -> Outcomes:
-    """The outcomes of a tenant's decisions (None: of all), by the events before an offset.
+def read_outcomes(log: Log, tenant: str | None, end: int, given: Mapping[str, Said] | None = None) -> Outcomes:
+    """The outcomes of a tenant's decisions (None: of all), by the events before an offset, and those given.
 
     Raises `StorageUnavailable`.
     """
@@ -84,7 +93,7 @@ def read_outcomes(log: Log, tenant: str | None, end: int) -> Outcomes:
         stands = standing(labels)
         outcome = Outcome(stands.meaning if stands is not None else None, last.get(name))
         known[name] = alike.setdefault(outcome, outcome)
-    return Outcomes(known, times)
+    return Outcomes(known, times, given)
 
 
 def _last_word(event: LabelEvent) -> str | None:
@@ -92,3 +101,27 @@ def _last_word(event: LabelEvent) -> str | None:
         return event["label"]
     restored = event.get("restored")
     return restored["said"][-1]["label"] if restored and restored["said"] else None
+
+
+def given_outcomes(data: bytes, where: str) -> dict[str, Said]:
+    """Outcomes from a file: objects with `decision_id`, `label` and perhaps `should`, a line each or in one list.
+
+    `lumyn list --query "label IN (failure, success)" --json` writes one. Raises `BadInput` that names the place.
+    """
+    if data.lstrip()[:1] == b"[":
+        found = decode(data, where=where, limit=len(data))
+        return dict(_said(one, f"{where}: item {number}") for number, one in enumerate(found, start=1))
+    lines = ((number, line) for number, line in enumerate(data.splitlines(), start=1) if line.strip())
+    return dict(_said(decode(line, where=f"{where}:{number}"), f"{where}:{number}") for number, line in lines)
+
+
+def _said(one: Any, where: str) -> tuple[str, Said]:
+    if not isinstance(one, dict) or not isinstance(one.get("decision_id"), str):
+        raise BadJson("an outcome is an object with `decision_id` and `label`", where=where)
+    label, should = one.get("label"), one.get("should")
+    known = next((name for name in LABEL_NAMES if name == label), None)
+    if known is None:
+        raise BadInput(f"`label` is `{label}`", where=where, help=f"one of {', '.join(LABEL_NAMES)}")
+    if should is not None and should not in VERDICTS:
+        raise BadInput(f"`should` is `{should}`", where=where, help=f"one of {', '.join(VERDICTS)}")
+    return one["decision_id"], (known, should)

@@ -42,15 +42,16 @@ def make_report(
     run: Run, candidates: Sequence[CompiledPolicy], setting: Setting, gaps: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Everything that is to say of a run."""
+    found = [
+        _candidate(tally, policy, run, setting) for tally, policy in zip(run.tallies, candidates, strict=True)
+    ]
     return {
         "schema": SCHEMA,
+        "passed": all(bar["holds"] is True for candidate in found for bar in candidate["bars"]),
         "range": _range(run, setting, gaps),
         "memory": setting.memory,
         "require": {"bars": [bar.text for bar in setting.bars], "hash": bars_hash(setting.bars)},
-        "candidates": [
-            _candidate(tally, policy, run, setting)
-            for tally, policy in zip(run.tallies, candidates, strict=True)
-        ],
+        "candidates": found,
     }
 
 

@@ -32,7 +32,7 @@ def found_in(raws: Iterable[Raw], chosen: Chosen, outcomes: Outcomes) -> Iterabl
         if tail is None or chosen.query is not None:
             try:
                 record = checked_record(raw.value)
-                if chosen.takes(record, outcomes.of(name).label):
+                if chosen.takes(record, outcomes.of(name, record["verdict"]).label):
                     yield name, record["verdict"]
             except (LumynError, *MISSHAPEN):
                 yield name, UNSOUND
