@@ -49,3 +49,8 @@ async def export(decision_id: str, out: str | Path, **options: Any) -> Path:
 async def replay(pack: str | Path, **options: Any) -> dict[str, Any]:
     """As `lumyn.replay`."""
     return await asyncio.to_thread(sdk.replay, pack, **options)
+
+
+async def backtest(policies: Any = (), **options: Any) -> dict[str, Any]:
+    """As `lumyn.backtest`."""
+    return await asyncio.to_thread(sdk.backtest, policies, **options)

@@ -190,10 +190,67 @@ def replay(
     return as_dict(replay_pack(Path(pack), config=config, candidate=candidate, memory=memory))
 
 
+def backtest(
+    policies: str | Path | Sequence[str | Path] = (),
+    *,
+    files: Sequence[str | Path] = (),
+    start: str | None = None,
+    end: str | None = None,
+    query: str | None = None,
+    limit: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    memory: str = "recorded",
+    by: Sequence[str] = (),
+    cluster: str = "subject_id",
+    require: Sequence[str] = (),
+    outcomes: str | Path | None = None,
+    config: LumynConfig | None = None,
+) -> dict[str, Any]:
+    """Evaluate candidate policies (default: the active one) over past decisions; returns the report of `--json`.
+
+    Of the log, or of `files` (a data set of a record a line, or packs). `start` and `end` are times or positions.
+    A missed bar is data: `report["passed"]`. Raises `PolicyInvalid`, `UsageError`, `BadQuery`, `NotFound`, `BadPack`,
+    `StorageUnavailable`.
+    """
+    from lumyn.backtest_plan import Asked, candidate_file, make_plan
+    from lumyn.backtesting import Job, carry_out
+
+    named = (policies,) if isinstance(policies, str | Path) else tuple(policies)
+    asked = Asked(
+        files=tuple(map(str, files)),
+        start=start,
+        end=end,
+        query=query,
+        limit=limit,
+        sample=sample,
+        seed=seed,
+        memory=memory,
+        by=tuple(by),
+        cluster=cluster,
+        require=tuple(require),
+        outcomes=None if outcomes is None else str(outcomes),
+        policies=tuple(candidate_file(Path(path)) for path in named),
+    )
+    plan = make_plan(asked, config, lambda text: None, lambda what, size: lambda count: None)
+    return carry_out(Job(plan), lambda count, run: None)
+
+
 def _record(answer: Answer | LumynError) -> DecisionRecord:
     if isinstance(answer, LumynError):
         raise answer
     return cast(DecisionRecord, answer.record if answer.record is not None else decode_trusted(answer.canonical))
 
 
-__all__: Sequence[str] = ("decide", "decide_many", "drain", "explain", "export", "label", "replay", "show", "submit")
+__all__: Sequence[str] = (
+    "backtest",
+    "decide",
+    "decide_many",
+    "drain",
+    "explain",
+    "export",
+    "label",
+    "replay",
+    "show",
+    "submit",
+)

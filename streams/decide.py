@@ -119,7 +119,7 @@ def _seal(
         "control": {"version": control_version, "switches": [s.as_record() for s in switches]},
         "verdict": outcome.verdict,
         "reason_codes": list(outcome.reason_codes),
-        "matched_rules": [_trace(hit) for hit in outcome.hits],
+        "matched_rules": [trace_of(hit) for hit in outcome.hits],
         "obligations": list(outcome.obligations),
         "queries": list(outcome.queries),
         "risk_signals": recall.signals,
@@ -179,7 +179,8 @@ def _settings(policy: CompiledPolicy, recall: Recall) -> dict[str, Any] | None:
     return policy.memory.as_dict() if policy.memory is not None and recall.mode != "off" else None
 
 
-def _trace(hit: RuleHit) -> dict[str, Any]:
+def trace_of(hit: RuleHit) -> dict[str, Any]:
+    """A hit as a record's `matched_rules` show it."""
     return {
         "id": hit.id,
         "stage": hit.stage,

@@ -13,7 +13,7 @@ from typing import Any
 from memory_service.recall import OFF, Recall, recorded
 from schemas.canonical import decode, decode_trusted
 from schemas.digests import digest
-from schemas.errors import BadJson, LumynError
+from schemas.errors import BadJson, IntegrityError, LumynError
 from schemas.ids import time_ms_of
 from schemas.limits import MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
@@ -84,7 +84,7 @@ def diff_lines(lines: Iterable[tuple[int, bytes]], old: CompiledPolicy | None, n
 def checked_record(line: bytes) -> dict[str, Any]:
     """A record from a line, if its digest holds; opened where the line brings what opens it.
 
-    Raises `BadJson` where the line is not a sound record, `IntegrityError` where what is sealed was changed.
+    Raises `BadJson` for what is no record, `IntegrityError` for one that is not what was decided.
     """
     found = _DIGEST.search(line)
     if found and digest(line[: found.start()] + line[found.end() :]) == found[1].decode():
@@ -96,7 +96,7 @@ def checked_record(line: bytes) -> dict[str, Any]:
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise BadJson(f"not a record of schema `{SCHEMA}`")
         if record.get("record_digest") != record_digest(record):
-            raise BadJson("record_digest failed: this record is not what was decided")
+            raise IntegrityError("record_digest failed: this record is not what was decided")
         if opening is not None and is_sealed(record):
             return open_record(record, opening_from(opening, record))
     if record.get("schema") != SCHEMA:
@@ -106,7 +106,7 @@ def checked_record(line: bytes) -> dict[str, Any]:
 
 def _verdict(record: dict[str, Any], policy: CompiledPolicy) -> tuple[str, tuple[str, ...]]:
     """Verdict and reasons under a policy, with the recorded memory and switches."""
-    fixed = _without_rules(record)
+    fixed = fixed_outcome(record)
     if fixed is not None:
         return fixed
     recall = OFF
@@ -121,18 +121,18 @@ def outcome_of(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall
 
     Raises `BadJson` for a decision whose evaluation raised.
     """
-    return _without_rules(record) or _by_rules(record, policy, recall)
+    return fixed_outcome(record) or _by_rules(record, policy, recall)
 
 
-def _without_rules(record: Mapping[str, Any]) -> tuple[Verdict, tuple[str, ...]] | None:
+def fixed_outcome(record: Mapping[str, Any]) -> tuple[Verdict, tuple[str, ...]] | None:
     """What was decided before any rule was asked, if it was. Raises `BadJson`."""
     codes = record["reason_codes"]
+    if INTERNAL_ERROR in codes:
+        raise BadJson("its evaluation raised when it was decided, so there is nothing to compare")
     if record["control"]["switches"]:
         return "DENY", (KILL_SWITCH,)
     if CONTROL_STALE in codes:
         return "ABSTAIN", (CONTROL_STALE,)
-    if INTERNAL_ERROR in codes:
-        raise BadJson("its evaluation raised when it was decided, so there is nothing to compare")
     return None
 
 

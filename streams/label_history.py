@@ -14,7 +14,16 @@ from typing import Any, cast
 from memory_service.fold import DecisionLabels, Said, Standing, apply_event, standing
 from memory_service.timeline import by_labeller
 from schemas.canonical import decode_trusted
-from schemas.label import FULL_TRUST, LabelEvent, Restored, Undoes, labeller_key, labellers_of, trust_of
+from schemas.label import (
+    FULL_TRUST,
+    LabelEvent,
+    LabelledDecision,
+    Restored,
+    Undoes,
+    labeller_key,
+    labellers_of,
+    trust_of,
+)
 from schemas.verdict import Verdict
 from streams.log import Log
 from streams.reading import is_embedded, messages
@@ -206,10 +215,15 @@ def _in_force(events: Sequence[LabelEvent], undone: list[Undoes]) -> list[LabelE
     return found[::-1]
 
 
+def bare(verdict: Verdict, tenant: str = "", trust: Mapping[str, int] | None = None) -> DecisionLabels:
+    """A decision of which nothing is said yet, by what meanings depend on alone."""
+    decision: LabelledDecision = {"action_type": "", "verdict": verdict, "rules": [], "amount": None, "facts": {}}
+    return DecisionLabels(tenant, decision, trust=dict(trust or {}))
+
+
 def _folded(verdict: Verdict, events: Sequence[LabelEvent], trust: Mapping[str, int]) -> DecisionLabels:
     """What events leave said, by what meanings depend on alone; of a `restore` it counts what it undoes."""
-    decision: Any = {"action_type": "", "verdict": verdict, "rules": [], "amount": None, "facts": {}}
-    labels = DecisionLabels("", decision, trust=dict(trust))
+    labels = bare(verdict, trust=trust)
     for event in _left(events, []):
         apply_event(labels, event)
     return labels

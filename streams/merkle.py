@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -24,6 +25,43 @@ def root(leaves: Sequence[bytes]) -> bytes:
     while len(level) > 1:
         level = _above(level)
     return level[0]
+
+
+class Growing:
+    """A tree that leaves are added to in order, with memory for one hash a level; its root is `root`'s of the same."""
+
+    def __init__(self) -> None:
+        self._whole: list[tuple[int, bytes]] = []
+        self.size = 0
+
+    def add(self, hashed: bytes) -> None:
+        """Add a leaf by its `leaf_hash`."""
+        height = 0
+        while self._whole and self._whole[-1][0] == height:
+            hashed = node_hash(self._whole.pop()[1], hashed)
+            height += 1
+        self._whole.append((height, hashed))
+        self.size += 1
+
+    def root(self) -> bytes:
+        """The root over all leaves so far."""
+        if not self._whole:
+            return hashlib.sha256().digest()
+        found = self._whole[-1][1]
+        for _, left in reversed(self._whole[:-1]):
+            found = node_hash(left, found)
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, from which `from_dict` goes on."""
+        return {"size": self.size, "whole": [[height, hashed.hex()] for height, hashed in self._whole]}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Growing:
+        made = cls()
+        made.size = value["size"]
+        made._whole = [(height, bytes.fromhex(hashed)) for height, hashed in value["whole"]]
+        return made
 
 
 def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from lumyn.cli import (
+    backtest,
     checkpoint,
     dead_letters,
     decide,
@@ -55,6 +56,7 @@ app.command("export")(export.export)
 app.command("replay")(replay.replay)
 app.command("label")(label.label)
 app.command("diff")(diff.diff)
+app.command("backtest")(backtest.backtest)
 app.command("verify")(verify.verify)
 app.command("relabel")(relabel.relabel)
 app.command("redrive")(redrive.redrive)

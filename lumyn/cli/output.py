@@ -98,9 +98,10 @@ class Ticks:
     def __init__(self, advance: Any) -> None:
         self._advance = advance
 
-    def __call__(self, count: int = 1) -> None:
+    def __call__(self, count: int = 1, said: str = "") -> None:
+        """`said` stands at the end of the bar: a figure so far."""
         if self._advance is not None:
-            self._advance(count)
+            self._advance(count, said)
 
 
 @contextmanager
@@ -110,16 +111,26 @@ def progress(what: str, total: int | None) -> Iterator[Ticks]:
         yield Ticks(None)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(TextColumn):
+        """Done things a second."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f}/s")
 
     bar = Progress(
         TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
+        Rate(""),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[said]}", markup=False),
         console=Console(stderr=True),
         transient=True,
     )
     with bar:
-        task = bar.add_task(what, total=total)
-        yield Ticks(lambda count: bar.advance(task, count))
+        task = bar.add_task(what, total=total, said="")
+        yield Ticks(lambda count, said: bar.update(task, advance=count, **({"said": said} if said else {})))

@@ -20,6 +20,9 @@ from streams.policy.source import read_source
 from streams.policy.trace import Entry, explain, filled, templates
 from streams.policy.warnings import warn_of_rules
 
+Fired = tuple[tuple[int, bool], ...]
+"""Rules that hit: each one's index, and whether it certainly matched (else it is indeterminate)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -68,6 +71,20 @@ class CompiledPolicy:
         verdict, codes = self.default_verdict, self.default_reason_codes
         return Evaluation(hits, verdict, codes, *by_precedence(hits, verdict, codes))
 
+    def fired(self, request: dict[str, Any], *, time_ms: int, memory: dict[str, Any] | None = None) -> Fired:
+        """Which rules hit, and whether each is certain: all that the rules' verdict depends on, without its trace."""
+        return tuple([(index, matched) for index, matched, _ in self._program.find(request, time_ms, memory)])
+
+    def evaluation_of(self, fired: Fired) -> Evaluation:
+        """What `evaluate` gives where these rules hit, but for the facts of their traces."""
+        hits = tuple([self._bare_hit(index, matched) for index, matched in fired])
+        verdict, codes = self.default_verdict, self.default_reason_codes
+        return Evaluation(hits, verdict, codes, *by_precedence(hits, verdict, codes))
+
+    def _bare_hit(self, index: int, matched: bool) -> RuleHit:
+        rule = self.rules[index]
+        return _matched(rule, ()) if matched else _unknown(rule, (), ())
+
     def _hit(self, found: Found) -> RuleHit:
         index, matched, values = found
         rule = self.rules[index]
@@ -75,26 +92,33 @@ class CompiledPolicy:
             return _indeterminate(rule, values)
         plain = self._templates[index]
         facts = filled(plain, values) if plain is not None else tuple(explain(rule.condition, values)[1])
-        return RuleHit(
-            rule.id,
-            rule.stage,
-            rule.verdict,
-            rule.reason_codes,
-            facts,
-            "matched",
-            (),
-            rule.immune,
-            rule.obligations,
-            rule.queries,
-        )
+        return _matched(rule, facts)
+
+
+def _matched(rule: Rule, facts: tuple[Entry, ...]) -> RuleHit:
+    return RuleHit(
+        rule.id,
+        rule.stage,
+        rule.verdict,
+        rule.reason_codes,
+        facts,
+        "matched",
+        (),
+        rule.immune,
+        rule.obligations,
+        rule.queries,
+    )
 
 
 def _indeterminate(rule: Rule, values: tuple[Any, ...]) -> RuleHit:
-    facts = explain(rule.condition, values)[1]
+    facts = tuple(explain(rule.condition, values)[1])
+    return _unknown(rule, facts, tuple(dict.fromkeys(fact["fact"] for fact in facts)))
+
+
+def _unknown(rule: Rule, facts: tuple[Entry, ...], missing: tuple[str, ...]) -> RuleHit:
     effect = rule.missing_effect
     codes = (MISSING_EVIDENCE,) if effect else ()
-    missing = tuple(dict.fromkeys(fact["fact"] for fact in facts))
-    return RuleHit(rule.id, rule.stage, effect, codes, tuple(facts), "indeterminate", missing, rule.immune, (), ())
+    return RuleHit(rule.id, rule.stage, effect, codes, facts, "indeterminate", missing, rule.immune, (), ())
 
 
 @dataclass(frozen=True, slots=True)

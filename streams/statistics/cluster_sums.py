@@ -62,15 +62,20 @@ class ClusterSums:
         self._squares[2] += squared * value * value
         self._put(cluster, weight, weight * value)
 
-    def add_many(self, cluster: str, n: int, total: float, squares: float | None = None) -> None:
-        """`n` observations of weight 1 with this `total`; `squares` is the total of their squares (0/1: the total)."""
+    def add_many(
+        self, cluster: str, n: int, total: float, squares: float | None = None, weight: float = 1.0
+    ) -> None:
+        """`n` observations of one weight with this `total`; `squares` is that of their squares (0/1: the total)."""
         if n <= 0:
             raise BadInput(f"{n} is no number of observations")
+        if not 0 < weight < float("inf"):
+            raise BadInput(f"a weight must be positive and finite, not {weight}")
+        squared = weight * weight
         self._n += n
-        self._squares[0] += n
-        self._squares[1] += total
-        self._squares[2] += total if squares is None else squares
-        self._put(cluster, n, total)
+        self._squares[0] += squared * n
+        self._squares[1] += squared * total
+        self._squares[2] += squared * (total if squares is None else squares)
+        self._put(cluster, weight * n, weight * total)
 
     def merge(self, other: ClusterSums) -> None:
         """Take in what another has summed; both keep the same number of clusters apart."""

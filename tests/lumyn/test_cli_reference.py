@@ -14,7 +14,7 @@ from lumyn.cli.app import app
 pytest_plugins = ("inside_plugin",)
 
 PROMISED = {
-    "decide", "show", "list", "explain", "export", "replay", "label", "diff", "verify", "demo", "dev",
+    "decide", "show", "list", "explain", "export", "replay", "label", "diff", "backtest", "verify", "demo", "dev",
     "policy check", "policy show", "policy publish", "policy activate", "policy rollback", "policy list",
     "kill-switch on", "kill-switch off", "kill-switch status", "memory search", "memory stats", "memory rebuild",
     "memory verify", "memory forget", "memory hold", "memory quarantine", "memory release", "memory rollback", "relabel",

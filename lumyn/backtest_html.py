@@ -1,0 +1,57 @@
+"""A backtest's report as one HTML file: no script, nothing loaded from anywhere, everything recorded escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from lumyn import backtest_plot as plot
+from lumyn.backtest_words import SHOWN, bar_row, change, interval, is_unsound, notes, number, outcome_lines, rate, share
+from lumyn.cli.output import one_line
+from schemas.canonical import encode
+from schemas.verdict import VERDICTS
+
+_VALUES = 20
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    """All that a template prints is escaped, and what a screen would act on or hide is made visible."""
+    environment = Environment(
+        loader=PackageLoader("lumyn", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.globals.update(
+        number=number, rate=rate, interval=interval, share=share, bar_row=bar_row, change=change,
+        outcome_lines=outcome_lines, plot=plot, fact=_fact, verdicts=VERDICTS, shown=SHOWN, most_values=_VALUES,
+    )  # fmt: skip
+    return environment.get_template("backtest.html.j2")
+
+
+def _shown(value: Any) -> Any:
+    """Text on one line; what a macro made (`Markup`) is escaped already. JSON never holds `Markup`."""
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def as_html(report: Mapping[str, Any]) -> str:
+    """The whole page."""
+    return _template().render(
+        report=report,
+        notes=list(notes(report)),
+        unsound=is_unsound(report),
+    )
+
+
+def _fact(fact: Mapping[str, Any]) -> str:
+    """A fact of a trace: `chargeback_risk gte 0.8: 0.91`."""
+    want = encode(fact["want"]).decode()
+    told = "missing" if fact.get("missing") else encode(fact.get("value")).decode()
+    return f"{'not ' if fact.get('not') else ''}{fact['fact']} {fact['op']} {want}: {told}"
