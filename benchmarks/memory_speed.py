@@ -117,7 +117,7 @@ def jobs(decisions: int, labelled: int, changed: int) -> dict[str, Any]:
         home.memory.version()
         out |= {"relabelled": sent.accepted, "relabel_s": time.perf_counter() - begun}
         begun = time.perf_counter()
-        home.rebuild_memory(lambda count: None)
+        home.fill_memory(None, lambda count: None, anew=True)
         out |= {"rebuild_s": time.perf_counter() - begun, "rebuilt_events": sent.accepted + len(known)}
         close_homes()
     return out

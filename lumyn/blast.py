@@ -12,7 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
 from lumyn.collector import collector_paused
-from lumyn.stores import make_vectoriser
+from lumyn.config import DEFAULT_EMBEDDER
+from lumyn.stores import chosen, chosen_vectoriser
 from lumyn.wiring import Home
 from schemas.errors import LumynError, StorageUnavailable
 from streams.blast_radius import UNSOUND, Blast, BlastRadius, Supposed
@@ -40,19 +41,21 @@ def of_plan(
 
     `known` are the labelled decisions, whole up to the memory version `until`.
     """
+    control = home.agent.control()
     with collector_paused():
         blast = Blast(
             Supposed(home.settings.tenant, supposed(plan, known)),
             (event for history in known.values() for event in history.events),
-            make_vectoriser(home.settings),
+            chosen_vectoriser(home.settings, control.memory),
             home.log.epoch,
-            home.agent.control().compiled,
+            control.compiled,
             until,
         )
         radius = BlastRadius()
         if blast.reaches_any:
             # a model's own threads do not survive a fork
-            several = places(home) >= WORTH_PROCESSES and hasattr(os, "fork") and home.settings.embedder == "static"
+            forks = hasattr(os, "fork") and chosen(home.settings, control.memory).embedder == DEFAULT_EMBEDDER
+            several = forks and places(home) >= WORTH_PROCESSES
             parts = (_in_processes if several else _here)(blast, _chunks(home))
             for count, part in parts:
                 radius.add(part)

@@ -60,6 +60,7 @@ class LumynConfig:
 
 
 _NOTHING_GIVEN = LumynConfig()
+DEFAULT_EMBEDDER = "static"
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
         tenant=tenant,
         actor=str(found["actor"] or _user()),
         prefix=str(found["prefix"] or "lumyn"),
-        embedder=str(found["embedder"] or "static"),
+        embedder=str(found["embedder"] or DEFAULT_EMBEDDER),
         durable=config.durable,
         api_key=found["api_key"],
         kafka=str(found["kafka"]) if found["kafka"] else None,

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from lumyn.config import Settings
 from lumyn.doctor import Finding, Status, failed, guarded
-from lumyn.stores import INDEX_FILE, MEMORY_FILE, open_memory
+from lumyn.stores import INDEX_FILE, chosen, chosen_vectoriser, memory_name, open_memory
 from lumyn.wiring import LOG_FILE
 from schemas.errors import LumynError
 from streams.control import ControlState, read_control
@@ -20,6 +20,7 @@ from streams.topics import LABELS, RECORDS, REQUESTS
 from streams.versions import last_version
 
 if TYPE_CHECKING:
+    from memory_service.recall import MemoryChoice
     from memory_service.record_index import RecordIndex
 
 _EDGE = "edge:"
@@ -113,14 +114,21 @@ def control_findings(settings: Settings, control: ControlState) -> Iterator[Find
 
 def derived_files(settings: Settings, log: Log, folder: Path) -> Iterator[Finding]:
     """Memory and index in files of a folder; one that is not there yet is made when it is first asked."""
+    yield from guarded("memory", lambda: _memory_file(settings, log, folder))
+    yield from _derived("index", folder / INDEX_FILE, lambda: _index(log, folder / INDEX_FILE))
+
+
+def _memory_file(settings: Settings, log: Log, folder: Path) -> Iterator[Finding]:
+    choice = read_control(log).memory
+    vectoriser = chosen_vectoriser(settings, choice)
+    look = lambda: _memory(settings, log, folder, choice)  # noqa: E731
     if settings.qdrant is not None and settings.qdrant.startswith(_EDGE):
         if Path(settings.qdrant.removeprefix(_EDGE)).exists():
-            yield from guarded("memory", lambda: _memory(settings, log, folder))
+            yield from guarded("memory", look)
         else:
             yield Finding("memory", "ok", "it is made at the first question")
     else:
-        yield from _derived("memory", folder / MEMORY_FILE, lambda: _memory(settings, log, folder))
-    yield from _derived("index", folder / INDEX_FILE, lambda: _index(log, folder / INDEX_FILE))
+        yield from _derived("memory", folder / memory_name(chosen(settings, choice), vectoriser), look)
 
 
 def _derived(part: str, path: Path, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -133,8 +141,8 @@ def _derived(part: str, path: Path, look: Callable[[], Iterator[Finding]]) -> It
         yield from guarded(part, look)
 
 
-def _memory(settings: Settings, log: Log, folder: Path) -> Iterator[Finding]:
-    store, _ = open_memory(settings, folder, log.epoch, create=False)
+def _memory(settings: Settings, log: Log, folder: Path, choice: MemoryChoice | None) -> Iterator[Finding]:
+    store, _ = open_memory(settings, folder, log.epoch, choice, create=False)
     try:
         mark = store.watermark()
     finally:

@@ -201,7 +201,7 @@ def _minor_distance(one: str, other: str) -> int:
 def _memory(settings: Settings, log: KafkaLog) -> Iterator[Finding]:
     """The watermark, whose count of points is compared with the points that are there."""
     last = last_version(log, LABELS)
-    store, _ = open_memory(settings, settings.home, log.epoch, create=False)
+    store, _ = open_memory(settings, settings.home, log.epoch, read_control(log).memory, create=False)
     try:
         mark = store.watermark()
     except MemoryUnavailable as error:

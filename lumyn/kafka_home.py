@@ -17,6 +17,7 @@ from schemas.canonical import decode_trusted
 from schemas.errors import BadConfig, LumynError
 from schemas.ids import decision_time_ms, is_decision_id
 from schemas.label import LabelEvent
+from streams.chosen_memory import ChosenMemory
 from streams.find_records import is_current
 from streams.index_sync import CaughtUp, Seen, catch_up
 from streams.kafka.gateway import KafkaGateway, KafkaLabels, find_record
@@ -28,6 +29,7 @@ from streams.served_memory import ServedMemory
 from streams.topics import LABELS
 
 if TYPE_CHECKING:
+    from memory_service.recall import MemoryChoice
     from memory_service.recaller import Recaller
     from memory_service.store import MemoryStore
     from streams.signing import SigningKey
@@ -50,23 +52,28 @@ class KafkaHome:
         self.log = kafka_log(settings)
         self.agent = KafkaGateway(self.log, timeout_s=settings.timeout_s, sticky=os.getpid())
         self.labels = KafkaLabels(self.log, timeout_s=settings.timeout_s)
-        self.memory: HomeMemory = self._memory()
+        self.memories: ChosenMemory[HomeMemory] = ChosenMemory(self._memory)
         self.given_policy = (
             load_policy_file(settings.policy_path) if settings.policy_path and settings.policy_given else None
         )
         self._index: RecordIndex | None = None
         self._seen = Seen()
 
-    def _memory(self) -> HomeMemory:
+    @property
+    def memory(self) -> HomeMemory:
+        """The memory that decisions are made with now."""
+        return self.memories.of(self.agent.control().memory)
+
+    def _memory(self, choice: MemoryChoice | None) -> HomeMemory:
         if uses_server(self.settings):
             staleness = self.settings.runtime_setting("memory_max_staleness_s", 60.0)
-            return ServedMemory(self.open_memory, Observer(), max_staleness_s=staleness)
-        return SyncedMemory(self.log, self.open_memory)
+            return ServedMemory(lambda: self.open_memory(choice), Observer(), max_staleness_s=staleness)
+        return SyncedMemory(self.log, lambda: self.open_memory(choice))
 
-    def open_memory(self) -> tuple[MemoryStore, Recaller]:
-        """The memory store and its recaller. Raises `MemoryUnavailable`."""
+    def open_memory(self, choice: MemoryChoice | None) -> tuple[MemoryStore, Recaller]:
+        """The memory store of a choice, and its recaller. Raises `MemoryUnavailable`."""
         create = not uses_server(self.settings)
-        return open_memory(self.settings, self.derived, self.log.epoch, create=create)
+        return open_memory(self.settings, self.derived, self.log.epoch, choice, create=create)
 
     def index(self) -> RecordIndex:
         """The record index: kept by the index worker on a server, which is waited for a little; else by ourselves."""
@@ -89,11 +96,12 @@ class KafkaHome:
         finally:
             index.close()
 
-    def rebuild_memory(self, progress: Callable[[int], None]) -> int:
-        """Empty the memory and fill it again from the labels. Stop the label worker first: it is the one writer."""
-        self.memory.close()
-        remove_memory(self.settings, self.derived, self.log.epoch)
-        store, _ = open_memory(self.settings, self.derived, self.log.epoch, create=True)
+    def fill_memory(self, choice: MemoryChoice | None, progress: Callable[[int], None], *, anew: bool) -> int:
+        """Bring a memory up to the labels. One that the label worker fills is its alone: stop it first."""
+        self.memories.of(choice).close()
+        if anew:
+            remove_memory(self.settings, self.derived, self.log.epoch, choice)
+        store, _ = open_memory(self.settings, self.derived, self.log.epoch, choice, create=True)
         try:
             version = catch_up_memory(self.log, store, progress)
             beat = getattr(store, "beat", None)
@@ -125,7 +133,10 @@ class KafkaHome:
 
     def remembers(self, version: int, within_s: float) -> bool:
         """A memory of one's own is caught up before it is asked; a server's is filled by the label worker meanwhile."""
-        return not isinstance(self.memory, ServedMemory) or self.memory.reaches(version, within_s)
+        if not uses_server(self.settings):
+            return True
+        memory = self.memory
+        return not isinstance(memory, ServedMemory) or memory.reaches(version, within_s)
 
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""
@@ -136,7 +147,7 @@ class KafkaHome:
     def close(self) -> None:
         """Let go of files and connections."""
         with suppress(LumynError):
-            self.memory.close()
+            self.memories.close()
         if self._index is not None:
             self._index.close()
         self.agent.close()

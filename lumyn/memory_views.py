@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from lumyn.label_jobs import known
 from lumyn.lookup import find_record, sound_record
-from lumyn.stores import make_vectoriser
+from lumyn.stores import chosen, chosen_vectoriser
 from lumyn.wiring import Home
 from memory_service.fold import Standing
 from memory_service.point import OPEN
-from memory_service.recall import Asked, Recall, unavailable
+from memory_service.recall import Asked, MemoryChoice, Recall, unavailable
 from memory_service.timeline import stands
 from schemas.errors import BadInput, MemoryUnavailable, NotFound, UsageError
 from schemas.policy import MemorySettings
 from schemas.request import Request
-from streams.as_of import was_recalled
+from streams.as_of import RecalledAgain, recall_again, was_recalled
 from streams.label_history import History
 from streams.memory_explain import MemoryExplanation, explain_memory
 
 
 def stats(home: Home) -> dict[str, Any]:
     """Version, epoch, vectoriser, and how many memories mean what. Raises `LumynError`."""
-    store = home.memory.store()
+    control = home.agent.control()
+    store = home.memories.of(control.memory).store()
     mark = store.watermark()
     points = list(store.points(home.settings.tenant))
     meanings = Counter(p.meaning for p in points)
@@ -33,7 +34,9 @@ def stats(home: Home) -> dict[str, Any]:
         "version": mark.version,
         "epoch": mark.epoch,
         "points": len(points),
+        "embedder": chosen(home.settings, control.memory).embedder,
         "vectoriser_id": mark.vectoriser_id,
+        "left": [name for name in control.memories if name != mark.vectoriser_id],
         "harmful": meanings["harmful"],
         "fine": meanings["fine"],
         "neutral": meanings["neutral"],
@@ -73,21 +76,38 @@ def explained(home: Home, decision: str) -> MemoryExplanation:
     if not was_recalled(record):
         raise UsageError(f"decision `{name}` was made without memory", help=f"`lumyn explain {name}` explains it")
 
-    vectoriser = make_vectoriser(home.settings)
+    memory, control = record["memory"], home.agent.control()
+    choice = control.memory_of(memory["vectoriser_id"])
+    vectoriser = chosen_vectoriser(home.settings, choice)
 
     def recall(asked: Asked) -> Recall:
-        memory = record["memory"]
         if (memory["epoch"], memory["vectoriser_id"]) != (home.log.epoch, vectoriser.id):
             return unavailable()  # the same version of another memory says nothing
-        return home.memory.recaller().recall([asked])[0]
+        return home.memories.of(choice).recaller().recall([asked])[0]  # type: ignore[no-any-return]
 
     return explain_memory(
         record,
-        home.agent.control().compiled(record["policy"]["hash"]),
+        control.compiled(record["policy"]["hash"]),
         vectoriser,
         home.events,
         recall,
     )
+
+
+def recalled_again(home: Home, records: Iterable[Mapping[str, Any]]) -> Iterator[RecalledAgain]:
+    """Each recalled decision's recall, made again in the memory that it was made in. Raises `LumynError`."""
+    control = home.agent.control()
+    by_choice: dict[MemoryChoice | None, list[Mapping[str, Any]]] = {}
+    for record in records:
+        # one of a memory that is not known here is asked of the present one, which says that it is another
+        choice = control.memory_of(record["memory"]["vectoriser_id"]) or control.memory
+        by_choice.setdefault(choice, []).append(record)
+    for choice, some in by_choice.items():
+        memory = home.memories.of(choice)
+        mark = memory.store().watermark()
+        yield from recall_again(
+            some, memory.recaller(), epoch=mark.epoch, vectoriser_id=mark.vectoriser_id, version=mark.version
+        )
 
 
 def remembered(home: Home, decision: str) -> dict[str, Any]:

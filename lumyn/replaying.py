@@ -64,17 +64,20 @@ def _same_request(pack: Pack) -> tuple[bool, str]:
 
 
 def _signed(pack: Pack, trust_signer: bool, home: Path | None) -> Check:
-    """A home with keys believes its own and the trusted ones; where there is no home, any valid signature is told."""
     if pack.signer is None:
         return Check("signature", False, "the pack is not signed")
+    return believed(pack.signer.key_id, trust_signer, home)
+
+
+def believed(key_id: str, trust_signer: bool, home: Path | None) -> Check:
+    """A home with keys believes its own and the trusted ones; where there is no home, any valid signature is told."""
     known = trusted_keys(home) if home is not None else None
-    if known is None or trust_signer or pack.signer.key_id in known:
-        return Check("signature", True, f"by key {pack.signer.key_id}")
+    if known is None or trust_signer or key_id in known:
+        return Check("signature", True, f"by key {key_id}")
     return Check(
         "signature",
         False,
-        f"by key {pack.signer.key_id}, which this home does not trust; "
-        "`lumyn keys trust PACK` if you know that it is right",
+        f"by key {key_id}, which this home does not trust; `lumyn keys trust PACK` if you know that it is right",
     )
 
 
@@ -144,11 +147,22 @@ def _memory(
             "the record's memory is another home's, so this home can't answer as of its version",
             help="use `--memory recorded` or `--memory current`",
         )
+    control, then = home.agent.control(), pack.record["memory"]["vectoriser_id"]
     try:
-        recaller, version = home.memory.recaller(), home.memory.version()
+        source = home.memories.of(control.memory_of(then) if asked == "as-of" else control.memory)
+        mark = source.store().watermark()
+        if asked == "as-of" and then not in (None, mark.vectoriser_id):
+            raise UsageError(
+                f"the record's memory was of vectoriser `{then}`, which is not kept here",
+                help="use `--memory recorded` or `--memory current`",
+            )
+        # a memory that was left is vouched for by nobody any more, and answers as of then all the same
+        recaller, version = source.recaller(), mark.version if asked == "as-of" else source.version()
+    except UsageError:
+        raise
     except LumynError as error:
         raise UsageError(f"the current memory can't be asked: {error}", help="or use `--memory recorded`") from None
-    if asked != "as-of" and home.memory.store().is_remembered(pack.record["decision_id"]):
+    if asked != "as-of" and source.store().is_remembered(pack.record["decision_id"]):
         notes.append("this decision's own label is in the current memory, and counts")
     return cast(MemoryMode, asked or "current"), lambda one: recaller.recall([one])[0], version
 

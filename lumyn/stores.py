@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lumyn.config import Options, Settings
-from schemas.errors import BadConfig
+from lumyn.config import DEFAULT_EMBEDDER, Options, Settings
+from schemas.canonical import decode_trusted
+from schemas.errors import BadConfig, MemoryUnavailable
 
 if TYPE_CHECKING:
+    from memory_service.embedders.protocol import Embedder
     from memory_service.qdrant.engine import QdrantEngine
+    from memory_service.recall import MemoryChoice
     from memory_service.recaller import Recaller
     from memory_service.record_index import RecordIndex
     from memory_service.store import MemoryStore
@@ -22,34 +26,72 @@ INDEX_FILE = "index.db"
 _EDGE = "edge:"
 
 
-def make_vectoriser(settings: Settings) -> Vectoriser:
-    """The vectoriser of the configured embedder. Raises `BadConfig`."""
-    kind, _, name = settings.embedder.partition(":")
-    if settings.embedder == "static":
-        return _static_vectoriser()
-    if kind == "sentence-transformers" and name:
-        return _transformer_vectoriser(name)
-    raise BadConfig(
-        f"unknown embedder `{settings.embedder}`", help="`static`, or `sentence-transformers:NAME_OR_FOLDER`"
-    )
+def chosen(settings: Settings, choice: MemoryChoice | None) -> Settings:
+    """The settings with the embedder that control chose; what is configured counts until one is chosen."""
+    return settings if choice is None else replace(settings, embedder=choice.embedder)
 
 
-@lru_cache(maxsize=1)
-def _static_vectoriser() -> Vectoriser:
-    from memory_service.embedders.cache import CachedEmbedder
-    from memory_service.embedders.static import StaticEmbedder
+def chosen_vectoriser(settings: Settings, choice: MemoryChoice | None) -> Vectoriser:
+    """The vectoriser of the memory that is asked.
+
+    Raises `BadConfig`, `MemoryUnavailable` when the embedder is another one here.
+    """
+    vectoriser = make_vectoriser(chosen(settings, choice), None if choice is None else choice.profile)
+    if choice is not None and vectoriser.id != choice.vectoriser_id:
+        raise MemoryUnavailable(
+            f"embedder `{choice.embedder}` gives vectors of `{vectoriser.id}` here, and the memory was switched to "
+            f"`{choice.vectoriser_id}`",
+            help="have the same model here, or `lumyn memory switch EMBEDDER`",
+        )
+    return vectoriser
+
+
+def make_vectoriser(settings: Settings, profile: str | None = None) -> Vectoriser:
+    """The vectoriser of the configured embedder, with a profile (canonical JSON). Raises `BadConfig`."""
+    return _vectoriser(settings.embedder, profile)
+
+
+@lru_cache(maxsize=8)
+def _vectoriser(embedder: str, profile: str | None) -> Vectoriser:
+    from memory_service.profile import DEFAULT_PROFILE, MemoryProfile
     from memory_service.vectoriser import Vectoriser
 
-    return Vectoriser(CachedEmbedder(StaticEmbedder()))
+    of = DEFAULT_PROFILE if profile is None else MemoryProfile.from_dict(decode_trusted(profile.encode()))
+    return Vectoriser(_embedder(embedder), of)
 
 
 @lru_cache(maxsize=4)
-def _transformer_vectoriser(name: str) -> Vectoriser:
+def _embedder(spec: str) -> Embedder:
     from memory_service.embedders.cache import CachedEmbedder
-    from memory_service.embedders.sentence_transformer import SentenceTransformerEmbedder
-    from memory_service.vectoriser import Vectoriser
 
-    return Vectoriser(CachedEmbedder(SentenceTransformerEmbedder(name)))
+    kind, _, name = spec.partition(":")
+    if spec == DEFAULT_EMBEDDER:
+        from memory_service.embedders.static import StaticEmbedder
+
+        return CachedEmbedder(StaticEmbedder())
+    if kind == "static" and name:
+        return CachedEmbedder(_own_static(name))
+    if kind == "sentence-transformers" and name:
+        from memory_service.embedders.sentence_transformer import SentenceTransformerEmbedder
+
+        return CachedEmbedder(SentenceTransformerEmbedder(name))
+    raise BadConfig(
+        f"unknown embedder `{spec}`", help="`static`, `static:FOLDER`, or `sentence-transformers:NAME_OR_FOLDER`"
+    )
+
+
+def _own_static(folder: str) -> Embedder:
+    """A static model made with `python -m memory_service.embedders.distill --out FOLDER`."""
+    from memory_service.embedders.protocol import EmbedderUnavailable
+    from memory_service.embedders.static import StaticEmbedder
+
+    try:
+        embedder = StaticEmbedder(Path(folder))
+        embedder.embed([""])  # whatever is wrong with the files shows here, not at the first decision
+    except EmbedderUnavailable as error:
+        error.help = "give a folder that `python -m memory_service.embedders.distill --out FOLDER` made"
+        raise
+    return embedder
 
 
 def uses_server(settings: Settings) -> bool:
@@ -93,40 +135,51 @@ def _server_options(options: Options) -> dict[str, Any]:
 
 
 def open_memory(
-    settings: Settings, folder: Path, epoch: str, *, create: bool = True
+    settings: Settings, folder: Path, epoch: str, choice: MemoryChoice | None = None, *, create: bool = True
 ) -> tuple[MemoryStore, Recaller]:
-    """The memory store and its recaller; `create` is for the one who fills it.
+    """The memory store of a choice and its recaller; `create` is for the one who fills it.
 
     Raises `MemoryUnavailable`, `BadConfig`.
     """
     from memory_service.recaller import Recaller
 
-    vectoriser = make_vectoriser(settings)
+    vectoriser = chosen_vectoriser(settings, choice)
+    name = memory_name(chosen(settings, choice), vectoriser)
     store: MemoryStore
     if settings.qdrant is not None:
         from memory_service.qdrant.memory_store import QdrantMemoryStore
 
-        store = QdrantMemoryStore(open_engine(settings), vectoriser, epoch, collections(settings), create=create)
+        store = QdrantMemoryStore(open_engine(settings), vectoriser, epoch, name, create=create)
     else:
         from memory_service.sqlite_store import SqliteMemoryStore
 
         folder.mkdir(parents=True, exist_ok=True)
-        store = SqliteMemoryStore(folder / MEMORY_FILE, vectoriser, epoch)
+        store = SqliteMemoryStore(folder / name, vectoriser, epoch)
     return store, Recaller(store, vectoriser, epoch)
 
 
-def remove_memory(settings: Settings, folder: Path, epoch: str) -> None:
-    """Empty the memory, to be filled again from the labels."""
+def memory_name(settings: Settings, vectoriser: Vectoriser) -> str:
+    """The file or the collections of one vectoriser's memory: each has its own, so that their vectors never mix."""
+    if settings.embedder == DEFAULT_EMBEDDER and vectoriser.has_default_profile:
+        return MEMORY_FILE if settings.qdrant is None else collections(settings)
+    of = hashlib.sha256(vectoriser.id.encode()).hexdigest()[:12]
+    return f"memory-{of}.db" if settings.qdrant is None else f"{collections(settings)}-{of}"
+
+
+def remove_memory(settings: Settings, folder: Path, epoch: str, choice: MemoryChoice | None = None) -> None:
+    """Empty the memory of a choice, to be filled again from the labels."""
+    vectoriser = chosen_vectoriser(settings, choice)
+    name = memory_name(chosen(settings, choice), vectoriser)
     if settings.qdrant is None:
         from memory_service.sqlite_store import rebuild_file
 
-        rebuild_file(folder / MEMORY_FILE)
+        rebuild_file(folder / name)
         return
     from memory_service.qdrant.memory_store import QdrantMemoryStore
 
     engine = open_engine(settings)
     try:
-        QdrantMemoryStore(engine, make_vectoriser(settings), epoch, collections(settings)).reset(epoch)
+        QdrantMemoryStore(engine, vectoriser, epoch, name).reset(epoch)
     finally:
         engine.close()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lumyn.collector import collector_paused
 from lumyn.label_jobs import known
-from lumyn.stores import make_vectoriser
+from lumyn.stores import chosen_vectoriser
 from lumyn.wiring import Home
 from schemas.errors import LumynError
 from streams.diff import checked_record
@@ -30,7 +30,8 @@ def find(home: Home, tick: Callable[[int], None] = lambda count: None) -> Suspec
                     yield record
 
     with collector_paused():
-        return find_suspects(known(home), make_vectoriser(home.settings), decided_by(records()), tick)
+        vectoriser = chosen_vectoriser(home.settings, home.agent.control().memory)
+        return find_suspects(known(home), vectoriser, decided_by(records()), tick)
 
 
 def of_labeller(found: Suspects, labeller: str | None) -> list[Suspect]:

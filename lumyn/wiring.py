@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lumyn.config import LumynConfig, Settings, file_stamp, read_policy_file, resolve
 from schemas.errors import LumynError, NotFound, StorageUnavailable
 from schemas.ids import is_decision_id
 from schemas.label import LabelEvent, LabelRequest
 from schemas.request import Request
+from streams.chosen_memory import ChosenMemory
 from streams.control import ControlState
 from streams.decide_agent import DecideAgent
 from streams.deciding import Answer
@@ -26,6 +27,7 @@ from streams.policy import CompiledPolicy, load_policy
 from streams.topics import RECORDS
 
 if TYPE_CHECKING:
+    from memory_service.recall import MemoryChoice
     from memory_service.recaller import Recaller
     from memory_service.record_index import RecordIndex
     from memory_service.sqlite_record_index import SqliteRecordIndex
@@ -111,7 +113,12 @@ class Home(Protocol):
 
     @property
     def memory(self) -> HomeMemory:
-        """The memory."""
+        """The memory that decisions are made with now."""
+        ...
+
+    @property
+    def memories(self) -> ChosenMemory[Any]:
+        """The memories of all choices."""
         ...
 
     def index(self) -> RecordIndex:
@@ -122,8 +129,8 @@ class Home(Protocol):
         """Make the record index again from the log."""
         ...
 
-    def rebuild_memory(self, progress: Callable[[int], None]) -> int:
-        """Make the memory again from the labels; returns its version."""
+    def fill_memory(self, choice: MemoryChoice | None, progress: Callable[[int], None], *, anew: bool) -> int:
+        """Bring the memory of a choice up to the labels, made `anew` or from where it stands; returns its version."""
         ...
 
     def records(self, prefix: str, limit: int) -> list[Message]:
@@ -155,25 +162,34 @@ class EmbeddedHome:
         self.path = settings.home.absolute()
         self.log_file = str(self.path / LOG_FILE)
         self.log = _open_log(settings)
-        self.memory = SyncedMemory(self.log, self.open_memory)
+        self.memories = ChosenMemory(self._memory)
         self.labels = LabelAgent(self.log)
         fallback = load_policy_file(settings.policy_path) if settings.policy_path else None
         self.given_policy = fallback if settings.policy_given else None
-        self.agent = DecideAgent(self.log, self.memory, fallback, sticky=os.getpid())
+        self.agent = DecideAgent(self.log, self.memories, fallback, sticky=os.getpid())
         self._index: SqliteRecordIndex | None = None
 
-    def open_memory(self) -> tuple[MemoryStore, Recaller]:
-        """The memory store and its recaller. Raises `MemoryUnavailable`."""
+    @property
+    def memory(self) -> SyncedMemory:
+        """The memory that decisions are made with now."""
+        return self.memories.of(self.agent.control().memory)
+
+    def _memory(self, choice: MemoryChoice | None) -> SyncedMemory:
+        return SyncedMemory(self.log, lambda: self.open_memory(choice))
+
+    def open_memory(self, choice: MemoryChoice | None) -> tuple[MemoryStore, Recaller]:
+        """The memory store of a choice, and its recaller. Raises `MemoryUnavailable`."""
         from lumyn.stores import open_memory
 
-        return open_memory(self.settings, self.path, self.log.epoch)
+        return open_memory(self.settings, self.path, self.log.epoch, choice)
 
-    def rebuild_memory(self, progress: Callable[[int], None]) -> int:
+    def fill_memory(self, choice: MemoryChoice | None, progress: Callable[[int], None], *, anew: bool) -> int:
         from lumyn.stores import remove_memory
 
-        self.memory.close()
-        remove_memory(self.settings, self.path, self.log.epoch)
-        store, _ = self.open_memory()
+        self.memories.of(choice).close()
+        if anew:
+            remove_memory(self.settings, self.path, self.log.epoch, choice)
+        store, _ = self.open_memory(choice)
         try:
             return catch_up(self.log, store, progress)
         finally:
@@ -225,7 +241,7 @@ class EmbeddedHome:
 
     def close(self) -> None:
         """Let go of files."""
-        self.memory.close()
+        self.memories.close()
         if self._index is not None:
             self._index.close()
         self.log.close()

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumyn.config import LumynConfig, Settings, resolve
 from lumyn.stores import open_index, open_memory, uses_server
 from lumyn.wiring import load_policy_file
-from schemas.errors import BadConfig
+from schemas.errors import BadConfig, UsageError
+from streams.chosen_memory import ChosenMemory
 from streams.find_records import IndexedFinder
 from streams.index_sync import Seen, catch_up
 from streams.kafka.patience import once_reachable
-from streams.memory_sync import Memory, SyncedMemory
+from streams.memory_sync import SyncedMemory
 from streams.observe import Observer
 from streams.served_memory import GuardedMemory, ServedMemory
+from streams.topics import RECORDS
 
 if TYPE_CHECKING:
+    from memory_service.recall import MemoryChoice
     from memory_service.record_index import RecordIndex
     from memory_service.store import MemoryStore
     from streams.index_worker import IndexWorker
     from streams.kafka.decide_worker import DecideWorker
     from streams.kafka.log import KafkaLog
     from streams.label_worker import LabelWorker
+    from streams.shadow_worker import ShadowWorker
 
 
 def worker_settings(config: LumynConfig | None = None) -> Settings:
@@ -58,17 +63,8 @@ def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
 
     folder = settings.home.absolute() / f"kafka-{settings.prefix}"
     runtime = settings.runtime_setting
-    memory: Memory
-    if uses_server(settings) and settings.recall == "server":
-        memory = ServedMemory(
-            lambda: open_memory(settings, folder, log.epoch, create=False),
-            observer,
-            max_staleness_s=runtime("memory_max_staleness_s", 60.0),
-        )
-    else:
-        memory = SyncedMemory(log, lambda: open_memory(replace(settings, qdrant=None), folder, log.epoch))
     guarded = GuardedMemory(
-        memory,
+        ChosenMemory(lambda choice: _recalled(settings, observer, log, folder, choice)),
         observer,
         failures=int(runtime("breaker_failures", 3)),
         rest_s=runtime("breaker_rest_s", 2.0),
@@ -92,6 +88,19 @@ def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
     )
 
 
+def _recalled(
+    settings: Settings, observer: Observer, log: KafkaLog, folder: Path, choice: MemoryChoice | None
+) -> ServedMemory | SyncedMemory:
+    """The memory of a choice as workers ask it."""
+    if uses_server(settings) and settings.recall == "server":
+        return ServedMemory(
+            lambda: open_memory(settings, folder, log.epoch, choice, create=False),
+            observer,
+            max_staleness_s=settings.runtime_setting("memory_max_staleness_s", 60.0),
+        )
+    return SyncedMemory(log, lambda: open_memory(replace(settings, qdrant=None), folder, log.epoch, choice))
+
+
 def label_worker(settings: Settings, observer: Observer) -> LabelWorker:
     """The label worker; it fills the Qdrant server's memory, or sequences only where each process keeps its own."""
     from streams.label_worker import LabelWorker
@@ -108,9 +117,9 @@ def label_worker(settings: Settings, observer: Observer) -> LabelWorker:
         catch_up=own,
         wait_s=settings.runtime_setting("index_wait_s", 30.0),
     )
-    open_store: Callable[[], MemoryStore] | None = None
+    open_store: Callable[[MemoryChoice | None], MemoryStore] | None = None
     if uses_server(settings):
-        open_store = lambda: open_memory(settings, folder, log.epoch, create=True)[0]  # noqa: E731
+        open_store = lambda choice: open_memory(settings, folder, log.epoch, choice, create=True)[0]  # noqa: E731
     return LabelWorker(
         log,
         finder,
@@ -123,6 +132,20 @@ def label_worker(settings: Settings, observer: Observer) -> LabelWorker:
 
 def _beat(store: Any, at_ms: int) -> None:
     store.beat(at_ms)
+
+
+def shadow_worker(settings: Settings, observer: Observer, partitions: Sequence[int] | None = None) -> ShadowWorker:
+    """The shadow worker: candidate policies on live decisions, with a memory of its own or the Qdrant server's."""
+    from streams.shadow import ShadowAgent
+    from streams.shadow_worker import ShadowWorker
+
+    log = _log(settings, observer)
+    folder = settings.home.absolute() / f"kafka-{settings.prefix}" / "shadow"
+    unknown = [p for p in partitions or () if not 0 <= p < log.partitions(RECORDS)]
+    if unknown:
+        raise UsageError(f"there is no partition {unknown[0]}", help=f"0 to {log.partitions(RECORDS) - 1}")
+    memory = ChosenMemory(lambda choice: _recalled(settings, observer, log, folder, choice))
+    return ShadowWorker(ShadowAgent(log, memory, observer, partitions), observer)
 
 
 def index_worker(settings: Settings, observer: Observer) -> IndexWorker:

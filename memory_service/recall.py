@@ -118,13 +118,27 @@ def recorded(record: Mapping[str, Any]) -> Recall:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryChoice:
+    """Which memory is asked: the embedder, as configuration names it, and the id of the vectoriser that it gives.
+
+    `profile` is the memory profile as canonical JSON; None: the default one.
+    """
+
+    embedder: str
+    vectoriser_id: str
+    profile: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """One recall to make: a request, under which settings, as of which version, leaving out which decision.
 
-    Without a version it is the memory's present one, which whoever keeps the memory fills in.
+    Without a version it is the memory's present one, which whoever keeps the memory fills in. Without a choice it is
+    the configured embedder's memory.
     """
 
     request: Mapping[str, Any]
     settings: MemorySettings
     version: int | None = None
     leave_out: str | None = None
+    choice: MemoryChoice | None = None

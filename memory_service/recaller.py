@@ -38,12 +38,12 @@ class Recaller:
                 action_type=a.request["action"]["type"],
                 version=a.version if a.version is not None else now,
                 query=query_of(vector, a.settings.weights),
-                amount=amount_of(part),
+                amount=amount_of(part, self._vectoriser.profile),
                 amount_within=a.settings.amount_within,
                 top_k=a.settings.top_k,
                 neighbours=a.settings.neighbours,
                 leave_out=a.leave_out,
-                comparable=has_comparable_amount(part),
+                comparable=has_comparable_amount(part, self._vectoriser.profile),
             )
             for a, part, vector in zip(asked, parts, vectors, strict=True)
         ]

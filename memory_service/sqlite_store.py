@@ -159,8 +159,8 @@ class SqliteMemoryStore:
             "summary": after.summary,
             "verdict": labels.decision["verdict"],
             "rules": labels.decision["rules"],
-            "amount": amount_of(labels.decision["facts"]),
-            "comparable": has_comparable_amount(labels.decision["facts"]),
+            "amount": amount_of(labels.decision["facts"], self._vectoriser.profile),
+            "comparable": has_comparable_amount(labels.decision["facts"], self._vectoriser.profile),
         }
         self._db.execute(
             "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?, ?)",

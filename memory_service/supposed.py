@@ -56,7 +56,7 @@ def _points(
         values = vector.values.astype(np.float32)
         stood = instead.get(first["decision_id"])
         for stand in stands(events) if stood is None else stood:
-            yield point_of(first, stand, values)
+            yield point_of(first, stand, values, vectoriser.profile)
 
 
 def _in_parts(values: list[_T], size: int) -> Iterator[list[_T]]:

@@ -9,7 +9,7 @@ from typing import Any
 from memory_service.blocks import Array
 from memory_service.fold import DecisionLabels, Standing, apply_event, standing
 from memory_service.point import OPEN, Point
-from memory_service.profile import amount_of, has_comparable_amount
+from memory_service.profile import MemoryProfile, amount_of, has_comparable_amount
 from schemas.label import LabelEvent
 
 Stand = tuple[Standing, int, int]
@@ -60,7 +60,7 @@ def stands(events: Sequence[LabelEvent]) -> Iterator[Stand]:
         yield now, timeline.since, OPEN
 
 
-def point_of(event: LabelEvent, stand: Stand, vector: Array) -> Point:
+def point_of(event: LabelEvent, stand: Stand, vector: Array, profile: MemoryProfile) -> Point:
     """The point of a decision, of which an event speaks, and what it stands for."""
     what, since, until = stand
     decision = event["decision"]
@@ -73,9 +73,9 @@ def point_of(event: LabelEvent, stand: Stand, vector: Array) -> Point:
         label=what.label,
         verdict=decision["verdict"],
         rules=tuple(decision["rules"]),
-        amount=amount_of(decision["facts"]),
+        amount=amount_of(decision["facts"], profile),
         contested=what.contested,
-        comparable=has_comparable_amount(decision["facts"]),
+        comparable=has_comparable_amount(decision["facts"], profile),
         labeller=what.labeller,
         summary=what.summary,
         from_version=since,

@@ -23,7 +23,7 @@ from memory_service.blocks import (
     numbers_block,
 )
 from memory_service.embedders.protocol import Embedder
-from memory_service.profile import PROFILE_ID, MemoryFacts, facts_of
+from memory_service.profile import DEFAULT_PROFILE, MemoryFacts, MemoryProfile, facts_of
 from schemas.canonical import tidy
 from schemas.errors import BadConfig
 
@@ -55,7 +55,7 @@ class Query:
 class Vectoriser:
     """Three blocks: text by an embedder, categories and numbers by hashing. `id` names all that decides a vector."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, profile: MemoryProfile = DEFAULT_PROFILE) -> None:
         if not 1 <= embedder.dimensions <= MOST_TEXT_DIMS:
             raise BadConfig(
                 f"embedder `{embedder.id}` gives {embedder.dimensions} dimensions, the text block takes 1 to "
@@ -65,11 +65,17 @@ class Vectoriser:
         self.dimensions = embedder.dimensions + FIXED_DIMS
         self._embedder = embedder
         self._texts: dict[str, Array] = {}
-        self.id = f"{VECTORISER}+{PROFILE_ID}+{embedder.id}"
+        self.profile = profile
+        self.id = f"{VECTORISER}+{profile.id}+{embedder.id}"
+
+    @property
+    def has_default_profile(self) -> bool:
+        """Whether facts are placed by their names and kinds alone."""
+        return self.profile == DEFAULT_PROFILE
 
     def vectorise(self, parts: Sequence[Mapping[str, Any]]) -> list[Vector]:
         """Vectors of requests' remembered parts, in order; the texts are embedded in one call."""
-        facts = [facts_of(part) for part in parts]
+        facts = [facts_of(part, self.profile) for part in parts]
         known = self._texts
         blocks = {f.text: row for f in facts if (row := known.get(f.text)) is not None}  # one look: threads share it
         texts = sorted({f.text for f in facts if f.text and f.text not in blocks})

@@ -1,13 +1,16 @@
-"""Control events: policies by hash, activations, kill switches. The `control` topic holds nothing else."""
+"""Control events: policies by hash, activations, kill switches, which memory is asked."""
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-ControlType = Literal["policy_published", "policy_activated", "kill_switch_on", "kill_switch_off", "signing_key"]
+ControlType = Literal[
+    "policy_published", "policy_activated", "kill_switch_on", "kill_switch_off", "signing_key", "memory_switched",
+    "policy_shadowed", "policy_unshadowed",
+]
 
 
 @with_config({"extra": "forbid", "strict": True})
@@ -17,6 +20,15 @@ class SwitchScope(TypedDict):
     tenant: NotRequired[str]
     action_type: NotRequired[str]
     policy: NotRequired[str]
+
+
+@with_config({"extra": "forbid", "strict": True})
+class SwitchedMemory(TypedDict):
+    """A memory by its embedder, as configuration names it, its profile, and the vectoriser that its vectors are of."""
+
+    embedder: str
+    vectoriser_id: str
+    profile: NotRequired[dict[str, Any]]
 
 
 @with_config({"extra": "forbid", "strict": True, "title": "ControlEvent"})
@@ -30,9 +42,12 @@ class ControlEvent(TypedDict):
     policy_version: NotRequired[str]
     hash: NotRequired[str]
     source: NotRequired[str]
-    origin: NotRequired[Literal["file", "publish"]]
+    origin: NotRequired[Literal["shadow", "file", "publish"]]
     switch_id: NotRequired[str]
     scope: NotRequired[SwitchScope]
+    instead_of: NotRequired[str]
+    memory: NotRequired[SwitchedMemory]
+    was: NotRequired[SwitchedMemory]
 
 
 ADAPTER: TypeAdapter[ControlEvent] = TypeAdapter(ControlEvent)

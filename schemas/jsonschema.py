@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from schemas import checkpoint, control, label, label_receipt, receipt, record, request
+from schemas import attestation, checkpoint, control, label, label_receipt, receipt, record, request, shadow
 
 SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "decision_request": request.ADAPTER,
@@ -20,8 +20,10 @@ SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "label_event": label.EVENT,
     "label_receipt": label_receipt.ADAPTER,
     "control_event": control.ADAPTER,
+    "shadow_verdict": shadow.ADAPTER,
     "checkpoint": checkpoint.EVENT,
     "inclusion_proof": checkpoint.PROOF,
+    "attestation": attestation.ADAPTER,
 }
 FOLDER = Path(__file__).parent / "json"
 

@@ -1,4 +1,4 @@
-"""The control state: a fold over the `control` topic. Policies by hash, which are active, kill switches."""
+"""The control state: a fold over the `control` topic. Policies by hash, which are active, kill switches, the memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from memory_service.profile import MemoryProfile
+from memory_service.recall import MemoryChoice
 from schemas.canonical import decode_trusted, encode
-from schemas.control import ControlEvent
+from schemas.control import ControlEvent, SwitchedMemory
 from schemas.digests import digest
 from schemas.errors import IntegrityError, NotFound, PolicyConflict, PolicyInvalid
 from schemas.ids import iso_time
 from streams.log import Append, Log, Message
 from streams.policy import CompiledPolicy, load_policy
 from streams.topics import CONTROL
+
+_ORIGINS = ("shadow", "file", "publish")
+"""How a document came into the topic: as a candidate, by being decided by, or published. A later one counts over it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,19 @@ class KillSwitch:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowedPolicy:
+    """A candidate that is evaluated beside the decisions of the policy `instead_of`, from `since_ms` on (log time)."""
+
+    name: str
+    version: str
+    hash: str
+    instead_of: str
+    why: str
+    actor: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class ControlState:
     """Control as of a dense version: the number of events taken in. `stale` means that it may have moved on unseen.
 
@@ -70,6 +88,12 @@ class ControlState:
     latest_active: str | None = None
     switches: tuple[KillSwitch, ...] = ()
     stale: bool = False
+    shadows: Mapping[str, ShadowedPolicy] = field(default_factory=dict)
+    """Candidates under trial, by hash."""
+    memory: MemoryChoice | None = None
+    """Which memory is asked; None: the configured embedder's, for nothing was chosen yet."""
+    memories: Mapping[str, MemoryChoice] = field(default_factory=dict)
+    """Every memory that was ever chosen or left, by its vectoriser's id."""
 
     def switches_for(self, tenant: str, action_type: str, policy: str) -> tuple[KillSwitch, ...]:
         """The switches that deny this request."""
@@ -81,9 +105,14 @@ class ControlState:
         hash_ = self.active.get(chosen) if chosen else None
         return self.policies.get(hash_) if hash_ else None
 
+    def memory_of(self, vectoriser_id: str | None) -> MemoryChoice | None:
+        """The memory that holds a vectoriser's vectors; None: it can only be the configured embedder's."""
+        return self.memories.get(vectoriser_id) if vectoriser_id else None
+
     def find(self, name: str, version: str | None) -> PublishedPolicy:
         """A published policy by name and version (default: the latest). Raises `NotFound`."""
-        found = [p for p in self.policies.values() if p.name == name and version in (None, p.version)]
+        named = [p for p in self.policies.values() if p.name == name and version in (None, p.version)]
+        found = [p for p in named if p.origin != "shadow" or version is not None]  # a candidate is not the latest
         if not found:
             wanted = name if version is None else f"{name}@{version}"
             raise NotFound(f"no published policy `{wanted}`", help="`lumyn policy list` shows what there is")
@@ -120,8 +149,8 @@ def _applied(state: ControlState, event: ControlEvent, message: Message) -> Cont
     match event["type"]:
         case "policy_published":
             known = state.policies.get(event["hash"])
-            if known is not None and (known.origin == "publish" or event.get("origin") == "file"):
-                return state  # a document first used from a file may be published later; never the other way
+            if known is not None and _ORIGINS.index(known.origin) >= _ORIGINS.index(event.get("origin", "publish")):
+                return state  # a document first tried, or used from a file, may be published later; never the other way
             policy = PublishedPolicy(
                 event["name"],
                 event["policy_version"],
@@ -151,8 +180,34 @@ def _applied(state: ControlState, event: ControlEvent, message: Message) -> Cont
         case "kill_switch_off":
             left = tuple(s for s in state.switches if s.switch_id != event["switch_id"])
             return replace(state, switches=left)
+        case "policy_shadowed":
+            shadow = ShadowedPolicy(
+                event["name"],
+                event["policy_version"],
+                event["hash"],
+                event["instead_of"],
+                event.get("why", ""),
+                event["actor"],
+                message.time_ms,
+            )
+            return replace(state, shadows={shadow.hash: shadow, **state.shadows})
+        case "policy_unshadowed":
+            return replace(state, shadows={h: s for h, s in state.shadows.items() if h != event["hash"]})
+        case "memory_switched":
+            chosen, was = _choice(event["memory"]), _choice(event["was"])
+            memories = {was.vectoriser_id: was, **state.memories, chosen.vectoriser_id: chosen}
+            return replace(state, memory=chosen, memories=memories)
         case _:
             return state
+
+
+def _choice(said: SwitchedMemory) -> MemoryChoice:
+    profile = MemoryProfile.from_dict(said["profile"]) if "profile" in said else None
+    canonical = None if profile is None else encode(profile.as_dict()).decode()
+    choice = MemoryChoice(said["embedder"], said["vectoriser_id"], canonical)
+    if not (isinstance(choice.embedder, str) and isinstance(choice.vectoriser_id, str)):
+        raise TypeError("a memory is named by two strings")
+    return choice
 
 
 def read_control(log: Log, state: ControlState | None = None) -> ControlState:

@@ -146,14 +146,15 @@ class DecideAgent:
         if self._log.end(CONTROL, 0) > self._control.position:
             self._control = read_control(self._log, self._control)
         for policy in {p.policy_hash: p for p in (*policies, self._fallback) if p is not None}.values():
-            if policy.policy_hash not in self._control.policies:
+            known = self._control.policies.get(policy.policy_hash)
+            if known is None or known.origin == "shadow":
                 transaction.append([publish_event(policy, "lumyn", "file")])
                 self._control = read_control(self._log, self._control)
 
     def _decide_all(self, transaction: Transaction, pending: Sequence[Pending]) -> list[Answer | LumynError]:
         """Idempotency, one recall for all, evaluation, and the outputs with the moved positions."""
         prior = PriorDecisions(self._log)
-        self._deciding.recall(pending)
+        self._deciding.recall(pending, self._control)
         answers: list[Answer | LumynError] = []
         outputs: list[Append] = []
         positions: dict[int, int] = {}

@@ -118,10 +118,10 @@ class Deciding:
             return None, BadRequest(f"the request asks for policy `{name}`, which is not active")
         return policy, None
 
-    def recall(self, pending: Sequence[Pending]) -> None:
-        """One recall, and so one embedding call, for the whole batch."""
+    def recall(self, pending: Sequence[Pending], control: ControlState) -> None:
+        """One recall, and so one embedding call, for the whole batch; the memory is the one that control chooses."""
         wanted = [
-            (item, Asked(item.request.value, item.policy.memory))
+            (item, Asked(item.request.value, item.policy.memory, choice=control.memory))
             for item in pending
             if item.request is not None and item.policy is not None and item.policy.memory is not None
         ]

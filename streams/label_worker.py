@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from memory_service.recall import MemoryChoice
 from memory_service.store import MemoryStore
 from schemas.canonical import decode, decode_trusted, encode, encode_plain
 from schemas.digests import digest
@@ -19,6 +20,7 @@ from schemas.errors import BadInput, LumynError, NotFound, to_keep
 from schemas.ids import is_decision_id
 from schemas.label import LabelEvent, LabelRequest, check_label, check_label_form
 from schemas.label_receipt import LabelOutcome, LabelReceipt
+from streams.control import ControlState, read_control
 from streams.find_records import RecordFinder
 from streams.label_agent import check_unchanged, label_event
 from streams.log import Append, Log, Message, PartitionWriter
@@ -30,6 +32,7 @@ from streams.topics import DEAD_LETTERS, LABEL_RECEIPTS, LABEL_REQUESTS, LABELS,
 GROUP = "labels"
 _AT_ONCE = 500
 _READ = 2000
+_LOOK_S = 0.5
 
 
 class LabelWorker:
@@ -39,7 +42,7 @@ class LabelWorker:
         self,
         log: Log,
         finder: RecordFinder,
-        open_store: Callable[[], MemoryStore] | None,
+        open_store: Callable[[MemoryChoice | None], MemoryStore] | None,
         observer: Observer,
         *,
         beat: Callable[[MemoryStore, int], None] | None = None,
@@ -48,6 +51,7 @@ class LabelWorker:
     ) -> None:
         """Without `open_store` labels are sequenced only: workers then keep the memory themselves.
 
+        The memory filled is the one that control chooses; one that was left stays as it is.
         `beat` renews the store's watermark with the time in milliseconds, every `beat_s` seconds.
         """
         self._log = log
@@ -61,6 +65,8 @@ class LabelWorker:
         self._stopping = threading.Event()
         self._writer: PartitionWriter | None = None
         self._store: MemoryStore | None = None
+        self._control = ControlState()
+        self._looked = -_LOOK_S
         self._stale = True
         self._seen: dict[str, tuple[int, str]] = {}
         self._told: dict[str, int] = {}
@@ -201,11 +207,12 @@ class LabelWorker:
         if self._open_store is None:
             return
         due = time.monotonic() - self._beaten >= self._beat_s
-        if not (changed or due or self._stale):
-            return
         try:
+            switched = self._switched()
+            if not (changed or due or self._stale or switched):
+                return
             if self._store is None:
-                self._store = self._open_store()
+                self._store = self._open_store(self._control.memory)
             catch_up(self._log, self._store)
             if self._beat is not None:
                 self._beat(self._store, int(time.time() * 1000))
@@ -219,9 +226,27 @@ class LabelWorker:
             self._stale = True
             self._beaten = time.monotonic()
             self._observer.ready("memory", False)
-            if self._store is not None:
-                self._store.close()
-                self._store = None
+            self._close_store()
+
+    def _switched(self) -> bool:
+        """Whether control chose another memory since it was last looked at, which is then to be opened."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return False
+        before, self._control = self._control, read_control(self._log, self._control)
+        self._looked = now
+        chosen = self._control.memory
+        if before.memory == chosen:
+            return False
+        self._observer.event("memory_switched", vectoriser_id=chosen.vectoriser_id if chosen else None)
+        self._close_store()
+        self._stale = True
+        return True
+
+    def _close_store(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     def _close_writer(self) -> None:
         if self._writer is not None:
@@ -236,9 +261,7 @@ class LabelWorker:
     def close(self) -> None:
         """Let go of the writer and the store."""
         self._close_writer()
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        self._close_store()
 
 
 def _body(request: LabelRequest) -> str:

@@ -124,7 +124,7 @@ def explain_memory(
         thresholds={
             name: getattr(settings, name) for name in ("failure_block", "failure_escalate", "soften", "success_support")
         },
-        amount=amount_of(record["request"]),
+        amount=amount_of(record["request"], vectoriser.profile),
         amount_within=settings.amount_within,
         neighbours=neighbours,
         otherwise=tuple(_otherwise(record, policy, settings, recall, notes)),
@@ -170,7 +170,7 @@ def _neighbour(hit: Mapping[str, Any], record: Mapping[str, Any], settings: Memo
         score=score,
         by_block=None if blocks is None else {name: share_of(dot) for name, dot in blocks.items()},
         thresholds={name: score >= least for name, least in met.items()},
-        amounts=_gate(hit, amount_of(record["request"]), settings.amount_within),
+        amounts=_gate(hit, amount_of(record["request"], sums.vectoriser.profile), settings.amount_within),
         adds_up=blocks is None or (sum(blocks.values()) == hit["dot"] and score_of(hit["dot"]) == score),
     )
 

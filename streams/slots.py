@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ class Finding:
     name: str
     checks: list[Check]
     decision: bool = False
+    record: Mapping[str, Any] | None = None
+    """The record, where it has a place in the log."""
 
     @property
     def failed(self) -> list[Check]:

@@ -229,7 +229,7 @@ class _Sweep:
         ]
         if self._tenant in (None, record["tenant"]) or not all(check.ok for check in checks):
             self._count(slot)
-            yield Finding(record["decision_id"], checks, decision=True)
+            yield Finding(record["decision_id"], checks, decision=True, record=record)
 
     def _late(self, offset: int) -> _Recorded | None:
         """A record that showed after its receipt, if it is sound and was not told of."""

@@ -26,7 +26,9 @@ from lumyn.cli import (
     memory_explain,
     memory_jobs,
     memory_suspects,
+    memory_switch,
     policy,
+    policy_shadow,
     redrive,
     relabel,
     replay,
@@ -60,11 +62,13 @@ app.command("checkpoint")(checkpoint.checkpoint)
 app.command("demo")(demo.demo)
 app.command("dev")(dev.dev)
 app.command("doctor")(doctor.doctor)
+policy.app.command("shadow")(policy_shadow.shadow)
 app.add_typer(policy.app, name="policy")
 app.add_typer(kill_switch.app, name="kill-switch")
 for _job in (memory_jobs.quarantine, memory_jobs.release, memory_jobs.rollback):
     memory.app.command(_job.__name__)(_job)
 memory.app.command("explain")(memory_explain.explain)
+memory.app.command("switch")(memory_switch.switch)
 memory.app.command("suspects")(memory_suspects.suspects)
 app.add_typer(memory.app, name="memory")
 app.add_typer(index.app, name="index")

@@ -49,7 +49,9 @@ def list_(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) ->
 
 @app.command("trust")
 def trust(
-    source: str = typer.Argument(..., metavar="PACK.zip | PUBLIC_KEY", help="A pack signed by it, or the key itself."),
+    source: str = typer.Argument(
+        ..., metavar="PACK.zip | ATTESTATION.json | PUBLIC_KEY", help="What it signed, or the key itself."
+    ),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Trust a signing key: packs that it signed are believed here from now on.
@@ -57,6 +59,7 @@ def trust(
     \b
     Example: lumyn keys trust incident.zip
     """
+    from lumyn.attesting import attester, is_attestation
     from lumyn.config import resolve
     from lumyn.exporting import write_whole
     from lumyn.wiring import TRUSTED_FOLDER
@@ -65,7 +68,7 @@ def trust(
     from streams.signing import PublicKey
 
     if Path(source).exists():
-        signer = read_pack(Path(source)).signer
+        signer = attester(Path(source)) if is_attestation(Path(source)) else read_pack(Path(source)).signer
         if signer is None:
             raise UsageError("the pack is not signed", where=source)
     else:

@@ -40,7 +40,7 @@ def rebuild(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) 
 
     home = existing_home()
     with progress("rebuilding", home.log.end(LABELS, 0)) as tick:
-        version = home.rebuild_memory(tick)
+        version = home.fill_memory(home.agent.control().memory, tick, anew=True)
     points = home.memory.store().watermark().count
     if json_:
         out_json({"version": version, "points": points})
@@ -66,21 +66,18 @@ def verify(
     from collections import Counter
     from dataclasses import asdict
 
+    from lumyn import memory_views
     from lumyn.wiring import existing_home
-    from streams.as_of import recall_again, was_recalled
+    from streams.as_of import was_recalled
     from streams.sample import sample_records
 
     home = existing_home()
     seed = seed if seed is not None else secrets.randbelow(1_000_000)
     tenant = home.settings.tenant
     drawn = sample_records(home.log, sample, seed, lambda r: r.get("tenant") == tenant and was_recalled(r))
-    mark = home.memory.store().watermark()
     found = []
     with progress("recalling", len(drawn.records)) as tick:
-        for one in recall_again(
-            drawn.records, home.memory.recaller(), epoch=mark.epoch, vectoriser_id=mark.vectoriser_id,
-            version=mark.version,
-        ):  # fmt: skip
+        for one in memory_views.recalled_again(home, drawn.records):
             found.append(one)
             tick()
     differ = [one for one in found if one.outcome == "differs"]

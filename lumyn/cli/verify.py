@@ -20,12 +20,20 @@ if TYPE_CHECKING:
 
 def verify(
     what: str | None = typer.Argument(
-        None, metavar="[ID | PACK.zip]", help="One decision or pack; default: all decisions."
+        None, metavar="[ID | PACK.zip | ATTESTATION.json]", help="One decision, pack or attestation; default: all."
     ),
     start: str | None = typer.Option(None, "--from", metavar="T", help="From a time (UTC), or a position like 3:1000."),
     end: str | None = typer.Option(None, "--to", metavar="T", help="Up to a time, or before a position."),
     head: str | None = typer.Option(None, "--head", metavar="DIGEST", help="A checkpoint's digest that must be there."),
     trust_signer: bool = typer.Option(False, "--trust-signer", help="Accept a signature by a key not known here."),
+    logic_unchanged: bool = typer.Option(False, "--logic-unchanged", help="Attest what the logic of a period was."),
+    to_file: Path | None = typer.Option(None, "--out", help="Write the signed attestation (JSON)."),
+    html: Path | None = typer.Option(None, "--html", help="Write the attestation as a page for an auditor."),
+    compare: Path | None = typer.Option(
+        None, "--compare", metavar="OTHER.json", help="Compare the logic with another attestation's, by ir_hash."
+    ),
+    environment: str | None = typer.Option(None, "--environment", help="What to call this environment."),
+    with_policies: bool = typer.Option(False, "--with-policies", help="Enclose the policy documents."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> int:
     """Check digests, policy, receipt, place in the log and checkpoints, and decide again from the recorded inputs.
@@ -36,11 +44,38 @@ def verify(
               lumyn verify
               lumyn verify --from '2024-12-19 14:00' --to '2024-12-19 15:00'
               lumyn verify --from 3:1000 --to 3:2000
+              lumyn verify --logic-unchanged --from 2026-01-01 --to 2026-06-30 --out attestation.json --html page.html
+              lumyn verify attestation.json --compare staging.json
     3:1000 is partition 3, offset 1000 of the requests; 14:25, two digits on both sides, is a time of today.
-    Exit 0: all hold. 3: something was changed; the check that failed is named.
+    Exit 0: all hold. 1: the logic changed, or is another one elsewhere. 3: what is stored was changed; the check that
+    failed is named.
     """
+    from lumyn.attesting import is_attestation
+    from lumyn.cli.attest import attest_period, check_file
     from schemas.errors import UsageError
 
+    if logic_unchanged:
+        if what is not None or head is not None:
+            raise UsageError("`--logic-unchanged` is about all decisions of a period: give `--from` and `--to`")
+        return attest_period(
+            start,
+            end,
+            to_file=to_file,
+            html=html,
+            compare_with=compare,
+            environment=environment,
+            with_policies=with_policies,
+            trust_signer=trust_signer,
+            json_=json_,
+        )
+    if to_file is not None or environment is not None or with_policies:
+        raise UsageError("`--out`, `--environment` and `--with-policies` belong to `--logic-unchanged`")
+    if what is not None and is_attestation(Path(what)):
+        if start is not None or end is not None or head is not None:
+            raise UsageError("`--from`, `--to` and `--head` are for the whole log, not for an attestation")
+        return check_file(Path(what), html=html, compare_with=compare, trust_signer=trust_signer, json_=json_)
+    if html is not None or compare is not None:
+        raise UsageError("`--html` and `--compare` belong to an attestation or to `--logic-unchanged`")
     if what is None:
         return _all(start, end, head, json_)
     if start is not None or end is not None or head is not None:

@@ -77,6 +77,33 @@ def index(metrics_port: int = _METRICS, metrics_host: str = _HOST, log: str = _L
     _until_stopped(lambda: index_worker(settings, observer))
 
 
+@app.command("shadow")
+def shadow(
+    partitions: str | None = typer.Option(None, "--partitions", help="Only these, such as `0,1,2`; default: all."),
+    metrics_port: int = _METRICS,
+    metrics_host: str = _HOST,
+    log: str = _LOG,
+) -> None:
+    """Evaluate candidates of `lumyn policy shadow` on live decisions; one is enough, a second takes over.
+
+    \b
+    Example: LUMYN_KAFKA=localhost:9092 lumyn worker shadow
+    """
+    from lumyn.observing import make_observer
+    from lumyn.workers import shadow_worker, worker_settings
+    from schemas.errors import UsageError
+
+    chosen = None
+    if partitions is not None:
+        try:
+            chosen = [int(part) for part in partitions.split(",")]
+        except ValueError:
+            raise UsageError("`--partitions` takes numbers such as `0,1,2`") from None
+    settings = worker_settings()
+    observer = make_observer("shadow", log, metrics_host, metrics_port)
+    _until_stopped(lambda: shadow_worker(settings, observer, chosen))
+
+
 def _until_stopped(make: Callable[[], _Runs]) -> None:
     from lumyn.collector import collect_seldom
 

@@ -17,7 +17,7 @@ import numpy as np
 from memory_service.blocks import Array
 from memory_service.fold import DecisionLabels, Standing
 from memory_service.point import OPEN, Point
-from memory_service.profile import amount_of, has_comparable_amount
+from memory_service.profile import MemoryProfile, amount_of, has_comparable_amount
 from memory_service.qdrant.engine import (
     Condition,
     EnginePoint,
@@ -67,11 +67,16 @@ def point_id(memory_id: str, from_version: int) -> PointId:
 
 
 def engine_point(
-    memory_id: str, labels: DecisionLabels, stands: Standing, versions: tuple[int, int], vector: Array
+    memory_id: str,
+    labels: DecisionLabels,
+    stands: Standing,
+    versions: tuple[int, int],
+    vector: Array,
+    profile: MemoryProfile,
 ) -> EnginePoint:
     """A point as it is stored, in force from the first version up to the second."""
     facts = labels.decision["facts"]
-    amount = amount_of(facts)
+    amount = amount_of(facts, profile)
     body = {
         "label": stands.label,
         "meaning": stands.meaning,
@@ -81,7 +86,7 @@ def engine_point(
         "verdict": labels.decision["verdict"],
         "rules": labels.decision["rules"],
         "amount": amount,
-        "comparable": has_comparable_amount(facts),
+        "comparable": has_comparable_amount(facts, profile),
     }
     payload = {
         "memory_id": memory_id,

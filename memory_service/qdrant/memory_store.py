@@ -17,7 +17,7 @@ from memory_service.qdrant import memory_labels, memory_points
 from memory_service.qdrant.engine import EngineError, EnginePoint, Filter, Nearest, NoCollection, PointId, QdrantEngine
 from memory_service.qdrant.memory_cache import PointCache
 from memory_service.qdrant.memory_labels import Document, document_id
-from memory_service.qdrant.memory_points import WATERMARK, in_force, not_beyond
+from memory_service.qdrant.memory_points import WATERMARK, engine_point, in_force, not_beyond
 from memory_service.qdrant.memory_search import Recollecting, identity
 from memory_service.qdrant.memory_watermark import HELP, WatermarkKeeper
 from memory_service.store import Found, Search, Watermark
@@ -169,15 +169,17 @@ class QdrantMemoryStore:
         parts = [one.decision["facts"] for one in labels.values()]
         vectors = dict(zip(labels, (v.values for v in self._vectoriser.vectorise(parts)), strict=True))
         points: dict[PointId, EnginePoint] = {}
+        profile = self._vectoriser.profile
         for document, change in changes:
             name = document.decision_id
             if change.ended is not None:
                 stood, since = change.ended
-                point = memory_points.engine_point(name, labels[name], stood, (since, change.version), vectors[name])
+                versions = (since, change.version)
+                point = engine_point(name, labels[name], stood, versions, vectors[name], profile)
                 points[point.id] = point
             if change.began is not None:
                 versions = (change.version, OPEN)
-                point = memory_points.engine_point(name, labels[name], change.began, versions, vectors[name])
+                point = engine_point(name, labels[name], change.began, versions, vectors[name], profile)
                 points[point.id] = point
         return list(points.values())
 

@@ -142,7 +142,8 @@ class DecideWorker:
     def _publish_fallback(self) -> None:
         """A policy used from a file is published by its hash first, so that every record can be explained."""
         policy = self._fallback
-        if policy is None or policy.policy_hash in self._follower.state().policies:
+        known = self._follower.state().policies.get(policy.policy_hash) if policy is not None else None
+        if policy is None or (known is not None and known.origin != "shadow"):
             return
         self._log.append([publish_event(policy, "lumyn", "file")])
         self._follower.wait_for(lambda state: policy.policy_hash in state.policies, 10)
@@ -404,7 +405,7 @@ class DecideWorker:
                 continue
             if taken:
                 work.append((agent, [self._deciding.parse(message, control) for message in taken]))
-        self._deciding.recall([item for _, pending in work for item in pending])
+        self._deciding.recall([item for _, pending in work for item in pending], control)
         outcomes = self._pool.map(lambda one: _decided(one[0], one[1], control), work)
         for (agent, _), problem in zip(work, outcomes, strict=True):
             if isinstance(problem, StorageUnavailable):

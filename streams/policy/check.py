@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from schemas.reasons import ENGINE_CODES, NO_RULE_MATCHED
 from schemas.verdict import VERDICTS, Verdict
 from streams.policy.check_memory import read_memory
 from streams.policy.conditions import read_condition
 from streams.policy.findings import Findings, Mark
+from streams.policy.fx import read_fx
 from streams.policy.read import (
     Fields,
     Unreadable,
     choice,
+    each,
     fields_of,
     flag,
     items_of,
     json_value,
     kind_name,
-    number,
     word,
 )
 from streams.policy.rules import (
@@ -38,8 +39,7 @@ from streams.policy.rules import (
     Rule,
     Stage,
 )
-from streams.policy.source import Entries, Items, Node
-from streams.policy.suggest import quoted
+from streams.policy.source import Items, Node
 
 _POLICY_KEYS = ("policy", "version", "description", "fx", "rules", "default", "memory")
 _RULE_KEYS = ("id", "description", "stage", "if", "then", "immune", "on_missing")
@@ -56,9 +56,6 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _RULE_ID = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _ANY_TEXT = re.compile(r".*", re.DOTALL)
-_CURRENCY = re.compile(r"[A-Z][A-Z0-9]{2,9}")
-
-T = TypeVar("T")
 
 
 def read_policy(root: Node, out: Findings) -> PolicyGraph | None:
@@ -67,31 +64,21 @@ def read_policy(root: Node, out: Findings) -> PolicyGraph | None:
         fields = fields_of(root, "a policy", _POLICY_KEYS, out, _POLICY_MEANINGS)
     except Unreadable:
         return None
-    name = _each(fields, "policy", lambda node: word(node, "`policy`", _NAME, "a name (letters, digits, `_.-`)", out))
-    version = _each(fields, "version", lambda node: word(node, "`version`", _VERSION, "a version", out))
-    _each(fields, "description", lambda node: word(node, "`description`", _ANY_TEXT, "text", out))
-    fx = _each(fields, "fx", lambda node: _fx(node, out)) or {}
+    name = each(fields, "policy", lambda node: word(node, "`policy`", _NAME, "a name (letters, digits, `_.-`)", out))
+    version = each(fields, "version", lambda node: word(node, "`version`", _VERSION, "a version", out))
+    each(fields, "description", lambda node: word(node, "`description`", _ANY_TEXT, "text", out))
+    fx = each(fields, "fx", lambda node: read_fx(node, out)) or {}
     rules = _rules(fields, out)
-    verdict, codes = _each(fields, "default", lambda node: _default(node, out)) or (
+    verdict, codes = each(fields, "default", lambda node: _default(node, out)) or (
         "ESCALATE",
         (NO_RULE_MATCHED,),
     )
-    memory = _each(fields, "memory", lambda node: read_memory(node, out))
+    memory = each(fields, "memory", lambda node: read_memory(node, out))
     if out.failed:
         return None
     return PolicyGraph(
         name or _name_of_file(out.name), version or "0", MappingProxyType(fx), rules, verdict, codes, memory
     )
-
-
-def _each(fields: Fields, key: str, read: Callable[[Node], T]) -> T | None:
-    node = fields.get(key)
-    if node is None:
-        return None
-    try:
-        return read(node)
-    except Unreadable:
-        return None
 
 
 def _name_of_file(path: str) -> str:
@@ -101,31 +88,10 @@ def _name_of_file(path: str) -> str:
     return clean or "policy"
 
 
-def _fx(node: Node, out: Findings) -> dict[str, float]:
-    if not isinstance(node, Entries):
-        out.error(node.mark, f"`fx` takes a mapping such as `{{EUR: 1.08}}`, not {kind_name(node)}")
-        raise Unreadable
-    rates: dict[str, float] = {}
-    for key, value in node.entries:
-        if not _CURRENCY.fullmatch(key.text):
-            out.error(key.mark, f"{quoted(key.text)} is not a currency code such as `EUR`")
-            continue
-        try:
-            rate = number(value, f"rate of `{key.text}`", out)
-        except Unreadable:
-            continue
-        if rate <= 0 or (key.text == "USD" and rate != 1):
-            wanted = "1, because rates are in US dollars" if key.text == "USD" else "above 0"
-            out.error(value.mark, f"rate of `{key.text}` must be {wanted}, not `{rate}`")
-            continue
-        rates[key.text] = rate
-    return rates
-
-
 def _default(node: Node, out: Findings) -> tuple[Verdict, tuple[str, ...]]:
     fields = fields_of(node, "`default`", _DEFAULT_KEYS, out)
-    verdict = _each(fields, "verdict", lambda value: choice(value, "`verdict`", VERDICTS, out)) or "ESCALATE"
-    codes = _each(fields, "reason_codes", lambda value: _codes(value, out, own=NO_RULE_MATCHED))
+    verdict = each(fields, "verdict", lambda value: choice(value, "`verdict`", VERDICTS, out)) or "ESCALATE"
+    codes = each(fields, "reason_codes", lambda value: _codes(value, out, own=NO_RULE_MATCHED))
     if verdict == "ALLOW":
         out.warn(fields.mark_of("verdict"), "default `ALLOW` lets through everything that no rule speaks of")
     return cast(Verdict, verdict), codes or (NO_RULE_MATCHED,)
@@ -173,15 +139,15 @@ def _rule(node: Node, lines: dict[str, int], out: Findings) -> Rule:
     """One rule. Every part is read before giving up, so that all its errors are reported."""
     fields = fields_of(node, "a rule", _RULE_KEYS, out, _RULE_MEANINGS)
     rule_id = _rule_id(fields, lines, out)
-    _each(fields, "description", lambda value: word(value, "`description`", _ANY_TEXT, "text", out))
+    each(fields, "description", lambda value: word(value, "`description`", _ANY_TEXT, "text", out))
     condition = _condition(fields, out)
     then = _then(fields, out)
-    immune = _each(fields, "immune", lambda value: flag(value, "`immune`", out)) or False
-    stage_text = _each(fields, "stage", lambda value: choice(value, "`stage`", STAGES, out))
-    verdict_text = _each(then, "verdict", lambda value: choice(value, "`verdict`", VERDICTS, out))
-    codes = _each(then, "reason_codes", lambda value: _codes(value, out))
-    obligations = _each(then, "obligations", lambda value: _payloads(value, "obligations", out)) or ()
-    queries = _each(then, "queries", lambda value: _payloads(value, "queries", out)) or ()
+    immune = each(fields, "immune", lambda value: flag(value, "`immune`", out)) or False
+    stage_text = each(fields, "stage", lambda value: choice(value, "`stage`", STAGES, out))
+    verdict_text = each(then, "verdict", lambda value: choice(value, "`verdict`", VERDICTS, out))
+    codes = each(then, "reason_codes", lambda value: _codes(value, out))
+    obligations = each(then, "obligations", lambda value: _payloads(value, "obligations", out)) or ()
+    queries = each(then, "queries", lambda value: _payloads(value, "queries", out)) or ()
     stage, verdict = _stage_and_verdict(
         cast("Stage | None", stage_text), cast("Verdict | None", verdict_text), fields, then, out
     )
@@ -209,7 +175,7 @@ def _rule_id(fields: Fields, lines: dict[str, int], out: Findings) -> str | None
         out.error(fields.mark, "a rule needs an `id`")
         return None
     wanted = "an id (a letter, then letters, digits, `_.-`, up to 64)"
-    rule_id = _each(fields, "id", lambda node: word(node, "rule id", _RULE_ID, wanted, out))
+    rule_id = each(fields, "id", lambda node: word(node, "rule id", _RULE_ID, wanted, out))
     if rule_id is not None and rule_id in lines:
         out.error(fields.found["id"][1].mark, f"rule id `{rule_id}` is used before, on line {lines[rule_id]}")
     elif rule_id is not None:
@@ -221,14 +187,14 @@ def _condition(fields: Fields, out: Findings) -> Condition | None:
     node = fields.get("if")
     if node is None:
         return ALWAYS
-    return _each(fields, "if", lambda value: read_condition(value, out))
+    return each(fields, "if", lambda value: read_condition(value, out))
 
 
 def _then(fields: Fields, out: Findings) -> Fields:
     nothing = Fields(MappingProxyType({}), fields.mark)
     if fields.get("then") is None:
         return nothing
-    return _each(fields, "then", lambda node: fields_of(node, "`then`", _THEN_KEYS, out, _THEN_MEANINGS)) or nothing
+    return each(fields, "then", lambda node: fields_of(node, "`then`", _THEN_KEYS, out, _THEN_MEANINGS)) or nothing
 
 
 def _payloads(node: Node, what: str, out: Findings) -> tuple[Any, ...]:
@@ -266,7 +232,7 @@ def _on_missing(stage: Stage, fields: Fields, out: Findings) -> OnMissing:
     allowed: Mapping[OnMissing, Any] = EFFECT_OF_ON_MISSING
     options = [name for name in allowed if name != "no_match" or stage in ("ESCALATIONS", "ALLOW_PATHS")]
     what = f"`on_missing` in stage `{stage}`"
-    value = _each(fields, "on_missing", lambda node: choice(node, what, options, out))
+    value = each(fields, "on_missing", lambda node: choice(node, what, options, out))
     return cast(OnMissing, value) if value else ON_MISSING_OF_STAGE[stage]
 
 

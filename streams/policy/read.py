@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from schemas.canonical import encode
 from schemas.errors import BadJson
@@ -16,6 +16,7 @@ from streams.policy.source import Entries, Items, Node, Scalar
 from streams.policy.suggest import did_you_mean, listed, quoted
 
 MAX_JSON_DEPTH = 16
+T = TypeVar("T")
 
 _NO_MEANINGS: Mapping[str, str] = MappingProxyType({})
 
@@ -38,6 +39,17 @@ class Fields:
     def mark_of(self, key: str) -> Mark:
         entry = self.found.get(key)
         return entry[0].mark if entry else self.mark
+
+
+def each(fields: Fields, key: str, read: Callable[[Node], T]) -> T | None:
+    """What `read` makes of a key's value; None without the key, or when the value was reported as wrong."""
+    node = fields.get(key)
+    if node is None:
+        return None
+    try:
+        return read(node)
+    except Unreadable:
+        return None
 
 
 def kind_name(node: Node) -> str:

@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -209,7 +210,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def test_the_table_names_topics_that_exist_and_workers_that_run() -> None:
-    assert set(PRINCIPALS) == {"gateway", "decide", "labels", "index", "operator"}
+    assert set(PRINCIPALS) == {"gateway", "decide", "labels", "index", "shadow", "operator"}
     for row in TABLE.values():
         assert set(row["reads"]) | set(row["writes"]) <= set(TOPICS)
     answering = {"records", "receipts", "labels", "label-receipts", "checkpoints", "control"}
@@ -221,7 +222,7 @@ def test_the_table_names_topics_that_exist_and_workers_that_run() -> None:
 def test_with_the_tables_rights_everybody_can_do_his_work(cluster: Cluster) -> None:
     cluster.run("operator", "policy", "publish", str(POLICY))
     cluster.run("operator", "policy", "activate", "refunds")
-    workers = [cluster.start(kind) for kind in ("index", "labels", "decide")]
+    workers = [cluster.start(kind) for kind in ("index", "labels", "decide", "shadow")]
     try:
         workers[1].wait_for("labels_opened")
         workers[2].wait_for("worker_started")
@@ -232,6 +233,7 @@ def test_with_the_tables_rights_everybody_can_do_his_work(cluster: Cluster) -> N
         assert "no fraud" in cluster.run("gateway", "show", name)
         assert name in cluster.run("gateway", "list")
         assert json.loads(cluster.run("gateway", "decide", str(REQUEST)))["verdict"] == "ESCALATE"
+        _tried(cluster)
         cluster.run("operator", "verify", name)
         cluster.run("operator", "kill-switch", "on", "--action-type", "refund", "--why", "a test")
         assert json.loads(cluster.run("gateway", "decide", str(REQUEST)))["reason_codes"] == ["KILL_SWITCH"]
@@ -246,6 +248,17 @@ def test_with_the_tables_rights_everybody_can_do_his_work(cluster: Cluster) -> N
         for worker in workers:
             if worker.alive:
                 worker.kill()
+
+
+def _tried(cluster: Cluster) -> None:
+    """A candidate in the shadow: the worker reads and writes with its own rights."""
+    candidate = cluster.folder / "candidate.yml"
+    candidate.write_text(POLICY.read_text().replace("version: ", "version: 99."))
+    cluster.run("operator", "policy", "shadow", str(candidate), "--why", "a test")
+    cluster.run("gateway", "decide", str(REQUEST))
+    deadline = time.monotonic() + 60
+    while json.loads(cluster.run("operator", "policy", "shadow", "--json"))[0]["compared"] == 0:
+        assert time.monotonic() < deadline, "the shadow worker evaluates nothing"
 
 
 @pytest.mark.parametrize("principal", PRINCIPALS)

@@ -232,8 +232,14 @@ def test_a_request_edited_on_both_sides_is_found_by_its_digest(inside: Inside) -
     assert "inputs_digest failed" in inside.refused("replay", edited(inside, "v1", change, request=change), code=3)
 
 
+def test_a_bomb_of_aliases_in_a_pack_of_lumyn_1_is_refused_before_it_unfolds(inside: Inside) -> None:
+    bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
+    path = edited(inside, "v1", lambda record: None, policy=bomb.encode())
+    assert "an alias in the policy is not accepted" in inside.refused("replay", path, code=3)
+
+
 @pytest.mark.parametrize(
-    "policy", [b"a: &x [1]\nb: *x\n", b"rules: [", b"- 1", b"\xff\xfe\x00", b"rules: [{stage: HARD_BLOCKS, if: 3}]"]
+    "policy", [b"rules: [", b"- 1", b"\xff\xfe\x00", b"rules: [{stage: HARD_BLOCKS, if: 3}]"]
 )
 def test_a_hostile_policy_in_a_pack_of_lumyn_1_is_refused(inside: Inside, policy: bytes) -> None:
     inside.refused("replay", edited(inside, "v1", lambda record: None, policy=policy), code=3)

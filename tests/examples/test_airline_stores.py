@@ -74,6 +74,6 @@ def test_every_store_answers_as_the_exact_one_and_as_before_when_made_anew(qdran
     assert any(record["memory"]["counted"] for record in records), "nothing was recalled"
     home = open_home(config)
     assert same_as_recorded(home, records)
-    home.rebuild_memory(lambda count: None)
+    home.fill_memory(None, lambda count: None, anew=True)
     assert same_as_recorded(home, records)
     close_homes()

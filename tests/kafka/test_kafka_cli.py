@@ -46,6 +46,18 @@ def test_a_conflict_is_exit_2(inside: Inside) -> None:
     assert first["decision_id"] in said
 
 
+def test_the_logic_of_a_period_is_attested_and_checked_against_the_topics(inside: Inside, tenant: str) -> None:
+    for amount in (100, 300, 90):
+        inside.json("decide", "-", stdin=json.dumps(refund(amount)))
+    period = ("--from", "2020-01-01", "--to", "2099-12-31")
+    found = inside.json("verify", "--logic-unchanged", *period, "--out", "a.json", "--json")["statement"]
+    assert found["unchanged"] and (found["tenant"], found["decisions"]) == (tenant, 3)
+    assert found["checkpoints"]["decisions"] + found["checkpoints"]["not_covered"] == 3
+    inside.json("decide", "-", stdin=json.dumps(refund(100)))
+    checks = inside.json("verify", "a.json", "--json")["checks"]
+    assert checks[-1] == {"name": "log", "ok": True, "detail": "3 decisions of this log verified again"}
+
+
 def test_no_wait_says_where_and_the_workers_decide(inside: Inside, live: Live, tenant: str) -> None:
     asked = "\n".join(json.dumps(refund(n + 1, request_id=f"r-{n}")) for n in range(3))
     places = inside.run("decide", "-", "--no-wait", stdin=asked).stdout.splitlines()

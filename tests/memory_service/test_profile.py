@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_service.profile import amount_of, facts_of, remembered_part
+from memory_service.profile import (
+    DEFAULT_PROFILE,
+    MemoryProfile,
+    amount_of,
+    facts_of,
+    has_comparable_amount,
+    remembered_part,
+)
 
 SECRET = "secret-0f3a"
 REQUEST = {
@@ -194,3 +201,94 @@ def test_names_and_values_of_strangers_do_not_fill_the_memory() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 1_000_000
+
+
+# other profiles
+
+SHOP = MemoryProfile(
+    "shop",
+    text=("evidence.note",),
+    categories=("context.tier", "evidence.order"),
+    leave_out=("evidence.debug",),
+    keep=("evidence.country_id",),
+    fx=(("EUR", 1.5),),
+)
+
+
+def placed(part, profile=SHOP):
+    return facts_of({"action": {"type": "refund"}, **part}, profile)
+
+
+def test_a_profile_places_what_it_names_and_all_below():
+    found = placed(
+        {
+            "evidence": {
+                "note": "short",
+                "debug": {"trace": "x", "n": 3},
+                "debugger": "on",
+                "order": {"lines": 3, "kind": "a b c d e f g"},
+                "country_id": "DE",
+                "user_id": "u_1",
+            },
+            "context": {"tier": 2},
+        }
+    )
+    assert found.text == "short"
+    assert set(found.categories) == {
+        "context.tier=2",
+        "evidence.debugger=on",
+        "evidence.order.lines=3",
+        "evidence.order.kind=a b c d e f g",
+        "evidence.country_id=DE",
+    }
+    assert found.numbers == ()
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=8), st.one_of(st.text(), st.floats(0, 9), st.booleans()), max_size=6))
+def test_a_profile_that_says_nothing_places_like_the_default_one(evidence):
+    named = MemoryProfile("named")
+    part = {"action": {"type": "refund"}, "evidence": evidence}
+    assert facts_of(part, named) == facts_of(part)
+    assert named.id != DEFAULT_PROFILE.id
+
+
+@pytest.mark.parametrize(
+    ("amount", "worth"),
+    [
+        ({"value": 100, "currency": "EUR"}, 150),
+        ({"value": 100, "currency": "USD"}, 100),
+        ({"value": 100, "currency": "GBP"}, None),
+        ({"value": 1e300, "currency": "EUR"}, None),
+        ({"value": 100, "currency": ["EUR"]}, None),
+        (100, 100),
+    ],
+)
+def test_rates_make_amounts_comparable(amount, worth):
+    part = {"action": {"type": "refund", "amount": amount}}
+    assert amount_of(part, SHOP) == worth
+    assert has_comparable_amount(part, SHOP) == (worth is not None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "shop",
+        {},
+        {"profile": 5},
+        {"profile": "a", "text": "evidence.x"},
+        {"profile": "a", "text": [5]},
+        {"profile": "a", "fx": {"EUR": "1"}},
+        {"profile": "a", "fx": {"EUR": 0}},
+        {"profile": "a", "fx": {"EUR": float("inf")}},
+        {"profile": "a", "more": 1},
+    ],
+)
+def test_what_is_no_profile_is_refused(value):
+    with pytest.raises(ValueError, match=r"profile|paths|rate"):
+        MemoryProfile.from_dict(value)
+
+
+def test_ids_differ_as_profiles_do():
+    others = [MemoryProfile("a"), MemoryProfile("b"), MemoryProfile("a", text=("evidence.x",)), SHOP]
+    assert len({one.id for one in (DEFAULT_PROFILE, *others)}) == 5

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,3 +127,34 @@ def test_another_process_gives_the_same_rows(real: Embedder, folder: Path) -> No
     texts: Sequence[str] = SENTENCES[:10]
     done = subprocess.run([sys.executable, "-c", program, str(folder), *texts], capture_output=True, check=True)
     assert done.stdout == real.embed(texts).tobytes()
+
+
+def test_a_home_switches_to_it_and_back(folder: Path, tmp_path: Path) -> None:
+    """The real weights behind the whole product: decided, labelled, switched, and past recalls checked."""
+    from lumyn import LumynConfig, sdk
+    from lumyn.memory_switch import switch_memory
+    from lumyn.memory_views import recalled_again
+    from lumyn.wiring import open_home
+
+    policy = tmp_path / "policy.yml"
+    rule = "{id: R, if: {action_type: refund}, then: {verdict: ALLOW, reason_codes: [OK]}}"
+    policy.write_text(f"rules: [{rule}]\nmemory: {{}}\n")
+    config = LumynConfig(home=tmp_path / "home", policy_path=policy)
+
+    def decide(intent: str) -> dict[str, Any]:
+        action = {"type": "refund", "intent": intent, "amount": {"value": 50, "currency": "USD"}}
+        return dict(sdk.decide({"subject": {"type": "user", "id": "u"}, "action": action}, config=config))
+
+    first = decide("the parcel never arrived")
+    sdk.label(first["decision_id"], "failure", summary="it did arrive", config=config)
+    records = [first, decide("the parcel never arrived")]
+    home = open_home(config)
+    done = switch_memory(home, f"sentence-transformers:{folder}", "reads better", lambda count: None)
+    assert done.points == 1
+    records += [decide("my package was not delivered"), decide("the parcel never arrived")]
+    assert records[2]["memory"]["vectoriser_id"] == done.after.vectoriser_id != done.before.vectoriser_id
+    assert records[3]["verdict"] == "DENY"
+    switch_memory(home, "static", "back", lambda count: None)
+    records.append(decide("the parcel never arrived"))
+    assert records[4]["memory"]["vectoriser_id"] == records[1]["memory"]["vectoriser_id"]
+    assert {one.outcome for one in recalled_again(home, records)} == {"same"}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from embedded import Embedded, policy, request
 
+from memory_service.recall import MemoryChoice
 from memory_service.sqlite_record_index import SqliteRecordIndex
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import Fenced, MemoryUnavailable, StorageUnavailable
+from streams.control import control_append
 from streams.find_records import IndexedFinder
 from streams.index_sync import catch_up
 from streams.label_worker import LabelWorker
@@ -220,7 +222,8 @@ def test_the_stores_trouble_does_not_stop_the_sequence_and_is_made_up_for(home, 
     broken = [True]
     beats = []
 
-    def open_store():
+    def open_store(choice):
+        assert choice is None
         if broken[0]:
             raise MemoryUnavailable("down")
         return home._open_memory()[0]
@@ -238,6 +241,32 @@ def test_the_stores_trouble_does_not_stop_the_sequence_and_is_made_up_for(home, 
     worker.step()
     assert home._open_memory()[0].watermark().version == 2
     assert beats
+
+
+def test_it_fills_the_memory_that_control_chooses(home, finder, monkeypatch):
+    opened, beats = [], []
+    monkeypatch.setattr("streams.label_worker._LOOK_S", 0.0)
+
+    class Store:
+        def __init__(self, choice):
+            opened.append(choice)
+            self.inner = home._open_memory()[0]
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+    worker = LabelWorker(home.log, finder, Store, Told(), beat=lambda store, at_ms: beats.append(store))
+    worker.open()
+    worker.step()
+    assert opened == [None]
+    memory = {"embedder": "static:other", "vectoriser_id": "v2"}
+    was = {"embedder": "static", "vectoriser_id": "v1"}
+    event = {"type": "memory_switched", "actor": "a", "memory": memory, "was": was}
+    home.log.append([control_append(event)])
+    worker.step()
+    worker.step()
+    assert opened == [None, MemoryChoice("static:other", "v2")]
+    assert beats[0] is not beats[-1], "the one that is filled is vouched for"
 
 
 def test_versions_are_found_in_a_topic_with_gaps(home):
