@@ -144,7 +144,7 @@ def is_attestation(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(64).lstrip()[:1] == b"{"
-    except OSError:
+    except (OSError, ValueError):  # no file, or what can't be a file's name
         return False
 
 

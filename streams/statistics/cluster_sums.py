@@ -37,14 +37,14 @@ class ClusterSums:
     `most` - 1 degrees of freedom left). The result does not depend on the order in which observations come.
     """
 
-    __slots__ = ("_buckets", "_clusters", "_most", "_n", "_squares")
+    __slots__ = ("_buckets", "_clusters", "_most", "_n", "_squared", "_squared_value", "_squared_value_squared")
 
     def __init__(self, most: int = MOST_CLUSTERS) -> None:
         self._most = most
         self._clusters: dict[str, list[float]] = {}
         self._buckets: list[list[float]] | None = None
         self._n = 0
-        self._squares = [0.0, 0.0, 0.0]
+        self._squared = self._squared_value = self._squared_value_squared = 0.0
 
     @property
     def folded(self) -> bool:
@@ -57,9 +57,9 @@ class ClusterSums:
             raise BadInput(f"a weight must be positive and finite, not {weight}")
         squared = weight * weight
         self._n += 1
-        self._squares[0] += squared
-        self._squares[1] += squared * value
-        self._squares[2] += squared * value * value
+        self._squared += squared
+        self._squared_value += squared * value
+        self._squared_value_squared += squared * value * value
         self._put(cluster, weight, weight * value)
 
     def add_many(
@@ -72,9 +72,9 @@ class ClusterSums:
             raise BadInput(f"a weight must be positive and finite, not {weight}")
         squared = weight * weight
         self._n += n
-        self._squares[0] += squared * n
-        self._squares[1] += squared * total
-        self._squares[2] += squared * (total if squares is None else squares)
+        self._squared += squared * n
+        self._squared_value += squared * total
+        self._squared_value_squared += squared * (total if squares is None else squares)
         self._put(cluster, weight * n, weight * total)
 
     def merge(self, other: ClusterSums) -> None:
@@ -82,7 +82,9 @@ class ClusterSums:
         if other._most != self._most:
             raise BadInput(f"sums over {other._most} buckets don't fit into {self._most}")
         self._n += other._n
-        self._squares = [mine + theirs for mine, theirs in zip(self._squares, other._squares, strict=True)]
+        self._squared += other._squared
+        self._squared_value += other._squared_value
+        self._squared_value_squared += other._squared_value_squared
         if other._buckets is not None:
             mine = self._fold()
             for bucket, (weight, value) in enumerate(other._buckets):
@@ -92,15 +94,15 @@ class ClusterSums:
             self._put(cluster, weight, value)
 
     def _put(self, cluster: str, weight: float, value: float) -> None:
-        if self._buckets is None:
-            sums = self._clusters.get(cluster)
-            if sums is None:
-                if len(self._clusters) < self._most:
-                    self._clusters[cluster] = [weight, value]
-                    return
-                sums = self._fold()[self._bucket(cluster)]
-        else:
+        if self._buckets is not None:
             sums = self._buckets[self._bucket(cluster)]
+        elif cluster in self._clusters:
+            sums = self._clusters[cluster]
+        elif len(self._clusters) < self._most:
+            self._clusters[cluster] = [weight, value]
+            return
+        else:
+            sums = self._fold()[self._bucket(cluster)]
         sums[0] += weight
         sums[1] += value
 
@@ -121,7 +123,8 @@ class ClusterSums:
     def totals(self) -> Totals:
         """Sums over everything."""
         weights, values = self.arrays()
-        return Totals(self._n, float(weights.sum()), float(values.sum()), *self._squares)
+        squares = self._squared, self._squared_value, self._squared_value_squared
+        return Totals(self._n, float(weights.sum()), float(values.sum()), *squares)
 
     def arrays(self) -> tuple[Floats, Floats]:
         """(weight, weighted value) of each cluster or bucket that holds something."""
