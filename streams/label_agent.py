@@ -48,7 +48,8 @@ class LabelAgent:
         if seen is not None:
             return self._first(request, seen.value)
         if request["type"] in ABOUT_SUBJECTS:
-            return self._append(transaction, check_label_form(request), key, None)
+            check_about_subject(check_label_form(request), self._keys)
+            return self._append(transaction, request, key, None)
         record = self._record(request)
         check_label(request, record["verdict"])
         request = seal_label(request, record, self._keys)
@@ -115,6 +116,20 @@ def label_event(
     if restored is not None:
         event |= {"undoes": request.get("undoes"), "restored": restored}
     return event
+
+
+def check_about_subject(request: LabelRequest, keys: SubjectKeys) -> None:
+    """Refuse to say of a subject what is not so: who may write labels must not forget anybody by that.
+
+    A `forget` follows the key's destruction, a `hold` stands while it is told, and so does one that ends (`unhold`).
+    Raises `BadInput`, `KeysUnavailable`.
+    """
+    kid = str(request.get("subject"))
+    if request["type"] == "forget":
+        if keys.state(kid) not in ("erasing", "erased"):
+            raise BadInput(f"the key of {kid} is not destroyed", help="`lumyn memory forget` does it, and says so")
+    elif keys.held(kid) is None:
+        raise BadInput(f"there is no hold on {kid}", help="`lumyn memory hold` puts one, and says so")
 
 
 def event_key(event: LabelEvent) -> bytes:

@@ -20,7 +20,7 @@ from schemas.ids import is_decision_id
 from schemas.label import ABOUT_SUBJECTS, LabelEvent, LabelRequest, check_label, check_label_form
 from schemas.label_receipt import LabelOutcome, LabelReceipt
 from streams.find_records import RecordFinder
-from streams.label_agent import check_unchanged, event_key, label_event
+from streams.label_agent import check_about_subject, check_unchanged, event_key, label_event
 from streams.log import Append, Log, Message, PartitionWriter
 from streams.memory_sync import catch_up
 from streams.observe import Observer
@@ -147,6 +147,8 @@ class LabelWorker:
                 if first is not None:
                     raise BadInput(f"event_id `{request['event_id']}` was used before for another label")
                 event = self._accept(request, records, version + 1, message.time_ms, told)
+            except KeysUnavailable:
+                raise
             except LumynError as error:
                 outputs.append(self._receipt(message, request, "refused", error))
                 continue
@@ -177,6 +179,7 @@ class LabelWorker:
         self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int, told: Mapping[str, int]
     ) -> LabelEvent:
         if request["type"] in ABOUT_SUBJECTS:
+            check_about_subject(request, keys_of(self._log))
             return label_event(request, None, version, time_ms)
         record = records.get(request["decision_id"])
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
