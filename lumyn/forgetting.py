@@ -13,9 +13,10 @@ from typing import Any, cast
 
 from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
-from schemas.errors import LumynError, NotFound, UsageError
+from schemas.errors import LumynError, MemoryUnavailable, NotFound, UsageError
 from schemas.label import LabelEvent, LabelRequest
 from schemas.query import And, Field, OneOf, Query
+from streams.label_history import histories
 from streams.reading import messages
 from streams.subject_keys import Held, Subject
 from streams.topics import LABELS
@@ -61,7 +62,7 @@ def plan(home: Home, subject: Subject) -> Forgetting:
     """What forgetting would take away. Raises `KeysUnavailable`, `StorageUnavailable`."""
     found = home.log.keys.find(subject)
     records = _count(home, subject, found.kid) if found is not None else 0
-    labels, remembered = _labels(home, found.kid) if found is not None else (0, set())
+    labels, remembered = _labels(home, subject.tenant, found.kid) if found is not None else (0, 0)
     return Forgetting(
         tenant=subject.tenant,
         type=subject.type,
@@ -71,7 +72,7 @@ def plan(home: Home, subject: Subject) -> Forgetting:
         begun=found is not None and found.state == "erasing",
         records=records,
         labels=labels,
-        memories=len(remembered),
+        memories=remembered,
         in_clear=_count(home, subject, subject.id),
     )
 
@@ -125,8 +126,8 @@ def _count(home: Home, subject: Subject, name: str) -> int:
     return home.index().count(Query("", And((kind, whose))), tenant=subject.tenant)
 
 
-def _labels(home: Home, kid: str) -> tuple[int, set[str]]:
-    """How many label events speak of a subject's decisions, and which decisions these are."""
+def _labels(home: Home, tenant: str, kid: str) -> tuple[int, int]:
+    """How many label events speak of a subject's decisions, and how many of these are in the memory now."""
     count, decisions = 0, set()
     for message in messages(home.log, LABELS, 0):
         event: LabelEvent = decode_trusted(message.value)
@@ -134,7 +135,8 @@ def _labels(home: Home, kid: str) -> tuple[int, set[str]]:
         if decision is not None and decision.get("subject") == kid:
             count += 1
             decisions.add(event["decision_id"])
-    return count, decisions
+    known = histories(home.log, tenant)
+    return count, sum(name in known and known[name].standing() is not None for name in decisions)
 
 
 def _told(home: Home, kid: str) -> int | None:
@@ -161,7 +163,7 @@ def _take_out(home: Home, version: int) -> None:
     """This home's own memory is without the subject when this returns; others take it out before they answer again."""
     home.forget_memories()
     if not home.remembers(version, _MEMORY_WITHIN_S):
-        raise UsageError(
-            "the memory is not without the subject yet: the label worker takes it out",
+        raise MemoryUnavailable(
+            "the key is destroyed, and the memory is not without the subject yet: the label worker takes it out",
             help="is `lumyn worker labels` running? then run the same command again",
         )

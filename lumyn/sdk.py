@@ -145,8 +145,7 @@ def show(decision_id: str, config: LumynConfig | None = None) -> dict[str, Any]:
     """A record and its events: `{"record": ..., "events": [...]}`. Raises `NotFound`, `IntegrityError`."""
     home = existing_home(config)
     _, record = sound_record(home, decision_id)
-    record = revealed(home.log.keys, record)
-    return {"record": record, "events": home.events(record["decision_id"])}
+    return {"record": dict(revealed(home.log.keys, record)), "events": home.events(record["decision_id"])}
 
 
 def explain(decision_id: str, config: LumynConfig | None = None) -> str:
@@ -239,7 +238,8 @@ def backtest(
 def _record(answer: Answer | LumynError) -> DecisionRecord:
     if isinstance(answer, LumynError):
         raise answer
-    return cast(DecisionRecord, answer.record if answer.record is not None else decode_trusted(answer.canonical))
+    record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
+    return cast(DecisionRecord, record if type(record) is dict else dict(record))
 
 
 __all__: Sequence[str] = (

@@ -10,6 +10,7 @@ from schemas.canonical import decode_trusted, encode
 from schemas.errors import BadInput, LumynError, NotFound
 from schemas.ids import iso_time
 from schemas.label import (
+    ABOUT_SUBJECTS,
     LabelEvent,
     LabelledDecision,
     LabelRequest,
@@ -61,6 +62,8 @@ class LabelAgent:
         check_label_form(request)
         if request["type"] in OF_OPERATORS:
             check_not_held(request, events_of(self._log, labeller_key(request["tenant"], request["actor"])))
+        if request["type"] in ABOUT_SUBJECTS:
+            check_about_subject(request, self._keys)
         if not speaks_of_decision(request):
             return self._append(transaction, request, key, None)
         record = self._record(request)
@@ -145,6 +148,20 @@ def check_not_held(request: LabelRequest, told: Sequence[LabelEvent]) -> None:
             f"label: `{request['actor']}` is held (memory version {told[-1]['version']}), so can't do this",
             help="let another actor do it: LUMYN_ACTOR",
         )
+
+
+def check_about_subject(request: LabelRequest, keys: SubjectKeys) -> None:
+    """Refuse to say of a subject what is not so: who may write labels must not forget anybody by that.
+
+    A `forget` follows the key's destruction, a `hold` stands while it is told, and so does one that ends (`unhold`).
+    Raises `BadInput`, `KeysUnavailable`.
+    """
+    kid = str(request.get("subject"))
+    if request["type"] == "forget":
+        if keys.state(kid) not in ("erasing", "erased"):
+            raise BadInput(f"the key of {kid} is not destroyed", help="`lumyn memory forget` does it, and says so")
+    elif keys.held(kid) is None:
+        raise BadInput(f"there is no hold on {kid}", help="`lumyn memory hold` puts one, and says so")
 
 
 def _labelled(record: Mapping[str, Any], keys: SubjectKeys) -> LabelledDecision:

@@ -19,6 +19,7 @@ from schemas.digests import digest
 from schemas.errors import BadInput, KeysUnavailable, LumynError, NotFound, to_keep
 from schemas.ids import is_decision_id
 from schemas.label import (
+    ABOUT_SUBJECTS,
     LabelEvent,
     LabelRequest,
     check_label,
@@ -31,7 +32,7 @@ from schemas.label import (
 from schemas.label_receipt import LabelOutcome, LabelReceipt
 from streams.control import ControlState, read_control
 from streams.find_records import RecordFinder
-from streams.label_agent import OF_OPERATORS, check_not_held, check_unchanged, label_event
+from streams.label_agent import OF_OPERATORS, check_about_subject, check_not_held, check_unchanged, label_event
 from streams.log import Append, Log, Message, PartitionWriter
 from streams.memory_sync import catch_up
 from streams.observe import Observer
@@ -161,6 +162,8 @@ class LabelWorker:
                 if first is not None:
                     raise BadInput(f"event_id `{request['event_id']}` was used before for another label")
                 event = self._accept(request, records, version + 1, message.time_ms, told)
+            except KeysUnavailable:
+                raise
             except LumynError as error:
                 outputs.append(self._receipt(message, request, "refused", error))
                 continue
@@ -193,6 +196,8 @@ class LabelWorker:
             check_not_held(request, told.trust_in(request["tenant"], request["actor"]))
         if speaks_of_labeller(request) and request.get("undoes") is not None:
             check_unchanged(request, told.last(key_of(request)))
+        if request["type"] in ABOUT_SUBJECTS:
+            check_about_subject(request, keys_of(self._log))
         if not speaks_of_decision(request):
             return label_event(request, None, version, time_ms)
         record = records.get(request["decision_id"])

@@ -185,6 +185,11 @@ class SqliteSubjectKeys:
             row = None if db is None else db.execute("SELECT state FROM subjects WHERE kid = ?", (kid,)).fetchone()
             return "unknown" if row is None else row[0]
 
+    def held(self, kid: str) -> str | None:
+        with self._open(create=False) as db:
+            row = None if db is None else db.execute("SELECT hold FROM subjects WHERE kid = ?", (kid,)).fetchone()
+            return None if row is None else row[0]
+
     def find(self, subject: Subject) -> Held | None:
         with self._open(create=False) as db:
             if db is None:

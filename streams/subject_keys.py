@@ -56,6 +56,10 @@ class SubjectKeys(Protocol):
         """What is known of a subject; None: it has no key."""
         ...
 
+    def held(self, kid: str) -> str | None:
+        """Why a key must not be destroyed now; None: nothing stops that."""
+        ...
+
     def named(self, tenant: str, subject_id: str) -> list[str]:
         """The pseudonyms of the subjects with an id, of whatever type; of living keys only."""
         ...
@@ -94,6 +98,9 @@ class NoKeys:
         return "unknown"
 
     def find(self, subject: Subject) -> Held | None:  # noqa: ARG002
+        return None
+
+    def held(self, kid: str) -> str | None:  # noqa: ARG002
         return None
 
     def named(self, tenant: str, subject_id: str) -> list[str]:  # noqa: ARG002

@@ -150,8 +150,10 @@ def test_what_a_foreign_producer_sends_in_clear_is_recorded_sealed(kafka: str, t
     with living(kafka, partitions=1, env=env) as live:
         live.use_policy(POLICY)
         live.started("decide")
-        live.submit(asked(request_id="r1"))
+        live.submit(asked(request_id="r1"), asked(request_id="r1"), asked(request_id="r1", evidence={"other": 1}))
         (record,) = live.wait_records("default", 1)
+        live.wait_decided()
+        assert [one["outcome"] for one in live.receipts_of("default")] == ["decided", "duplicate", "conflict"]
         assert record["request"]["subject"]["id"].startswith("s-") and "sealed" in record
         assert {one.split("/")[0] for one in personal_messages(live)} == {"requests"}, "which expires by itself"
         config = caller(live, env)

@@ -18,7 +18,7 @@ from inside import Inside
 from lumyn import sdk, wiring
 from schemas.canonical import decode_trusted, encode
 from schemas.digests import digest
-from schemas.errors import Erased, KeysUnavailable, LumynError, RequestConflict
+from schemas.errors import BadInput, Erased, KeysUnavailable, LumynError, RequestConflict
 from schemas.record import record_digest
 
 pytest_plugins = ("inside_plugin",)
@@ -402,6 +402,35 @@ def test_a_key_store_from_a_backup_forgets_again_when_the_memory_is_made_anew(pr
 
 
 # faults and forgeries
+
+
+@pytest.mark.parametrize("kind", ["forget", "hold", "unhold"])
+def test_who_may_label_can_not_forget_or_hold_anybody(private: Inside, kind: str) -> None:
+    first, _ = told_of(private)
+    home = wiring.operator_home()
+    kid = stored(first["decision_id"])["request"]["subject"]["id"]
+    request = {"event_id": "e9", "decision_id": "", "tenant": "default", "type": kind, "summary": "x", "actor": "eve",
+               "subject": kid}  # fmt: skip
+    (refused,) = home.labels.label([request])  # type: ignore[list-item]
+    assert isinstance(refused, BadInput)
+    for broken in ({"decision_id": first["decision_id"]}, {"subject": "ann"}, {"subject": None}, {"label": "failure"}):
+        (refused,) = home.labels.label([{**request, **broken}])  # type: ignore[list-item]
+        assert isinstance(refused, BadInput), broken
+    assert sdk.show(first["decision_id"])["record"] == first
+
+
+def test_what_waited_in_clear_when_it_was_turned_on_is_recorded_sealed(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        sdk.submit(asked(request_id="r1"))
+    monkeypatch.setenv("LUMYN_ENCRYPT_SUBJECTS", "1")
+    sdk.drain()
+    assert [json.loads(m)["outcome"] for m in messages("receipts")] == ["decided", "duplicate"]
+    assert not any(b"Philomena" in m for m in messages("records"))
+    assert inside.json("verify", "--json")["verified"]
+    forget(inside)
+    assert inside.json("verify", "--json")["verified"]
 
 
 def tampered(decision_id: str, change: Any) -> None:
