@@ -8,17 +8,8 @@ from memory_service.profile import amount_of, remembered_part
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import BadInput, LumynError, NotFound
 from schemas.ids import iso_time
-from schemas.label import (
-    LabelEvent,
-    LabelledDecision,
-    LabelRequest,
-    check_label,
-    check_label_form,
-    key_of,
-    labeller_key,
-    speaks_of_labeller,
-    trust_of,
-)
+from schemas.label import LabelEvent, LabelledDecision, LabelRequest, key_of, labeller_key, speaks_of_labeller, trust_of
+from schemas.label_check import check_label, check_label_form
 from schemas.record import DecisionRecord
 from streams.log import Append, Transaction, TransactionalLog
 from streams.topics import LABEL_REQUESTS, LABELS, RECORDS
