@@ -18,7 +18,7 @@ from schemas.errors import (
     RequestConflict,
     UsageError,
 )
-from schemas.label import check_label_form
+from schemas.label_check import check_label_form
 from schemas.request import Request, parse_request
 from streams.log import Append, Log, Message
 from streams.reading import is_embedded, messages, object_in

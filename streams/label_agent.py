@@ -14,14 +14,13 @@ from schemas.label import (
     LabelEvent,
     LabelledDecision,
     LabelRequest,
-    check_label,
-    check_label_form,
     key_of,
     labeller_key,
     speaks_of_decision,
     speaks_of_labeller,
     trust_of,
 )
+from schemas.label_check import check_label, check_label_form
 from streams.log import Append, Transaction, TransactionalLog
 from streams.sealing import opened_record, require_open, seal_facts, seal_label
 from streams.subject_keys import NO_KEYS, SubjectKeys, keys_of

@@ -21,11 +21,10 @@ from schemas.label import (
     Restored,
     Should,
     Undoes,
-    check_label,
-    check_label_form,
     speaks_of_labeller,
     trust_of,
 )
+from schemas.label_check import check_label, check_label_form
 from schemas.verdict import Verdict
 from streams.label_history import Histories, History, folded, standing_of, touches
 

@@ -18,21 +18,13 @@ from schemas.canonical import decode, decode_trusted, encode, encode_plain
 from schemas.digests import digest
 from schemas.errors import BadInput, KeysUnavailable, LumynError, NotFound, to_keep
 from schemas.ids import is_decision_id
-from schemas.label import (
-    ABOUT_SUBJECTS,
-    LabelEvent,
-    LabelRequest,
-    check_label,
-    check_label_form,
-    key_of,
-    labeller_key,
-    speaks_of_decision,
-    speaks_of_labeller,
-)
+from schemas.label import ABOUT_SUBJECTS, LabelEvent, LabelRequest, key_of, speaks_of_decision, speaks_of_labeller
+from schemas.label_check import check_label, check_label_form
 from schemas.label_receipt import LabelOutcome, LabelReceipt
 from streams.control import ControlState, read_control
 from streams.find_records import RecordFinder
 from streams.label_agent import OF_OPERATORS, check_about_subject, check_not_held, check_unchanged, label_event
+from streams.label_told import Told
 from streams.log import Append, Log, Message, PartitionWriter
 from streams.memory_sync import catch_up
 from streams.observe import Observer
@@ -81,7 +73,7 @@ class LabelWorker:
         self._looked = -_LOOK_S
         self._stale = True
         self._seen: dict[str, tuple[int, str]] = {}
-        self._told = _Told()
+        self._told = Told()
         self._version = 0
         self._offset = 0
         self._beaten = 0.0
@@ -138,7 +130,7 @@ class LabelWorker:
         records = self._finder.find(ids) if ids else {}
         outputs: list[Append] = []
         fresh: dict[str, tuple[int, str]] = {}
-        told = _Told(self._told)
+        told = Told(self._told)
         version = self._version
         for message, request in zip(messages, parsed, strict=True):
             if isinstance(request, LumynError):
@@ -190,7 +182,7 @@ class LabelWorker:
             return to_keep(error)
 
     def _accept(
-        self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int, told: _Told
+        self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int, told: Told
     ) -> LabelEvent:
         if request["type"] in OF_OPERATORS:
             check_not_held(request, told.trust_in(request["tenant"], request["actor"]))
@@ -329,37 +321,3 @@ def _request_of(event: LabelEvent) -> LabelRequest:
         "trust": event.get("trust"),
         "subject": event.get("subject"),
     }
-
-
-class _Told:
-    """The version of the last event of each decision and labeller, and what was said of labellers; over an earlier."""
-
-    def __init__(self, before: _Told | None = None) -> None:
-        self._before = before
-        self._last: dict[str, int] = {}
-        self._trusts: dict[str, LabelEvent] = {}
-
-    def take(self, event: LabelEvent) -> None:
-        """Take the next event in; notes say nothing."""
-        if event["type"] == "note":
-            return
-        of = key_of(event)
-        self._last[of] = event["version"]
-        if speaks_of_labeller(event):
-            self._trusts[of] = event
-
-    def take_all(self, later: _Told) -> None:
-        """Take in what another heard later."""
-        self._last |= later._last
-        self._trusts |= later._trusts
-
-    def last(self, of: str) -> int:
-        """The version of the last event of a decision, or of a labeller by his key; 0: none."""
-        return self._last.get(of) or (self._before.last(of) if self._before else 0)
-
-    def trust_in(self, tenant: str, labeller: str) -> Sequence[LabelEvent]:
-        """The event that set the trust in a labeller last, if there is one."""
-        found = self._trusts.get(labeller_key(tenant, labeller))
-        if found is None and self._before is not None:
-            return self._before.trust_in(tenant, labeller)
-        return [found] if found is not None else []

@@ -43,7 +43,7 @@ def trust(
 
     def plan(home: Home, labelled: Histories) -> Plan:
         from lumyn.label_jobs import sign
-        from schemas.label import check_trust_value
+        from schemas.label_check import check_trust_value
         from streams.label_jobs import trust as plan_of
 
         if not labeller or much is None or why is None:
