@@ -154,6 +154,18 @@ def test_memory_search_list_and_the_index_work_on_it(private: Inside) -> None:
     assert private.json("memory", "explain", first["decision_id"][:26], "--json")["decision_id"] == first["decision_id"]
 
 
+def test_a_text_that_looks_sealed_is_a_text(private: Inside) -> None:
+    kid = stored(sdk.decide(asked(BEN))["decision_id"])["request"]["subject"]["id"]
+    false = f"sealed:1:{kid}:AAAA"
+    record = sdk.decide({**asked(), "evidence": {"note": false, "chargeback_risk": 0.1}})
+    sdk.label(record["decision_id"], "failure", summary="first")
+    with pytest.raises(BadInput, match="not this decision's"):
+        sdk.label(record["decision_id"], "failure", summary=false)
+    shown = sdk.show(record["decision_id"])
+    assert shown["record"]["request"]["evidence"]["note"] == false and len(shown["events"]) == 1
+    assert private.json("memory", "verify", "--json")["differ"] == []
+
+
 def test_bulk_changes_keep_the_words_sealed(private: Inside) -> None:
     first = sdk.decide(asked())
     sdk.label(first["decision_id"], "failure", summary="Philomena again")
