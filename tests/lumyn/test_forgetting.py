@@ -240,6 +240,28 @@ def test_as_of_answers_say_erased_and_never_differ(private: Inside) -> None:
         private.run("memory", "rebuild")
 
 
+def test_a_pack_asked_as_of_then_says_erased(private: Inside) -> None:
+    _, second = told_of(private)
+    private.run("export", second["decision_id"], "--pack", "--out", "second.zip")
+    private.run("replay", "second.zip", "--memory", "as-of")
+    forget(private)
+    line = private.refused("replay", "second.zip", "--memory", "as-of", code=2)
+    assert "forgotten" in line
+    assert private.json("replay", "second.zip", "--memory", "recorded", "--json")["matches"]
+
+
+def test_what_a_change_reached_is_not_told_of_what_met_the_forgotten(private: Inside) -> None:
+    told_of(private)
+    other = sdk.decide(refund(90, 0.1, BEN))
+    sdk.label(other["decision_id"], "success", should=None)
+    sdk.decide(refund(91, 0.1, BEN))
+    forget(private)
+    told = private.json("relabel", "--query", f"decision_id='{other['decision_id']}'", "--label", "failure",
+                        "--should", "ALLOW", "--why", "w", "--json", code=None)  # fmt: skip
+    radius = told["blast_radius"]
+    assert radius["compared"] == 0 and "erased: memories that it could meet were forgotten" in json.dumps(radius)
+
+
 def test_a_decision_that_can_not_have_met_the_forgotten_is_compared_as_ever(private: Inside) -> None:
     told_of(private)
     other = refund(100, 0.1, BEN)
