@@ -7,7 +7,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from inside import Inside
 from lumyn import sdk, wiring
 from schemas.canonical import decode_trusted, encode
 from schemas.digests import digest
-from schemas.errors import BadInput, Erased, KeysUnavailable, LumynError, RequestConflict
+from schemas.errors import BadInput, Erased, KeysUnavailable, LumynError, NotFound, RequestConflict
 from schemas.record import record_digest
 
 pytest_plugins = ("inside_plugin",)
@@ -407,6 +409,45 @@ def test_broken_off_it_is_gone_all_the_same_and_goes_on(
     assert [json.loads(m)["type"] for m in messages("labels")].count("forget") == 1
     assert sdk.decide(asked(ANN))["verdict"] == "ALLOW"
     assert private.json("verify", "--json")["verified"]
+
+
+def test_deciding_labelling_and_forgetting_at_once_leaves_a_sound_log(private: Inside) -> None:
+    from lumyn import forgetting
+    from streams.subject_keys import Subject
+
+    stop, wrong = threading.Event(), []
+
+    def work(user: str) -> None:
+        while not stop.is_set():
+            try:
+                record = sdk.decide(asked(user))
+                sdk.label(record["decision_id"], "failure", summary="Philomena")
+            except (Erased, KeysUnavailable):
+                continue  # forgotten in between, or while it is being done: nothing was let through for it
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(user,)) for user in (ANN, ANN, BEN)]
+    sdk.decide(asked(ANN))
+    for thread in threads:
+        thread.start()
+    home = wiring.open_home()
+    done = 0
+    for _ in range(8):
+        with suppress(NotFound):
+            done += forgetting.forget(home, Subject("default", "user", ANN), "asked").applied
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and done
+    with suppress(NotFound):
+        forgetting.forget(home, Subject("default", "user", ANN), "asked")
+    wiring.close_homes()
+    assert holding(private.home, ANN) == []
+    assert private.json("verify", "--json")["verified"]
+    assert private.json("memory", "verify", "--json")["differ"] == []
+    private.run("memory", "rebuild")
+    assert private.json("memory", "verify", "--json")["differ"] == []
 
 
 def test_a_process_that_held_the_memory_open_forgets_before_its_next_decision(private: Inside) -> None:
