@@ -12,8 +12,10 @@ from lumyn.replaying_lumyn1 import Lumyn1Replay, replay_lumyn1
 from lumyn.replaying_lumyn1 import as_dict as lumyn1_as_dict
 from lumyn.wiring import KEY_FILE, LOG_FILE, TRUSTED_FOLDER, Home, operator_home
 from memory_service.recall import Asked, Recall
-from schemas.errors import IntegrityError, LumynError, UsageError
+from schemas.errors import Erased, IntegrityError, LumynError, UsageError
 from schemas.seal import is_sealed, open_record
+from streams.as_of import was_recalled
+from streams.erasures import erasures
 from streams.integrity import (
     Check,
     check_policy,
@@ -135,6 +137,13 @@ def replay_pack(
         notes.append(f"signed by key {pack.signer.key_id}; there is no home here to say whose that is")
     mode, recalls, version = _memory(home, pack, policy, candidate, memory, notes)
     result = replay(pack.record, policy, candidate=candidate, memory=mode, recalls=recalls, version=version)
+    if mode == "as-of" and home is not None and was_recalled(pack.record) and erasures(home.log).touched(pack.record):
+        if result.differences:
+            raise Erased(
+                "memories that this decision could meet were forgotten, so the memory as of then can't answer any more",
+                where=str(path), help="use `--memory recorded`, which the pack holds, or `--memory current`",
+            )  # fmt: skip
+        notes.append("memories that this decision could meet are erased now; the answer is the same without them")
     return PackReplay(pack, result, _active(home, pack, mode, recalls, version), tuple(notes))
 
 

@@ -18,7 +18,7 @@ from schemas.label import LabelEvent, LabelRequest
 from schemas.record import DecisionRecord
 from schemas.request import Request, parse_request
 from streams.deciding import Answer
-from streams.sealing import revealed, shown_event
+from streams.sealing import shown_event, shown_record
 
 RequestLike = Mapping[str, Any] | bytes | str
 
@@ -145,7 +145,7 @@ def show(decision_id: str, config: LumynConfig | None = None) -> dict[str, Any]:
     """A record and its events: `{"record": ..., "events": [...]}`. Raises `NotFound`, `IntegrityError`."""
     home = existing_home(config)
     _, record = sound_record(home, decision_id)
-    return {"record": dict(revealed(home.log.keys, record)), "events": home.events(record["decision_id"])}
+    return {"record": dict(shown_record(home.log.keys, record)), "events": home.events(record["decision_id"])}
 
 
 def explain(decision_id: str, config: LumynConfig | None = None) -> str:

@@ -25,7 +25,7 @@ from streams.outputs import dead_letter, receipt
 from streams.partitioner import partition_for
 from streams.policy import CompiledPolicy
 from streams.prior import PriorDecision
-from streams.sealing import opened_record, request_in, revealed, seal_requests
+from streams.sealing import opened_record, request_in, seal_requests, shown_record
 from streams.subject_keys import NO_KEYS, SubjectKeys
 from streams.topics import RECORDS
 
@@ -47,7 +47,7 @@ def opened_answer(keys: SubjectKeys, answer: Answer | LumynError) -> Answer | Lu
     record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
     if not is_sealed(record) and not isinstance(record, OpenRecord):
         return answer
-    return replace(answer, record=revealed(keys, opened_record(keys, record)))
+    return replace(answer, record=shown_record(keys, opened_record(keys, record)))
 
 
 @dataclass(slots=True)

@@ -199,18 +199,16 @@ def shown_event(keys: SubjectKeys, event: LabelEvent) -> LabelEvent:
             event = cast(LabelEvent, {**event, "decision": {**decision, "facts": {gone: True}}})
         else:
             event = opened_facts(keys, event)
-    return cast(LabelEvent, revealed(keys, event))
+    about = event["decision_id"]
+    texts = {name: revealed(keys, event.get(name), about) for name in ("summary", "restored") if name in event}
+    return cast(LabelEvent, {**event, **texts})
 
 
 def revealed(keys: SubjectKeys, value: Any, about: str = "") -> Any:
-    """Any value with the sealed texts in it opened. A text belongs to the `memory_id` or `decision_id` beside it.
+    """A value with the sealed texts in it opened. A text belongs to the `memory_id` or `decision_id` beside it.
 
-    A record stays what it is: opened, or closed.
+    For what memory says and for labels: what a caller asked may hold a text that only looks like a sealed one.
     """
-    if isinstance(value, OpenRecord):
-        return OpenRecord(revealed(keys, dict(value), about), value.stored, value.opening)
-    if isinstance(value, ClosedRecord):
-        return ClosedRecord({**revealed(keys, dict(value), about), "erased": value.erased}, value.erased)
     if isinstance(value, str):
         return _revealed_text(keys, value, about) if is_token(value) else value
     if isinstance(value, Mapping):
@@ -221,10 +219,27 @@ def revealed(keys: SubjectKeys, value: Any, about: str = "") -> Any:
     return value
 
 
+def shown_record(keys: SubjectKeys, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record for people: with what its neighbours' labels say, and, where it is closed, whether it is `erased`."""
+    signals = record.get("risk_signals") or {}
+    if any(similar.get("top_k") for similar in signals.values() if isinstance(similar, dict)):
+        told = {**record, "risk_signals": revealed(keys, signals)}
+    else:
+        told = dict(record)
+    if isinstance(record, OpenRecord):
+        return OpenRecord(told, record.stored, record.opening)
+    if isinstance(record, ClosedRecord):
+        return ClosedRecord({**told, "erased": record.erased}, record.erased)
+    return told
+
+
 def _revealed_text(keys: SubjectKeys, token: str, about: str) -> str:
     kid = token_kid(token)
     key = keys.key(kid)
     if key is None:
         return ERASED if keys.state(kid) in ("erasing", "erased") else SEALED
-    return open_text(token, key, about, "summary").decode()
+    try:
+        return open_text(token, key, about, "summary").decode()
+    except IntegrityError:
+        return token  # somebody wrote what only looks like one, or it was changed: nothing is claimed of it
 

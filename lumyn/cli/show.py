@@ -21,10 +21,10 @@ def show(
     """
     from lumyn.lookup import sound_record
     from lumyn.wiring import existing_home
-    from streams.sealing import revealed
+    from streams.sealing import shown_record
 
     home = existing_home()
-    record = revealed(home.log.keys, sound_record(home, decision)[1])
+    record = shown_record(home.log.keys, sound_record(home, decision)[1])
     events = home.events(record["decision_id"])
     if json_:
         out_json({"record": record, "events": events})

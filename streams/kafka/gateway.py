@@ -30,7 +30,7 @@ from streams.kafka.client import Reader
 from streams.kafka.log import KafkaLog
 from streams.log import Append, Message
 from streams.policy import CompiledPolicy
-from streams.sealing import opened_record, seal_label, seal_requests
+from streams.sealing import opened_record, seal_label, seal_requests, shown_record
 from streams.topics import (
     DEAD_LETTERS,
     LABEL_RECEIPTS,
@@ -175,7 +175,8 @@ class KafkaGateway:
         if record["record_digest"] != receipt["record_digest"]:
             return IntegrityError(f"the record of {receipt['decision_id']} is not what was decided", where=place)
         try:
-            return Answer(receipt["outcome"], receipt["decision_id"], raw, opened_record(self._log.keys, record))
+            record = shown_record(self._log.keys, opened_record(self._log.keys, record))
+            return Answer(receipt["outcome"], receipt["decision_id"], raw, record)
         except IntegrityError as error:
             return error
 

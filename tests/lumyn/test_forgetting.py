@@ -7,7 +7,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from inside import Inside
 from lumyn import sdk, wiring
 from schemas.canonical import decode_trusted, encode
 from schemas.digests import digest
-from schemas.errors import BadInput, Erased, KeysUnavailable, LumynError, RequestConflict
+from schemas.errors import BadInput, Erased, KeysUnavailable, LumynError, NotFound, RequestConflict
 from schemas.record import record_digest
 
 pytest_plugins = ("inside_plugin",)
@@ -154,6 +156,18 @@ def test_memory_search_list_and_the_index_work_on_it(private: Inside) -> None:
     assert private.json("memory", "explain", first["decision_id"][:26], "--json")["decision_id"] == first["decision_id"]
 
 
+def test_a_text_that_looks_sealed_is_a_text(private: Inside) -> None:
+    kid = stored(sdk.decide(asked(BEN))["decision_id"])["request"]["subject"]["id"]
+    false = f"sealed:1:{kid}:AAAA"
+    record = sdk.decide({**asked(), "evidence": {"note": false, "chargeback_risk": 0.1}})
+    sdk.label(record["decision_id"], "failure", summary="first")
+    with pytest.raises(BadInput, match="not this decision's"):
+        sdk.label(record["decision_id"], "failure", summary=false)
+    shown = sdk.show(record["decision_id"])
+    assert shown["record"]["request"]["evidence"]["note"] == false and len(shown["events"]) == 1
+    assert private.json("memory", "verify", "--json")["differ"] == []
+
+
 def test_bulk_changes_keep_the_words_sealed(private: Inside) -> None:
     first = sdk.decide(asked())
     sdk.label(first["decision_id"], "failure", summary="Philomena again")
@@ -226,6 +240,28 @@ def test_as_of_answers_say_erased_and_never_differ(private: Inside) -> None:
         found = private.json("memory", "verify", "--json")
         assert (found["same"], found["erased"], found["differ"]) == (1, 2, [])
         private.run("memory", "rebuild")
+
+
+def test_a_pack_asked_as_of_then_says_erased(private: Inside) -> None:
+    _, second = told_of(private)
+    private.run("export", second["decision_id"], "--pack", "--out", "second.zip")
+    private.run("replay", "second.zip", "--memory", "as-of")
+    forget(private)
+    line = private.refused("replay", "second.zip", "--memory", "as-of", code=2)
+    assert "forgotten" in line
+    assert private.json("replay", "second.zip", "--memory", "recorded", "--json")["matches"]
+
+
+def test_what_a_change_reached_is_not_told_of_what_met_the_forgotten(private: Inside) -> None:
+    told_of(private)
+    other = sdk.decide(refund(90, 0.1, BEN))
+    sdk.label(other["decision_id"], "success", should=None)
+    sdk.decide(refund(91, 0.1, BEN))
+    forget(private)
+    told = private.json("relabel", "--query", f"decision_id='{other['decision_id']}'", "--label", "failure",
+                        "--should", "ALLOW", "--why", "w", "--json", code=None)  # fmt: skip
+    radius = told["blast_radius"]
+    assert radius["compared"] == 0 and "erased: memories that it could meet were forgotten" in json.dumps(radius)
 
 
 def test_a_decision_that_can_not_have_met_the_forgotten_is_compared_as_ever(private: Inside) -> None:
@@ -373,6 +409,45 @@ def test_broken_off_it_is_gone_all_the_same_and_goes_on(
     assert [json.loads(m)["type"] for m in messages("labels")].count("forget") == 1
     assert sdk.decide(asked(ANN))["verdict"] == "ALLOW"
     assert private.json("verify", "--json")["verified"]
+
+
+def test_deciding_labelling_and_forgetting_at_once_leaves_a_sound_log(private: Inside) -> None:
+    from lumyn import forgetting
+    from streams.subject_keys import Subject
+
+    stop, wrong = threading.Event(), []
+
+    def work(user: str) -> None:
+        while not stop.is_set():
+            try:
+                record = sdk.decide(asked(user))
+                sdk.label(record["decision_id"], "failure", summary="Philomena")
+            except (Erased, KeysUnavailable):
+                continue  # forgotten in between, or while it is being done: nothing was let through for it
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(user,)) for user in (ANN, ANN, BEN)]
+    sdk.decide(asked(ANN))
+    for thread in threads:
+        thread.start()
+    home = wiring.open_home()
+    done = 0
+    for _ in range(8):
+        with suppress(NotFound):
+            done += forgetting.forget(home, Subject("default", "user", ANN), "asked").applied
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and done
+    with suppress(NotFound):
+        forgetting.forget(home, Subject("default", "user", ANN), "asked")
+    wiring.close_homes()
+    assert holding(private.home, ANN) == []
+    assert private.json("verify", "--json")["verified"]
+    assert private.json("memory", "verify", "--json")["differ"] == []
+    private.run("memory", "rebuild")
+    assert private.json("memory", "verify", "--json")["differ"] == []
 
 
 def test_a_process_that_held_the_memory_open_forgets_before_its_next_decision(private: Inside) -> None:
