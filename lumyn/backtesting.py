@@ -31,7 +31,7 @@ from schemas.errors import LumynError, NotFound, StorageUnavailable, UsageError
 from streams.backtest.case import reading
 from streams.backtest.evaluate import Evaluator
 from streams.backtest.gaps import find_gaps
-from streams.backtest.memory import Asking, Recaller
+from streams.backtest.memory import Answering, Asking, Recaller
 from streams.backtest.outcomes import Outcomes
 from streams.backtest.part import Part
 from streams.backtest.report import Setting, make_report
@@ -199,8 +199,7 @@ def make_evaluator(plan: Plan, outcomes: Outcomes, home: Home | None) -> Evaluat
     asking = None
     if plan.mode in ("as-of", "current"):
         assert home is not None
-        recaller, mark = home.memory.recaller(), home.memory.store().watermark()
-        asking = Asking(recaller.recall, home.log.epoch, mark.vectoriser_id, plan.fixed.memory_version)
+        asking = _asking(plan, home)
     return Evaluator(
         plan.candidates(),
         Recaller(plan.mode, asking, outcomes),
@@ -213,6 +212,20 @@ def make_evaluator(plan: Plan, outcomes: Outcomes, home: Home | None) -> Evaluat
         plan.chosen(),
         reading(plan.asked.by, plan.asked.cluster),
     )
+
+
+def _asking(plan: Plan, home: Home) -> Asking:
+    """The home's memories: the present one at the version of the start, those that were left as they were left."""
+    control, now = home.agent.control(), home.memory.store().watermark().vectoriser_id
+
+    def memory_of(vectoriser_id: str) -> Answering | None:
+        if vectoriser_id == now:
+            return Answering(home.memory.recaller().recall, plan.fixed.memory_version)
+        source = home.memories.of(control.memory_of(vectoriser_id))  # None: the configured embedder's
+        mark = source.store().watermark()
+        return Answering(source.recaller().recall, mark.version) if mark.vectoriser_id == vectoriser_id else None
+
+    return Asking(home.log.epoch, now, memory_of)
 
 
 _mine: list[Any] = []
