@@ -113,7 +113,9 @@ class Recaller:
     def _asked(self, case: Case, settings: MemorySettings, mode: Mode) -> tuple[_Key, Asked]:
         vectoriser, version = self._version(case, mode)
         name = case.record["decision_id"]
-        return (name, vectoriser, version, asked_with(settings)), Asked(case.record["request"], settings, version, name)
+        # Only what was labelled is in a memory: leaving a decision out costs a walk over all points.
+        own = name if self.outcomes.is_labelled(name) else None
+        return (name, vectoriser, version, asked_with(settings)), Asked(case.record["request"], settings, version, own)
 
     def _version(self, case: Case, mode: Mode) -> tuple[str, int]:
         """Which memory is asked, as of which version. Raises `BadJson` for one that can't be.
