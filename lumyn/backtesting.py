@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import re
 import signal
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ from lumyn.collector import collector_paused
 from lumyn.config import LumynConfig, resolve
 from lumyn.exporting import write_whole
 from lumyn.label_jobs import FOLDER
+from lumyn.processes import in_order
 from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError, NotFound, StorageUnavailable, UsageError
@@ -43,7 +40,6 @@ from streams.integrity import recorded_policy
 _WORTH_PROCESSES = 12_000
 """Records from which on several processes are faster than one."""
 _BYTES_A_RECORD = 2500
-_AHEAD = 3
 _SAVE_EACH_S = 60.0
 _NAME = re.compile(r"backtest-[0-9a-f]{12}")
 
@@ -234,32 +230,11 @@ _mine: list[Any] = []
 
 def _in_processes(plan: Plan, outcomes: Outcomes, left: tuple[Stretch, ...]) -> Iterator[tuple[Stretch, Part]]:
     """Each process opens the log for itself and reads its own stretches; only counts come back."""
-    count = os.cpu_count() or 1
     # Clients of brokers, and a model's threads, do not survive a fork.
     settings = resolve(plan.config)
-    method = "fork" if hasattr(os, "fork") and settings.kafka is None and settings.embedder == "static" else "spawn"
-    waiting: deque[tuple[Stretch, Future[Part]]] = deque()
-    pool = ProcessPoolExecutor(
-        count, multiprocessing.get_context(method), initializer=_start, initargs=(plan, outcomes)
-    )
-    try:
-        for stretch in left:
-            waiting.append((stretch, pool.submit(_work, stretch)))
-            if len(waiting) == _AHEAD * count:
-                yield _next(waiting)
-        while waiting:
-            yield _next(waiting)
-    except BrokenProcessPool:
-        raise StorageUnavailable(
-            "a process of the backtest was killed", help="was memory short? `dmesg` tells; try again"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _next(waiting: deque[tuple[Stretch, Future[Part]]]) -> tuple[Stretch, Part]:
-    stretch, future = waiting.popleft()
-    return stretch, future.result()
+    forks = hasattr(os, "fork") and settings.kafka is None and settings.embedder == "static"
+    lost = "a process of the backtest was killed"
+    yield from in_order(_work, left, _start, (plan, outcomes), method="fork" if forks else "spawn", lost=lost)
 
 
 def _start(plan: Plan, outcomes: Outcomes) -> None:
