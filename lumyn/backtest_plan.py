@@ -189,7 +189,9 @@ def make_plan(
     else:
         fixed = _of_log(draft, _there(home, settings), now_ms)
     if draft.mode in ("as-of", "current"):
-        fixed = replace(fixed, memory_version=_there(home, settings).memory.version())
+        there = _there(home, settings)
+        version = there.memory.version()  # before the labels' end, which then holds all that this memory does
+        fixed = replace(fixed, memory_version=version, labels_end=there.log.end(LABELS, 0))
     if asked.outcomes is not None:
         fixed = replace(fixed, outcomes_digest=digest(_file(asked.outcomes)))
     return _narrowed(Plan(asked, fixed, config), home, watch)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import re
 import signal
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,13 +21,14 @@ from lumyn.collector import collector_paused
 from lumyn.config import LumynConfig, resolve
 from lumyn.exporting import write_whole
 from lumyn.label_jobs import FOLDER
+from lumyn.processes import in_order
 from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError, NotFound, StorageUnavailable, UsageError
 from streams.backtest.case import reading
 from streams.backtest.evaluate import Evaluator
 from streams.backtest.gaps import find_gaps
-from streams.backtest.memory import Asking, Recaller
+from streams.backtest.memory import Answering, Asking, Recaller
 from streams.backtest.outcomes import Outcomes
 from streams.backtest.part import Part
 from streams.backtest.report import Setting, make_report
@@ -44,7 +41,6 @@ from streams.subject_keys import NO_KEYS
 _WORTH_PROCESSES = 12_000
 """Records from which on several processes are faster than one."""
 _BYTES_A_RECORD = 2500
-_AHEAD = 3
 _SAVE_EACH_S = 60.0
 _NAME = re.compile(r"backtest-[0-9a-f]{12}")
 
@@ -200,8 +196,7 @@ def make_evaluator(plan: Plan, outcomes: Outcomes, home: Home | None) -> Evaluat
     asking = None
     if plan.mode in ("as-of", "current"):
         assert home is not None
-        recaller, mark = home.memory.recaller(), home.memory.store().watermark()
-        asking = Asking(recaller.recall, home.log.epoch, mark.vectoriser_id, plan.fixed.memory_version)
+        asking = _asking(plan, home)
     return Evaluator(
         plan.candidates(),
         Recaller(plan.mode, asking, outcomes),
@@ -217,38 +212,31 @@ def make_evaluator(plan: Plan, outcomes: Outcomes, home: Home | None) -> Evaluat
     )
 
 
+def _asking(plan: Plan, home: Home) -> Asking:
+    """The home's memories: the present one at the version of the start, those that were left as they were left."""
+    control, now = home.agent.control(), home.memory.store().watermark().vectoriser_id
+
+    def memory_of(vectoriser_id: str) -> Answering | None:
+        if vectoriser_id == now:
+            return Answering(home.memory.recaller().recall, plan.fixed.memory_version)
+        source = home.memories.of(control.memory_of(vectoriser_id))  # None: the configured embedder's
+        mark = source.store().watermark()
+        return Answering(source.recaller().recall, mark.version) if mark.vectoriser_id == vectoriser_id else None
+
+    return Asking(home.log.epoch, now, memory_of)
+
+
 _mine: list[Any] = []
 """What a process evaluates with: its own source and evaluator, made at its first stretch."""
 
 
 def _in_processes(plan: Plan, outcomes: Outcomes, left: tuple[Stretch, ...]) -> Iterator[tuple[Stretch, Part]]:
     """Each process opens the log for itself and reads its own stretches; only counts come back."""
-    count = os.cpu_count() or 1
     # Clients of brokers, and a model's threads, do not survive a fork.
     settings = resolve(plan.config)
-    method = "fork" if hasattr(os, "fork") and settings.kafka is None and settings.embedder == "static" else "spawn"
-    waiting: deque[tuple[Stretch, Future[Part]]] = deque()
-    pool = ProcessPoolExecutor(
-        count, multiprocessing.get_context(method), initializer=_start, initargs=(plan, outcomes)
-    )
-    try:
-        for stretch in left:
-            waiting.append((stretch, pool.submit(_work, stretch)))
-            if len(waiting) == _AHEAD * count:
-                yield _next(waiting)
-        while waiting:
-            yield _next(waiting)
-    except BrokenProcessPool:
-        raise StorageUnavailable(
-            "a process of the backtest was killed", help="was memory short? `dmesg` tells; try again"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _next(waiting: deque[tuple[Stretch, Future[Part]]]) -> tuple[Stretch, Part]:
-    stretch, future = waiting.popleft()
-    return stretch, future.result()
+    forks = hasattr(os, "fork") and settings.kafka is None and settings.embedder == "static"
+    lost = "a process of the backtest was killed"
+    yield from in_order(_work, left, _start, (plan, outcomes), method="fork" if forks else "spawn", lost=lost)
 
 
 def _start(plan: Plan, outcomes: Outcomes) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import Any
 
 from lumyn.collector import collector_paused
 from lumyn.config import DEFAULT_EMBEDDER
+from lumyn.processes import in_order
 from lumyn.stores import chosen, chosen_vectoriser
 from lumyn.wiring import Home
-from schemas.errors import LumynError, StorageUnavailable
+from schemas.errors import LumynError
 from streams.blast_radius import UNSOUND, Blast, BlastRadius, Supposed
 from streams.diff import checked_record
 from streams.erasures import erasures
@@ -28,7 +25,6 @@ from streams.topics import RECORDS
 
 WORTH_PROCESSES = 20_000
 _CHUNK = 1024
-_AHEAD = 3
 
 
 def places(home: Home) -> int:
@@ -99,23 +95,12 @@ _forked: list[Blast] = []
 
 def _in_processes(blast: Blast, chunks: Iterator[list[bytes]]) -> Iterator[tuple[int, BlastRadius]]:
     """The same in as many processes as there are cores; the log is read here alone, a few chunks ahead."""
-    count = os.cpu_count() or 1
-    waiting: deque[Future[tuple[int, BlastRadius]]] = deque()
     _forked[:] = [blast]
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=_start)
     try:
-        for chunk in chunks:
-            waiting.append(pool.submit(_work, chunk))
-            if len(waiting) == _AHEAD * count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise StorageUnavailable(
-            "a process that asked past decisions again was killed", help="was memory short? `dmesg` tells; try again"
-        ) from None
+        lost = "a process that asked past decisions again was killed"
+        for _, found in in_order(_work, chunks, _start, method="fork", lost=lost):
+            yield found
     finally:
-        pool.shutdown(cancel_futures=True)
         _forked.clear()
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from memory_service.recall import Recall
 from schemas.verdict import Verdict
 from streams.arbitration import arbitrate
 from streams.policy import CompiledPolicy, Evaluation, Fired, RuleHit
+
+MOST_KEPT: Final = 50_000
+"""Results that are kept to be found again; there are seldom more than a few dozen."""
 
 RuleSeen = tuple[str, str, str | None]
 """A rule that hit: its id, `matched` or `indeterminate`, and the verdict it asks for (None: no influence)."""
@@ -35,6 +38,9 @@ class Results:
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Result] = {}
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def of(self, verdict: Verdict, codes: tuple[str, ...], rules: tuple[RuleSeen, ...]) -> Result:
         """The one result with these parts."""
         key = (verdict, codes, rules)
@@ -57,6 +63,12 @@ class Candidate:
         self._results = Results()
         self._evaluations: dict[Fired, Evaluation] = {}
         self._plain: dict[tuple[Fired, bool], Result] = {}
+
+    def forget(self) -> None:
+        """Let go of all results that are kept."""
+        self._results = Results()
+        self._evaluations.clear()
+        self._plain.clear()
 
     def decide(self, request: dict[str, Any], time_ms: int, recall: Recall) -> Result:
         """The outcome for a recorded request, at its time, with what memory answers. Pure."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from schemas.errors import BadJson, IntegrityError, KeysUnavailable, LumynError
 from streams.backtest.attribution import Attribution
-from streams.backtest.candidate import Candidate, Result, Results
+from streams.backtest.candidate import MOST_KEPT, Candidate, Result, Results
 from streams.backtest.case import HOUR_MS, Case, Reading
 from streams.backtest.causes import alike
 from streams.backtest.chosen import Chosen
@@ -59,11 +59,20 @@ class Evaluator:
 
     def evaluate(self, raws: Iterable[Raw]) -> Part:
         """Everything that is to say about these records. Raises `MemoryUnavailable`, `StorageUnavailable`."""
+        self._trim()
         counting = Counting([panel.numbers for panel in self._panels])
         waiting = iter(raws)
         while some := list(islice(waiting, _AT_ONCE)):
             self._some(some, counting)
         return counting.finished(tuple(self._reading.dimensions), [c.policy.default_verdict for c in self._candidates])
+
+    def _trim(self) -> None:
+        """Between stretches: memory stays flat however many different outcomes there are."""
+        for panel in self._panels:
+            panel.trim()
+        if len(self._known_changes) + len(self._recorded) > MOST_KEPT:
+            self._known_changes.clear()
+            self._recorded = Results()
 
     def _some(self, raws: Sequence[Raw], counting: Counting) -> None:
         cases = [case for raw in raws if (case := self._case(raw, counting)) is not None]

@@ -20,17 +20,27 @@ Mode = Literal["recorded", "as-of", "current", "none"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 Recalls = Callable[[Sequence[Asked]], list[Recall]]
 _AT_ONCE = 256
-_Key = tuple[str, int, str]
+_Key = tuple[str, str, int, str]
+"""(decision, vectoriser, memory version, what is asked with)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A memory that can be asked, up to a version that is fixed at the start."""
+
+    recalls: Recalls
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A memory that can be asked: how, whose, and up to which version (fixed at the start)."""
+    """The memories of a home: each vectoriser's own, as vectors of two never meet."""
 
-    recalls: Recalls
     epoch: str
-    vectoriser_id: str
-    version: int
+    now: str
+    """The vectoriser of the present memory."""
+    memory_of: Callable[[str], Answering | None]
+    """A vectoriser's memory; None: not kept here. Raises `MemoryUnavailable`."""
 
 
 @dataclass(slots=True)
@@ -42,6 +52,7 @@ class Recaller:
     outcomes: Outcomes
     _found: dict[_Key, Recall] = field(default_factory=dict)
     _wanted: dict[_Key, Asked] = field(default_factory=dict)
+    _memories: dict[str, Answering | None] = field(default_factory=dict)
 
     def want(self, case: Case, policy: CompiledPolicy, mode: Mode) -> None:
         """Note that `recall` will be asked for this; what can't be asked is told there."""
@@ -56,14 +67,17 @@ class Recaller:
         """Ask what is wanted. Raises `MemoryUnavailable`."""
         if not self._wanted:
             return
-        assert self.asking is not None
-        keys = list(self._wanted)
-        for start in range(0, len(keys), _AT_ONCE):
-            some = keys[start : start + _AT_ONCE]
-            for key, recall in zip(some, self.asking.recalls([self._wanted[k] for k in some]), strict=True):
-                if not recall.available:
-                    raise MemoryUnavailable("the memory stopped answering", help="`lumyn doctor` checks it")
-                self._found[key] = recall
+        by_memory: dict[str, list[_Key]] = {}
+        for key in self._wanted:
+            by_memory.setdefault(key[1], []).append(key)
+        for vectoriser, keys in by_memory.items():
+            recalls = self._memory(vectoriser).recalls
+            for start in range(0, len(keys), _AT_ONCE):
+                some = keys[start : start + _AT_ONCE]
+                for key, recall in zip(some, recalls([self._wanted[k] for k in some]), strict=True):
+                    if not recall.available:
+                        raise MemoryUnavailable("the memory stopped answering", help="`lumyn doctor` checks it")
+                    self._found[key] = recall
         self._wanted.clear()
 
     def forget(self) -> None:
@@ -97,27 +111,40 @@ class Recaller:
         return candidate.decide(case.record["request"], case.time_ms, recall)
 
     def _asked(self, case: Case, settings: MemorySettings, mode: Mode) -> tuple[_Key, Asked]:
-        version = self._version(case, mode)
-        key = (case.record["decision_id"], version, asked_with(settings))
-        return key, Asked(case.record["request"], settings, version, case.record["decision_id"], at_ms=case.time_ms)
+        vectoriser, version = self._version(case, mode)
+        request, name = case.record["request"], case.record["decision_id"]
+        # Only what was labelled is in a memory: leaving a decision out costs a walk over all points.
+        own = name if self.outcomes.is_labelled(name) else None
+        asked = Asked(request, settings, version, own, at_ms=case.time_ms)
+        return (name, vectoriser, version, asked_with(settings)), asked
 
-    def _version(self, case: Case, mode: Mode) -> int:
-        """Raises `BadJson` for a decision of another memory. One made with memory off is asked by its time."""
+    def _version(self, case: Case, mode: Mode) -> tuple[str, int]:
+        """Which memory is asked, as of which version. Raises `BadJson` for one that can't be.
+
+        A decision that was made with memory off is asked by its time, of the present memory.
+        """
         assert self.asking is not None
+        now = self.asking.now
         if mode == "current":
-            return self.asking.version
+            return now, self._memory(now).version
         memory = case.record["memory"]
         if memory["version"] is None:
-            return self.outcomes.version_at(case.time_ms)
+            return now, min(self.outcomes.version_at(case.time_ms), self._memory(now).version)
         if memory["epoch"] != self.asking.epoch:
             raise BadJson(f"recalled from another memory (epoch {memory['epoch']}), which can't be asked as of then")
-        if memory["vectoriser_id"] != self.asking.vectoriser_id:
-            raise BadJson(f"recalled with another vectoriser ({memory['vectoriser_id']})")
-        if memory["version"] > self.asking.version:
+        found = self._memory(memory["vectoriser_id"])
+        if memory["version"] > found.version:
             raise BadJson(f"made at memory version {memory['version']}, which the memory lacks")
-        version = memory["version"]
-        assert isinstance(version, int)
-        return version
+        return memory["vectoriser_id"], memory["version"]
+
+    def _memory(self, vectoriser_id: str) -> Answering:
+        assert self.asking is not None
+        if vectoriser_id not in self._memories:
+            self._memories[vectoriser_id] = self.asking.memory_of(vectoriser_id)
+        found = self._memories[vectoriser_id]
+        if found is None:
+            raise BadJson(f"recalled with vectoriser `{vectoriser_id}`, whose memory is not kept here")
+        return found
 
 
 def asked_with(settings: MemorySettings) -> str:

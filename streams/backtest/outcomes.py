@@ -58,6 +58,10 @@ class Outcomes:
         label, should = said
         return Outcome(meaning_of(verdict, label, should) if label != "retracted" else None, label)
 
+    def is_labelled(self, decision_id: str) -> bool:
+        """Whether the log holds any label event of a decision."""
+        return decision_id in self._known
+
     def version_at(self, time_ms: int) -> int:
         """The memory version that a decision of this time would have been made at."""
         return bisect_left(self._times, time_ms)

@@ -12,7 +12,7 @@ from typing import Any
 
 from memory_service.recall import Recall
 from schemas.canonical import encode
-from streams.backtest.candidate import Candidate, Result
+from streams.backtest.candidate import MOST_KEPT, Candidate, Result
 from streams.backtest.memory import asked_with
 from streams.policy import CompiledPolicy, Fired
 from streams.policy.compile import compile_rules
@@ -60,6 +60,14 @@ class Panel:
                 for map_ in self._maps
             )
         return self.of(tuple([c.given(mine, recall) for c, mine in zip(self.candidates, each, strict=True)]))
+
+    def trim(self) -> None:
+        """Let go of what is kept, once it is much: a policy of very many rules has very many outcomes."""
+        if len(self._plain) + len(self._fired) + len(self._answers) > MOST_KEPT:
+            for kept in (self._plain, self._fired, self._answers):
+                kept.clear()
+            for candidate in self.candidates:
+                candidate.forget()
 
     def of(self, results: tuple[Result | None, ...]) -> Answers:
         """The one object with these results."""

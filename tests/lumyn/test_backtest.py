@@ -273,6 +273,42 @@ def test_the_same_policy_that_decides_otherwise_is_exit_3(inside: Inside, decide
         assert name in done.stderr and "come out otherwise though" in done.stderr
 
 
+def test_another_engines_decision_is_laid_to_the_engine(inside: Inside, decided: list[Any]) -> None:
+    from schemas.canonical import encode
+    from schemas.record import record_digest
+
+    def older(value: bytes) -> bytes:
+        record = decode_trusted(value)
+        record["engine"], record["verdict"] = "lumyn-engine/0", "ABSTAIN"
+        record["record_digest"] = record_digest(record)
+        return encode(record)
+
+    tamper(inside, older)
+    found = report(inside, "--policy", "policy.yml")
+    assert found["candidates"][0]["causes"] == [{"cause": "engine", "flips": 1, "other_reasons": 0}]
+    assert found["range"]["engines"] == {"lumyn-engine/0": 1, "lumyn-engine/1": 39}
+
+
+def test_what_a_kill_switch_stopped_no_policy_lets_through(inside: Inside) -> None:
+    inside.write("policy.yml", PLAIN)
+    inside.write("all.yml", "policy: refunds\nrules: [{id: R_ALL, stage: ALLOW_PATHS}]\n")
+    sdk.decide(refund(20))
+    inside.run("kill-switch", "on", "--why", "incident")
+    assert sdk.decide(refund(30))["reason_codes"] == ["KILL_SWITCH"]
+    found = report(inside, "--policy", "all.yml")["candidates"][0]
+    assert cells(found) == {("ALLOW", "ALLOW"): 1, ("DENY", "DENY"): 1}
+
+
+def test_much_that_is_kept_is_let_go_of_and_nothing_changes(
+    inside: Inside, decided: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = report(inside, "--policy", "mild.yml")
+    monkeypatch.setattr("lumyn.backtest_plan._EACH", 3)
+    for module in ("panel", "evaluate"):
+        monkeypatch.setattr(f"streams.backtest.{module}.MOST_KEPT", 1)
+    assert report(inside, "--policy", "mild.yml") == whole
+
+
 def test_errors_in_candidates_are_all_told_before_anything_is_read(inside: Inside) -> None:
     inside.write("a.yml", "rules: [{id: X}]\nnonsense: 1\n")
     inside.write("b.yml", "rules: [{id: Y, if: {a: {gtx: 1}}, then: {verdict: DENY}}]\n")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest_e2e import POLICY, refund
 from inside import Inside
+from small_model import small_model
+from test_memory_verify import lived
 
 from lumyn import LumynConfig, backtesting, sdk
 
@@ -119,3 +122,14 @@ def test_as_of_is_refused_where_there_is_no_memory(inside: Inside, decided: list
     asked = ("backtest", "all.jsonl", "--policy", "policy.yml", "--memory")
     assert "there are no decisions here yet" in inside.refused(*asked, "as-of", code=2)
     assert inside.json(*asked, "recorded", "--json")["candidates"][0]["flips"]["count"] == 0
+
+
+def test_each_decision_is_asked_of_the_memory_that_it_was_made_with(inside: Inside, tmp_path: Path) -> None:
+    made = lived(inside, 15)
+    inside.run("memory", "switch", f"static:{small_model(tmp_path / 'small')}", "--why", "a smaller model")
+    made += lived(inside, 15)
+    assert len({record["memory"]["vectoriser_id"] for record in made} - {None}) == 2
+    found = of(inside, "as-of")
+    assert found["coverage"]["compared"] == len(made) and found["coverage"]["errored"] == 0
+    assert found["flips"]["count"] == 0 and found["causes"] == []
+    assert of(inside, "current")["coverage"]["compared"] == len(made)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from inside import Inside
 from small_model import small_model
-from test_forgetting import ANN, BEN, PERSONAL, asked, forget, holding, private  # noqa: F401
+from test_forgetting import ANN, BEN, asked, forget, holding, private  # noqa: F401
 from test_policy_shadow import candidate
 
 from lumyn import sdk, wiring
@@ -46,9 +46,7 @@ def test_a_memory_that_was_left_forgets_too(
         }
         assert len(points) == 6
     wiring.close_homes()
-    personal = [word for word in PERSONAL if word not in ("chargeback_risk",)]
-    words = [word for word in personal if word == ANN]
-    assert holding(private.folder, *words) == []
+    assert holding(private.folder, ANN) == [], "what else is personal here is Ben's, too"
     verified = private.json("memory", "verify", "--json")
     assert verified["verified"]
 
@@ -63,7 +61,7 @@ def test_candidates_and_backtests_count_what_is_erased(private: Inside) -> None:
     assert (told["compared"], told["errors"]) == (2, 2)
     report = private.json("backtest", "--policy", candidate(private, name), "--json")
     assert report["range"]["refused"] == {"erased": 3}
-    assert "Philomena" not in str(report) and ANN not in str(report)
+    assert ANN not in str(report)
     said = private.run("backtest", "--policy", candidate(private, name)).stderr
     assert "3 records are erased" in said
 
@@ -73,8 +71,7 @@ def test_sealed_decisions_are_backtested_like_others(private: Inside) -> None:  
     name = made[0]["policy"]["name"]
     report = private.json("backtest", "--policy", candidate(private, name), "--json")
     assert report["range"]["refused"] == {} and report["candidates"][0]["coverage"]["labelled"] > 0
-    flips = {(f["old"], f["new"]) for f in report["candidates"][0]["flips"]} if "flips" in report["candidates"][0] else {1}
-    assert flips
+    assert report["range"]["decisions"] == 6
 
 
 def test_trust_is_told_after_forgetting(private: Inside) -> None:  # noqa: F811
