@@ -15,7 +15,7 @@ from streams.log import Append, Message, Transaction, TransactionalLog
 from streams.memory_sync import Memory
 from streams.policy import CompiledPolicy
 from streams.prior import PriorDecisions
-from streams.sealing import seal_requests
+from streams.sealing import seal_each
 from streams.subject_keys import keys_of
 from streams.topics import CONTROL, REQUESTS, full_name
 
@@ -70,19 +70,23 @@ class DecideAgent:
 
     def decide(self, requests: Sequence[Request], policy: CompiledPolicy | None = None) -> list[Answer | LumynError]:
         """Append and decide requests, in order; a conflict is an error in its place. Durable when it returns."""
-        if self._seal:
-            requests = seal_requests(self._keys, requests)
+        given = seal_each(self._keys, requests) if self._seal else requests
+        good = [request for request in given if isinstance(request, Request)]
         answers: list[Answer | LumynError] = []
-        for start in range(0, len(requests), _MOST_AT_ONCE):
-            job = self._run(_Job(requests[start : start + _MOST_AT_ONCE], policy, decide=True))
+        for start in range(0, len(good), _MOST_AT_ONCE):
+            job = self._run(_Job(good[start : start + _MOST_AT_ONCE], policy, decide=True))
             answers.extend(opened_answer(self._keys, answer) for answer in job.answers if answer is not None)
-        return answers
+        if len(good) == len(given):
+            return answers
+        told = iter(answers)
+        return [one if isinstance(one, LumynError) else next(told) for one in given]
 
-    def submit(self, requests: Sequence[Request]) -> list[Message]:
+    def submit(self, requests: Sequence[Request]) -> list[Message | LumynError]:
         """Append requests without deciding them; `drain` or the next `decide` does."""
-        if self._seal:
-            requests = seal_requests(self._keys, requests)
-        return self._log.append([request_append(request, self._sticky) for request in requests])
+        given = seal_each(self._keys, requests) if self._seal else requests
+        good = [request_append(request, self._sticky) for request in given if isinstance(request, Request)]
+        told = iter(self._log.append(good))
+        return [one if isinstance(one, LumynError) else next(told) for one in given]
 
     def drain(self, limit: int = _MOST_AT_ONCE) -> int:
         """Decide up to `limit` waiting requests of each partition; returns how many there were."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from schemas.canonical import decode_trusted, encode
-from schemas.errors import BadInput, Erased, IntegrityError, KeyMissing, LumynError
+from schemas.errors import BadInput, Erased, IntegrityError, KeyMissing, LumynError, to_keep
 from schemas.label import LabelEvent, LabelRequest
 from schemas.request import Request, envelope_in, opened, parse_request, sealed
 from schemas.seal import (
@@ -62,13 +62,31 @@ def subject_of(request: Mapping[str, Any]) -> Subject:
 
 
 def seal_requests(keys: SubjectKeys, requests: Sequence[Request]) -> list[Request]:
-    """The requests, each under its subject's key; one that is sealed already stays. Raises `KeysUnavailable`."""
+    """The requests, each under its subject's key; one that is sealed already stays.
+
+    Raises `KeysUnavailable`; `Erased` while one of the subjects is being forgotten.
+    """
     plain = [request for request in requests if request.opening is None]
     found = dict(zip(map(id, plain), keys.made([subject_of(r.value) for r in plain]), strict=True)) if plain else {}
     return [
         request if (one := found.get(id(request))) is None else sealed(request, one.kid, one.key)
         for request in requests
     ]
+
+
+def seal_each(keys: SubjectKeys, requests: Sequence[Request]) -> list[Request | LumynError]:
+    """The same, with an error in the place of a request whose subject is being forgotten. Raises `KeysUnavailable`."""
+    try:
+        return list(seal_requests(keys, requests))
+    except Erased:
+        return [_seal_one(keys, request) for request in requests]
+
+
+def _seal_one(keys: SubjectKeys, request: Request) -> Request | LumynError:
+    try:
+        return seal_requests(keys, [request])[0]
+    except Erased as error:
+        return to_keep(error)
 
 
 def request_in(keys: SubjectKeys, body: bytes, where: str) -> Request:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from memory_service.wal import use_wal
 from schemas.canonical import encode
-from schemas.errors import IntegrityError, KeysUnavailable, OnHold
+from schemas.errors import Erased, IntegrityError, KeysUnavailable, OnHold
 from schemas.seal import KEY_BYTES, box, unbox
 from streams.subject_keys import Held, State, Subject, SubjectKey
 
@@ -140,9 +140,9 @@ class SqliteSubjectKeys:
                 kid = self._kids[wanted[subject]]
                 key = self._key(db, kid)
                 if key is None:
-                    raise KeysUnavailable(
-                        "this subject is being forgotten, and that was broken off",
-                        help="run the same `lumyn memory forget` again; then it is a new subject",
+                    raise Erased(
+                        "this subject is being forgotten; nothing new is taken of it until that is done",
+                        help="where it was broken off, run the same `lumyn memory forget` again",
                     )
                 out.append(SubjectKey(kid, key))
             return out

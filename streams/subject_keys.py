@@ -41,7 +41,10 @@ class SubjectKeys(Protocol):
     """A key store, safe for threads and processes. Every method raises `KeysUnavailable` when it can't answer."""
 
     def made(self, subjects: Sequence[Subject]) -> list[SubjectKey]:
-        """Each subject's key, in order; made where there is none, durable when it returns."""
+        """Each subject's key, in order; made where there is none, durable when it returns.
+
+        Raises `Erased` for a subject that is being forgotten.
+        """
         ...
 
     def key(self, kid: str) -> bytes | None:

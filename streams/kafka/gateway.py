@@ -30,7 +30,7 @@ from streams.kafka.client import Reader
 from streams.kafka.log import KafkaLog
 from streams.log import Append, Message
 from streams.policy import CompiledPolicy
-from streams.sealing import opened_record, seal_label, seal_requests, shown_record
+from streams.sealing import opened_record, seal_each, seal_label, shown_record
 from streams.topics import (
     DEAD_LETTERS,
     LABEL_RECEIPTS,
@@ -209,10 +209,11 @@ class KafkaGateway:
 
     def submit(self, requests: Sequence[Request]) -> list[Message | LumynError]:
         """Append requests without waiting for decisions; each is durable by itself."""
-        if self._seal:
-            requests = seal_requests(self._log.keys, requests)
+        given = seal_each(self._log.keys, requests) if self._seal else requests
         sticky = self._sticky % self._log.partitions(REQUESTS)
-        return self._log.send_many([request_append(request, sticky) for request in requests])
+        good = [request_append(request, sticky) for request in given if isinstance(request, Request)]
+        told = iter(self._log.send_many(good))
+        return [one if isinstance(one, LumynError) else next(told) for one in given]
 
     def drain(self, limit: int = 0) -> int:  # noqa: ARG002 - the embedded agent's signature
         """Nothing to do here: the workers decide."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import IntegrityError, KeysUnavailable, OnHold
+from schemas.errors import Erased, IntegrityError, KeysUnavailable, OnHold
 from streams.sqlite_keys import SqliteSubjectKeys
 from streams.subject_keys import NO_KEYS, Subject
 
@@ -75,7 +75,7 @@ def test_an_erased_key_is_gone_to_the_last_byte(keys, path):
     assert keys.key(ann.kid) is None and keys.state(ann.kid) == "erasing"
     assert wrapped not in bytes_of(path), "neither in the file nor beside it"
     assert keys.find(ANN).state == "erasing", "the same command finds it, to go on"
-    with pytest.raises(KeysUnavailable, match="being forgotten"):
+    with pytest.raises(Erased, match="being forgotten"):
         keys.made([ANN])
     keys.erase(ann.kid)
     keys.finish(ann.kid)
