@@ -25,6 +25,8 @@ from memory_service.recaller import Recaller
 from memory_service.sqlite_store import SqliteMemoryStore
 from schemas.policy import MemorySettings
 from streams.label_jobs import relabel
+from streams.topics import LABELS
+from streams.versions import last_version
 
 _BATCH = 500
 _ASKED = 2000
@@ -109,11 +111,11 @@ def jobs(decisions: int, labelled: int, changed: int) -> dict[str, Any]:
         found = [label_jobs.Decided(h.decision_id, h.verdict) for h in known.values()]
         few = relabel(label_jobs.sign(home, "relabel", "bench"), found[:changed], known, "success", None)
         begun = time.perf_counter()
-        radius = blast.of_plan(home, few, known, lambda count: None)
+        radius = blast.of_plan(home, few, known, last_version(home.log, LABELS), lambda count: None)
         out |= {"blast_radius_s": time.perf_counter() - begun, "compared": radius.compared, "flips": len(radius.flips)}
         begun = time.perf_counter()
         whole = relabel(label_jobs.sign(home, "relabel", "bench"), found, known, "retracted", None)
-        sent = label_jobs.send(home, [step.request for step in whole.steps], lambda count: None)
+        sent = label_jobs.send(home, whole.requests, lambda count: None)
         home.memory.version()
         out |= {"relabelled": sent.accepted, "relabel_s": time.perf_counter() - begun}
         begun = time.perf_counter()

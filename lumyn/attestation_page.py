@@ -68,6 +68,12 @@ def limits(statement: Statement) -> list[str]:
         "Who held the signing key. It says what its holder found in the log; a copy of the log verifies it again.",
         "Requests that never reached the log.",
     ]
+    others = _of_others(statement)
+    if others:
+        told.append(
+            f"That {others} decisions of another engine follow from their inputs: {statement['verified_by']} does not "
+            "decide as that one did. Their digests were checked."
+        )
     for memory in statement["memory"]:
         told.append(
             f"That equal requests got equal verdicts: {memory['decisions']} decisions also asked a memory of labelled "
@@ -87,6 +93,16 @@ def limits(statement: Statement) -> list[str]:
             "checkpoint covers them."
         )
     return told
+
+
+def _of_others(statement: Statement) -> int:
+    """Decisions of another engine than the one that verified."""
+    return sum(one["decisions"] for one in statement["logic"] if one["engine"] != statement["verified_by"])
+
+
+def _decided_again(statement: Statement) -> int:
+    """Where the evaluation had failed there was nothing to decide again."""
+    return max(0, statement["decisions"] - _of_others(statement) - statement["internal_error"])
 
 
 def _conclusion(statement: Statement, checks: Sequence[Check]) -> str:
@@ -114,7 +130,7 @@ def _about(statement: Statement) -> list[tuple[str, str]]:
         ("Environment", statement["environment"]),
         ("Tenant", statement["tenant"]),
         ("Period (UTC)", f"{statement['start']} up to {statement['end']}"),
-        ("Decisions", f"{statement['decisions']}, each decided again from its recorded inputs"),
+        ("Decisions", f"{statement['decisions']}; {_decided_again(statement)} decided again from recorded inputs"),
         ("Digest of their records", statement["records"]),
         ("Log", statement["log"]),
         ("Covered by checkpoints", f"{checkpoints['decisions']} of {statement['decisions']}"),

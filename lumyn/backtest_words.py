@@ -112,13 +112,20 @@ def is_unsound(report: Mapping[str, Any]) -> bool:
     )
 
 
+_REFUSED = {
+    "integrity": "are not what was decided",
+    "erased": "are erased: their subjects were forgotten",
+    "sealed": "are sealed, and their subjects' keys are not in this key store",
+}
+
+
 def notes(report: Mapping[str, Any]) -> Iterable[str]:
     """What must be said beside the figures: what was not compared, and what is gone."""
     range_ = report["range"]
-    for one in range_["named"][:SHOWN]:
+    for one in [one for one in range_["named"] if one["kind"] != "erased"][:SHOWN]:
         yield f"{one['place']}: {one['message']}"
     for kind, count in range_["refused"].items():
-        what = "are not what was decided" if kind == "integrity" else "could not be read as decisions"
+        what = _REFUSED.get(kind, "could not be read as decisions")
         yield f"{count} records {what}; they count neither as changed nor as the same"
     for place in range_["repeated"][:SHOWN]:
         yield f"{place}: its record stands in the log twice, or out of order"

@@ -36,6 +36,7 @@ from streams.backtest.run import Run
 from streams.backtest.sources import Source, Stretch
 from streams.backtest.tally import Tally
 from streams.integrity import recorded_policy
+from streams.subject_keys import NO_KEYS
 
 _WORTH_PROCESSES = 12_000
 """Records from which on several processes are faster than one."""
@@ -215,6 +216,7 @@ def make_evaluator(plan: Plan, outcomes: Outcomes, home: Home | None) -> Evaluat
         ),
         plan.chosen(),
         reading(plan.asked.by, plan.asked.cluster),
+        NO_KEYS if home is None else home.log.keys,
     )
 
 

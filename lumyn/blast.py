@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
+from typing import Any
 
 from lumyn.collector import collector_paused
 from lumyn.config import DEFAULT_EMBEDDER
@@ -15,9 +16,11 @@ from lumyn.wiring import Home
 from schemas.errors import LumynError
 from streams.blast_radius import UNSOUND, Blast, BlastRadius, Supposed
 from streams.diff import checked_record
-from streams.label_history import History
+from streams.erasures import erasures
+from streams.label_history import Histories
 from streams.label_jobs import Plan, supposed
 from streams.reading import all_messages
+from streams.sealing import opened_record
 from streams.topics import RECORDS
 
 WORTH_PROCESSES = 20_000
@@ -31,7 +34,7 @@ def places(home: Home) -> int:
 
 
 def of_plan(
-    home: Home, plan: Plan, known: Mapping[str, History], until: int, tick: Callable[[int], None]
+    home: Home, plan: Plan, known: Histories, until: int, tick: Callable[[int], None]
 ) -> BlastRadius:
     """The past decisions that would have come out otherwise with a plan's memory. Raises `LumynError`.
 
@@ -41,11 +44,13 @@ def of_plan(
     with collector_paused():
         blast = Blast(
             Supposed(home.settings.tenant, supposed(plan, known)),
-            (event for history in known.values() for event in history.events),
+            [*chain(*known.trusts.values()), *chain.from_iterable(history.events for history in known.values())],
             chosen_vectoriser(home.settings, control.memory),
             home.log.epoch,
             control.compiled,
             until,
+            home.log.keys,
+            erasures(home.log),
         )
         radius = BlastRadius()
         if blast.reaches_any:
@@ -72,10 +77,11 @@ def _here(blast: Blast, chunks: Iterator[list[bytes]]) -> Iterator[tuple[int, Bl
 
 
 def _of_chunk(blast: Blast, chunk: Sequence[bytes]) -> BlastRadius:
-    records, unsound = [], 0
+    records: list[Mapping[str, Any]] = []
+    unsound = 0
     for value in chunk:
         try:
-            records.append(checked_record(value))
+            records.append(opened_record(blast.keys, checked_record(value)))
         except LumynError:
             unsound += 1
     radius = blast.among(records)

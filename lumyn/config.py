@@ -24,9 +24,17 @@ _ENVIRONMENT = {
     "api_key": "LUMYN_API_KEY",
     "tenant": "LUMYN_TENANT",
     "actor": "LUMYN_ACTOR",
+    "encrypt_subjects": "LUMYN_ENCRYPT_SUBJECTS",
+    "subject_keys": "LUMYN_SUBJECT_KEYS",
+    "master_key": "LUMYN_MASTER_KEY",
+    "master_key_file": "LUMYN_MASTER_KEY_FILE",
 }
 _IN_FILE = {"policy_path": "policy"}
-_TABLES = ("kafka", "qdrant", "memory", "runtime")
+_TABLES = ("kafka", "qdrant", "memory", "runtime", "privacy")
+_PRIVACY = ("encrypt_subjects", "subject_keys", "master_key_file")
+"""Settings of the `[privacy]` table. The master key itself comes from the environment or a file, never from here."""
+_NOT_IN_FILE = ("master_key", *_PRIVACY)
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _RECALLS = ("server", "local")
 _OPTION_PREFIXES = ("LUMYN_KAFKA_", "LUMYN_QDRANT_", "LUMYN_MEMORY_")
 Options = tuple[tuple[str, str | int | float | bool], ...]
@@ -43,7 +51,9 @@ class LumynConfig:
 
     `policy_path`: the policy file. Given here it decides; from the environment or lumyn.toml it decides where no
     policy is active. `durable=False` trades the fsync of each commit for speed: a power cut may lose the last ones.
-    `timeout_s`: how long a call waits for its decision over Kafka.
+    `timeout_s`: how long a call waits for its decision over Kafka. `encrypt_subjects`: the personal part of requests,
+    records and labels is stored under a key of its subject's own (docs/forgetting.md); `subject_keys` is the file of
+    those keys, which `master_key` (32 bytes in base64 or hex; or a file that holds it) wraps.
     """
 
     policy_path: str | os.PathLike[str] | None = None
@@ -57,6 +67,10 @@ class LumynConfig:
     api_key: str | None = field(default=None, repr=False)
     durable: bool = True
     timeout_s: float = 30.0
+    encrypt_subjects: bool | None = None
+    subject_keys: str | os.PathLike[str] | None = None
+    master_key: str | None = field(default=None, repr=False)
+    master_key_file: str | os.PathLike[str] | None = None
 
 
 _NOTHING_GIVEN = LumynConfig()
@@ -84,6 +98,10 @@ class Settings:
     recall: str = "server"
     """Where decide workers ask their memory: the Qdrant server, or an exact index of their own."""
     timeout_s: float = 30.0
+    encrypt_subjects: bool = False
+    subject_keys: Path | None = None
+    master_key: str | None = field(default=None, repr=False)
+    master_key_file: Path | None = None
 
     def runtime_setting(self, name: str, default: float) -> float:
         """A number of the `[runtime]` table."""
@@ -119,10 +137,11 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
     found = {
         f.name: getattr(config, f.name)
         or os.environ.get(_ENVIRONMENT[f.name])
-        or _from_file(file, _IN_FILE.get(f.name, f.name))
+        or (None if f.name in _NOT_IN_FILE else _from_file(file, _IN_FILE.get(f.name, f.name)))
         for f in fields(config)
-        if f.name not in ("durable", "timeout_s")
+        if f.name not in ("durable", "timeout_s", "encrypt_subjects")
     }
+    privacy = _privacy(file)
     for name, value in found.items():
         if value is not None and not isinstance(value, str | os.PathLike):
             raise BadConfig(f"`{_IN_FILE.get(name, name)}` must be text", where=CONFIG_FILE)
@@ -150,7 +169,43 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
         runtime=_options(file, "runtime", "."),
         recall=_recall(file),
         timeout_s=config.timeout_s,
+        encrypt_subjects=_encrypts(config, privacy),
+        subject_keys=_path(found["subject_keys"] or privacy.get("subject_keys")),
+        master_key=found["master_key"],
+        master_key_file=_path(found["master_key_file"] or privacy.get("master_key_file")),
     )
+
+
+def _privacy(file: Mapping[str, Any]) -> dict[str, Any]:
+    """The `[privacy]` table. A word that is misspelt must not leave in clear what was to be encrypted."""
+    table = file.get("privacy", {})
+    unknown = sorted(set(table) - set(_PRIVACY)) if isinstance(table, dict) else ["privacy"]
+    if unknown:
+        known = ", ".join(_PRIVACY)
+        raise BadConfig(f"[privacy] unknown option `{unknown[0]}`", where=CONFIG_FILE, help=f"known: {known}")
+    for name in ("subject_keys", "master_key_file"):
+        if not isinstance(table.get(name, ""), str):
+            raise BadConfig(f"[privacy] `{name}` must be a path", where=CONFIG_FILE)
+    return dict(table)
+
+
+def _encrypts(config: LumynConfig, privacy: Mapping[str, Any]) -> bool:
+    """Whether subjects are encrypted. Raises `BadConfig` for what is neither yes nor no."""
+    if config.encrypt_subjects is not None:
+        return config.encrypt_subjects
+    text = os.environ.get(_ENVIRONMENT["encrypt_subjects"])
+    if text:
+        if text.lower() not in _SWITCH:
+            raise BadConfig(f"LUMYN_ENCRYPT_SUBJECTS is `{text}`", help="it is `true` or `false`")
+        return _SWITCH[text.lower()]
+    given = privacy.get("encrypt_subjects", False)
+    if not isinstance(given, bool):
+        raise BadConfig("[privacy] `encrypt_subjects` must be true or false", where=CONFIG_FILE)
+    return given
+
+
+def _path(given: Any) -> Path | None:
+    return Path(given) if given else None
 
 
 def _from_file(file: Mapping[str, Any], name: str) -> Any:
@@ -201,7 +256,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadConfig(f"can't be read: {error}", where=str(path)) from None
-    known = {_IN_FILE.get(name, name) for name in _ENVIRONMENT} | {"memory", "runtime"}
+    known = {_IN_FILE.get(name, name) for name in _ENVIRONMENT if name not in _NOT_IN_FILE}
+    known |= {"memory", "runtime", "privacy"}
     unknown = sorted(set(value) - known)
     if unknown:
         raise BadConfig(f"unknown setting `{unknown[0]}`", where=str(path), help=f"known: {', '.join(sorted(known))}")

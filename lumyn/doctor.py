@@ -84,6 +84,7 @@ def examine(config: LumynConfig | None = None, *, timeout_s: float = 10.0) -> It
     yield from packages
     yield from guarded("home", lambda: _home(settings))
     yield from guarded("policy", lambda: _policy(settings))
+    yield from guarded("subject keys", lambda: _subject_keys(settings))
     if settings.kafka is None:
         from lumyn.doctor_home import examine_home
 
@@ -92,6 +93,29 @@ def examine(config: LumynConfig | None = None, *, timeout_s: float = 10.0) -> It
         from lumyn.doctor_kafka import examine_kafka
 
         yield from examine_kafka(settings, timeout_s)
+
+
+def _subject_keys(settings: Settings) -> Iterator[Finding]:
+    """Whether what is encrypted can be opened; silent where nothing is."""
+    from lumyn.subject_keys import subject_keys
+
+    keys = subject_keys(settings)
+    found = keys.counts()
+    keys.close()
+    if found is None:
+        if settings.encrypt_subjects:
+            yield Finding("subject keys", "ok", "they are made with the first decision")
+        return
+    said = f"{found.get('live', 0)} keys, {found['hold']} on hold, {found.get('erased', 0)} destroyed"
+    begun = found.get("erasing", 0)
+    if begun:
+        mend = "run the same `lumyn memory forget` again"
+        yield Finding("subject keys", "warn", f"{said}; {begun} forgettings were broken off", mend)
+    elif not settings.encrypt_subjects:
+        mend = "is `[privacy] encrypt_subjects` meant to be off?"
+        yield Finding("subject keys", "warn", f"{said}; new decisions are stored in clear", mend)
+    else:
+        yield Finding("subject keys", "ok", said)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

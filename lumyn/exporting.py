@@ -10,22 +10,46 @@ from typing import Any
 
 from lumyn.checkpointing import inclusion_proof
 from lumyn.wiring import Home
-from schemas.canonical import decode_trusted
+from schemas.canonical import decode_trusted, encode
 from schemas.errors import StorageUnavailable, UsageError
+from schemas.seal import OPENING, OpenRecord, is_sealed, opening_text, stored_of
 from streams.integrity import check_policy, check_record, require
 from streams.packs import write_pack
+from streams.sealing import opened_record
 from streams.topics import LABELS
 
 
-def export_pack(home: Home, raw: bytes, record: Mapping[str, Any], *, with_memory: bool = False) -> bytes:
+def export_pack(
+    home: Home, raw: bytes, record: Mapping[str, Any], *, with_memory: bool = False, redact: bool = False
+) -> bytes:
     """The bytes of a decision's signed pack, with the proof of its place in the log where there is a checkpoint.
 
-    A record that is not sound, or not the one that its checkpoint was signed for, raises `IntegrityError`.
+    Of a sealed record the pack holds what opens this one decision; `redact` leaves that out. A record that is
+    not sound, or not the one that its checkpoint was signed for, raises `IntegrityError`.
     """
     source = policy_source(home, record)
+    record = opened_record(home.log.keys, record)
+    if redact and not is_sealed(stored_of(record)):
+        raise UsageError(
+            f"decision {record['decision_id']} was stored in clear, and its digests cover that: it can't be redacted",
+            help="`[privacy] encrypt_subjects = true` makes it possible for decisions from then on",
+        )
+    if with_memory and (redact or is_sealed(stored_of(record))):
+        raise UsageError("the memory holds others' labels, sealed under their own keys: it can't be put into this pack")
     require([*check_record(record), *check_policy(record, source)], where=f"decision {record['decision_id']}")
     labels = memory_labels(home, record) if with_memory else None
-    return write_pack(raw, source, home.signing_key(), labels=labels, proof=inclusion_proof(home, record))
+    opening = record.opening if isinstance(record, OpenRecord) and not redact else None
+    proof = inclusion_proof(home, record)
+    return write_pack(raw, source, home.signing_key(), labels=labels, proof=proof, opening=opening)
+
+
+def exported_line(home: Home, raw: bytes, *, redact: bool = False) -> bytes:
+    """A record as a line of a data set: as it is stored, and, where it is sealed, with what opens it beside it."""
+    stored = decode_trusted(raw)
+    record = opened_record(home.log.keys, stored)
+    if redact or not isinstance(record, OpenRecord):
+        return raw
+    return encode({**stored, OPENING: opening_text(record.opening)})
 
 
 def policy_source(home: Home, record: Mapping[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lumyn.config import Settings
 from lumyn.kafka_log import kafka_log
-from lumyn.stores import open_index, open_memory, remove_memory, uses_server
+from lumyn.stores import open_index, open_memory, remove_left_memories, remove_memory, uses_server
 from lumyn.wiring import KEY_FILE, HomeMemory, load_policy_file
 from memory_service.record_index import RecordIndex
 from schemas.canonical import decode_trusted
@@ -25,6 +25,7 @@ from streams.log import Message
 from streams.memory_sync import SyncedMemory
 from streams.memory_sync import catch_up as catch_up_memory
 from streams.observe import Observer
+from streams.sealing import shown_event
 from streams.served_memory import ServedMemory
 from streams.topics import LABELS
 
@@ -50,7 +51,9 @@ class KafkaHome:
         self.path = settings.home.absolute()
         self.derived = self.path / f"kafka-{settings.prefix}"
         self.log = kafka_log(settings)
-        self.agent = KafkaGateway(self.log, timeout_s=settings.timeout_s, sticky=os.getpid())
+        self.agent = KafkaGateway(
+            self.log, timeout_s=settings.timeout_s, sticky=os.getpid(), seal=settings.encrypt_subjects
+        )
         self.labels = KafkaLabels(self.log, timeout_s=settings.timeout_s)
         self.memories: ChosenMemory[HomeMemory] = ChosenMemory(self._memory)
         self.given_policy = (
@@ -127,7 +130,8 @@ class KafkaHome:
         out: list[LabelEvent] = []
         offset = self.log.at_time(LABELS, 0, decision_time_ms(decision_id))
         while messages := self.log.read(LABELS, 0, offset, 2000):
-            out += [decode_trusted(m.value) for m in messages if m.key == decision_id.encode()]
+            told = [decode_trusted(m.value) for m in messages if m.key == decision_id.encode()]
+            out += [shown_event(self.log.keys, event) for event in told]
             offset = messages[-1].offset + 1
         return out
 
@@ -137,6 +141,20 @@ class KafkaHome:
             return True
         memory = self.memory
         return not isinstance(memory, ServedMemory) or memory.reaches(version, within_s)
+
+    def forget_memories(self) -> None:
+        """A memory of this process's own is brought up to the labels, where there is one; those left are, too.
+
+        Of a server the label worker fills the one in use, and nobody those that were left.
+        """
+        control = self.agent.control()
+        if uses_server(self.settings):
+            for choice in {*control.memories.values()} - {control.memory}:
+                self.fill_memory(choice, lambda count: None, anew=False)
+        elif any(self.derived.glob("memory*.db")):
+            self.memories.close()
+            remove_left_memories(self.derived, self.settings, control.memory)
+            self.memory.store()
 
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""
@@ -151,4 +169,5 @@ class KafkaHome:
         if self._index is not None:
             self._index.close()
         self.agent.close()
+        self.log.keys.close()
         self.log.close()

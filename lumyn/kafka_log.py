@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lumyn.config import Settings
+from lumyn.subject_keys import subject_keys
 from schemas.errors import BadConfig
 
 try:
@@ -16,6 +17,8 @@ def kafka_log(settings: Settings) -> KafkaLog:
     """The log of the configured brokers; nothing is asked of them yet."""
     assert settings.kafka is not None
     timeout = settings.runtime_setting("kafka_timeout_s", 15.0)
-    return KafkaLog(
+    log = KafkaLog(
         KafkaSettings(settings.kafka, dict(settings.kafka_options), timeout_s=timeout), prefix=settings.prefix
     )
+    log.keys = subject_keys(settings)
+    return log

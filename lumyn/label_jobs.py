@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -16,8 +17,9 @@ from lumyn.wiring import Home
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import BadConfig, LumynError, NotFound, StorageUnavailable, UsageError
 from schemas.label import LabelRequest
+from schemas.seal import KID
 from schemas.verdict import Verdict
-from streams.label_history import History, histories
+from streams.label_history import Histories, histories
 from streams.label_jobs import Decided, Plan, Signed, take_back
 
 FOLDER = "jobs"
@@ -41,21 +43,30 @@ def sign(home: Home, kind: str, why: str) -> Signed:
     return Signed(f"{kind}-{uuid.uuid4().hex[:12]}", why, home.settings.actor, home.settings.tenant)
 
 
-def known(home: Home) -> dict[str, History]:
-    """Every labelled decision of the home's tenant."""
+def known(home: Home) -> Histories:
+    """Every labelled decision of the home's tenant, and the trust in who labelled them."""
     return histories(home.log, home.settings.tenant)
 
 
 def found(home: Home, query: str, say: Callable[[str], None]) -> list[Decided]:
-    """The decisions that a query finds. Raises `BadQuery`."""
-    rows = search(home, query, limit=None, newest_first=False, say=say)
+    """The decisions that a query finds, without the erased ones, which nothing can be said of. Raises `BadQuery`."""
+    all_found = search(home, query, limit=None, newest_first=False, say=say)
+    rows = [row for row in all_found if not _is_erased(home, row.subject_id or "")]
+    if len(rows) < len(all_found):
+        say(f"{len(all_found) - len(rows)} erased decisions are left out: their subjects were forgotten")
     return [Decided(row.decision_id, cast(Verdict, row.verdict)) for row in rows]
 
 
-def undo(home: Home, labelled: Mapping[str, History], job: str, why: str | None) -> Plan:
+def _is_erased(home: Home, subject: str) -> bool:
+    """Whether a subject, as it stands in the index, is the pseudonym of one that was forgotten."""
+    return KID.match(subject) is not None and home.log.keys.state(subject) in ("erasing", "erased")
+
+
+def undo(home: Home, labelled: Histories, job: str, why: str | None) -> Plan:
     """Take a whole job back. Raises `NotFound` for a job that said nothing here."""
     plan = take_back(sign(home, "undo", why or f"undo of {job}"), {"job": job}, labelled)
-    if not plan.steps and not any(event["job"] == job for one in labelled.values() for event in one.events):
+    told = chain(*labelled.trusts.values(), *(one.events for one in labelled.values()))
+    if not plan.requests and not any(event["job"] == job for event in told):
         raise NotFound(f"no label of this tenant is of a job `{job}`", help="`lumyn show ID` names the job of a label")
     return plan
 
@@ -65,7 +76,7 @@ def save(home: Home, plan: Plan) -> None:
     path = _file(home, plan.job)
     with suppress(OSError):  # writing tells
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, b"".join(encode(step.request) + b"\n" for step in plan.steps))
+    write_whole(path, b"".join(encode(request) + b"\n" for request in plan.requests))
 
 
 def load(home: Home, job: str) -> list[LabelRequest]:
@@ -94,7 +105,7 @@ def send(home: Home, requests: Sequence[LabelRequest], tick: Callable[[int], Non
         some = requests[start : start + _AT_ONCE]
         for request, result in zip(some, home.labels.label(some), strict=True):
             if isinstance(result, LumynError):
-                refused.append((request["decision_id"], result))
+                refused.append((request.get("labeller") or request["decision_id"], result))
             else:
                 accepted += 1
                 version = max(version, result["version"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import IntegrityError, NotFound, UsageError
 from schemas.ids import id_prefix
+from schemas.seal import is_sealed
 from streams.integrity import check_record, require
 from streams.log import Message
+from streams.sealing import opened_record
 
 _SHOWN = 5
 _SHOWN_CHARS = 64
@@ -37,10 +40,18 @@ def find_record(home: Home, text: str, tenant: str | None = None) -> tuple[bytes
     return found[0][0].value, found[0][1]
 
 
-def sound_record(home: Home, text: str, tenant: str | None = None) -> tuple[bytes, dict[str, Any]]:
-    """Like `find_record`, for showing: a record that does not say what was decided raises `IntegrityError`."""
-    raw, record = find_record(home, text, tenant)
-    require(check_record(record), where=f"decision {record.get('decision_id') or shown(text)}")
+def sound_record(home: Home, text: str, tenant: str | None = None) -> tuple[bytes, Mapping[str, Any]]:
+    """Like `find_record`, for showing, and opened where this home's keys can.
+
+    A record that does not say what was decided raises `IntegrityError`.
+    """
+    raw, stored = find_record(home, text, tenant)
+    where = f"decision {stored.get('decision_id') or shown(text)}"
+    require(check_record(stored), where=where)
+    if not is_sealed(stored):
+        return raw, stored
+    record = opened_record(home.log.keys, stored)
+    require(check_record(record), where=where)
     return raw, record
 
 

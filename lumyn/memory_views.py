@@ -14,13 +14,19 @@ from lumyn.wiring import Home
 from memory_service.fold import Standing
 from memory_service.point import OPEN
 from memory_service.recall import Asked, MemoryChoice, Recall, unavailable
-from memory_service.timeline import stands
+from memory_service.recaller import Term
+from memory_service.timeline import stands, with_trust
 from schemas.errors import BadInput, MemoryUnavailable, NotFound, UsageError
+from schemas.label import FULL_TRUST, labellers_of, trust_of
 from schemas.policy import MemorySettings
 from schemas.request import Request
+from schemas.seal import is_sealed
 from streams.as_of import RecalledAgain, recall_again, was_recalled
-from streams.label_history import History
+from streams.erasures import erasures
+from streams.label_history import History, trust_events
 from streams.memory_explain import MemoryExplanation, explain_memory
+from streams.sealing import opened_record, require_open, revealed
+from streams.subject_keys import SubjectKeys
 
 
 def stats(home: Home) -> dict[str, Any]:
@@ -41,6 +47,7 @@ def stats(home: Home) -> dict[str, Any]:
         "fine": meanings["fine"],
         "neutral": meanings["neutral"],
         "contested": [p.memory_id for p in points if p.contested],
+        "trusted_less": sum(p.trust < FULL_TRUST for p in points),
     }
 
 
@@ -58,7 +65,7 @@ def near_decision(home: Home, decision: str, limit: int) -> Recall:
     """What the memory holds now near a past decision, without the decision itself. Raises `NotFound`."""
     _, record = sound_record(home, decision)
     settings = replace(MemorySettings(), top_k=limit)
-    return _asked(home, Asked(record["request"], settings, home.memory.version(), record["decision_id"]))
+    return _asked(home, Asked(require_open(record)["request"], settings, home.memory.version(), record["decision_id"]))
 
 
 def _asked(home: Home, asked: Asked) -> Recall:
@@ -66,13 +73,14 @@ def _asked(home: Home, asked: Asked) -> Recall:
     recall = home.memory.recaller().recall([asked])[0]
     if not recall.available:
         raise MemoryUnavailable("the memory can't answer", help="`lumyn doctor` checks it")
-    return recall
+    return replace(recall, signals=revealed(home.log.keys, recall.signals))
 
 
 def explained(home: Home, decision: str) -> MemoryExplanation:
     """The whole sum behind a decision. Raises `NotFound`; `UsageError` for one that was made without memory."""
     _, record = sound_record(home, decision)
     name = record["decision_id"]
+    require_open(record)
     if not was_recalled(record):
         raise UsageError(f"decision `{name}` was made without memory", help=f"`lumyn explain {name}` explains it")
 
@@ -85,18 +93,25 @@ def explained(home: Home, decision: str) -> MemoryExplanation:
             return unavailable()  # the same version of another memory says nothing
         return home.memories.of(choice).recaller().recall([asked])[0]  # type: ignore[no-any-return]
 
+    def nearby(asked: Asked) -> list[Term]:
+        if not recall(asked).available:
+            raise MemoryUnavailable("the memory can't answer as of then")
+        return home.memories.of(choice).recaller().nearby(asked)  # type: ignore[no-any-return]
+
     return explain_memory(
         record,
         control.compiled(record["policy"]["hash"]),
         vectoriser,
         home.events,
         recall,
+        nearby,
+        erasures(home.log),
     )
 
 
 def recalled_again(home: Home, records: Iterable[Mapping[str, Any]]) -> Iterator[RecalledAgain]:
     """Each recalled decision's recall, made again in the memory that it was made in. Raises `LumynError`."""
-    control = home.agent.control()
+    control, gone = home.agent.control(), erasures(home.log)
     by_choice: dict[MemoryChoice | None, list[Mapping[str, Any]]] = {}
     for record in records:
         # one of a memory that is not known here is asked of the present one, which says that it is another
@@ -106,8 +121,9 @@ def recalled_again(home: Home, records: Iterable[Mapping[str, Any]]) -> Iterator
         memory = home.memories.of(choice)
         mark = memory.store().watermark()
         yield from recall_again(
-            some, memory.recaller(), epoch=mark.epoch, vectoriser_id=mark.vectoriser_id, version=mark.version
-        )
+            some, memory.recaller(), epoch=mark.epoch, vectoriser_id=mark.vectoriser_id, version=mark.version,
+            erasures=gone,
+        )  # fmt: skip
 
 
 def remembered(home: Home, decision: str) -> dict[str, Any]:
@@ -115,19 +131,38 @@ def remembered(home: Home, decision: str) -> dict[str, Any]:
     _, record = find_record(home, decision)
     events = [event for event in home.events(record["decision_id"]) if event["tenant"] == home.settings.tenant]
     spoken = [event for event in events if event["type"] != "note"]
+    if is_sealed(record):
+        require_open(opened_record(home.log.keys, record))
     if not spoken:
         raise NotFound(f"decision `{record['decision_id']}` was never labelled: it is not in the memory")
+    names = set[str]().union(*(labellers_of(event) for event in spoken))
+    told = with_trust(spoken, trust_events(home.log, home.settings.tenant, names))
     stood = [
-        {**asdict(standing), "from_version": since, "to_version": None if until == OPEN else until}
-        for standing, since, until in stands(spoken)
+        {**_stood(standing), "from_version": since, "to_version": None if until == OPEN else until}
+        for standing, since, until in stands(told)
     ]
     now = stood[-1] if stood and stood[-1]["to_version"] is None else None
     return {"memory_id": record["decision_id"], "now": now, "stood": stood, "events": events}
 
 
+def _stood(standing: Standing) -> dict[str, Any]:
+    return {**asdict(standing), "trust": standing.trust / FULL_TRUST}
+
+
+def trusts(home: Home) -> list[dict[str, Any]]:
+    """The labellers of the home's tenant who are not trusted in full, the least trusted first; 0 is held."""
+    found = []
+    for name, events in known(home).trusts.items():
+        last = events[-1]
+        if (trust := trust_of(last)) < FULL_TRUST:
+            told = {"since": last["version"], "by": last["actor"], "why": last["summary"], "job": last["job"]}
+            found.append({"labeller": name, "trust": trust / FULL_TRUST, **told})
+    return sorted(found, key=lambda one: (one["trust"], one["labeller"]))
+
+
 def contested(home: Home) -> list[dict[str, Any]]:
     """Labelled decisions whose labellers disagree, oldest first, with each labeller's last word."""
-    return [_dispute(history, standing) for history, standing in _disputed(known(home))]
+    return [_dispute(home.log.keys, history, standing) for history, standing in _disputed(known(home))]
 
 
 def _disputed(labelled: Mapping[str, History]) -> list[tuple[History, Standing]]:
@@ -139,10 +174,10 @@ def _disputed(labelled: Mapping[str, History]) -> list[tuple[History, Standing]]
     return found
 
 
-def _dispute(history: History, standing: Standing) -> dict[str, Any]:
+def _dispute(keys: SubjectKeys, history: History, standing: Standing) -> dict[str, Any]:
     return {
         "decision_id": history.decision_id,
         "verdict": history.verdict,
         "counts_as": standing.meaning,
-        "said": [dict(word) for word in history.now()["said"]],
+        "said": [revealed(keys, word.as_word(), history.decision_id) for word in history.words()],
     }

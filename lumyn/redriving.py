@@ -6,7 +6,7 @@ that was broken off is simply run again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,10 @@ from schemas.errors import IntegrityError, LumynError, StorageUnavailable
 from schemas.query import parse_query
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, STORAGE_UNAVAILABLE
 from schemas.request import Request, parse_request
+from schemas.seal import OpenRecord
 from streams.index_sync import fetcher
 from streams.integrity import check_record, require
+from streams.sealing import opened_record, require_open, seal_requests
 from streams.topics import RECORDS
 
 _AT_ONCE = 100
@@ -64,7 +66,7 @@ def waiting(home: Home, rows: Sequence[IndexedRecord]) -> list[IndexedRecord]:
     return left
 
 
-def _redrives(home: Home, query: str) -> list[dict[str, Any]]:
+def _redrives(home: Home, query: str) -> list[Mapping[str, Any]]:
     """The redrives among what a query finds: a caller's own `provenance.redrive_of` makes none."""
     index, fetch = home.index(), fetcher(home.log)
     found = index.find(parse_query(query, now_ms=0), tenant=home.settings.tenant, fetch=fetch)
@@ -113,18 +115,20 @@ def _request(home: Home, row: IndexedRecord) -> Request | LumynError:
     try:
         record = _record(home, row)
         require(check_record(record), where=f"decision {row.decision_id}")
-        asked = record["request"]
+        asked = require_open(record)["request"]
         again = {
             **asked,
             "request_id": request_id_of(row.decision_id),
             "provenance": {**(asked.get("provenance") or {}), "redrive_of": row.decision_id},
         }
-        return parse_request(again, where=f"decision {row.decision_id}")
+        request = parse_request(again, where=f"decision {row.decision_id}")
+        # what was stored sealed is never sent in clear, whatever is configured now
+        return seal_requests(home.log.keys, [request])[0] if isinstance(record, OpenRecord) else request
     except LumynError as error:
         return error
 
 
-def _record(home: Home, row: IndexedRecord) -> dict[str, Any]:
+def _record(home: Home, row: IndexedRecord) -> Mapping[str, Any]:
     found = home.log.read(RECORDS, row.partition, row.offset, 1)
     if not found or found[0].key != row.decision_id.encode():
         raise IntegrityError(
@@ -132,5 +136,4 @@ def _record(home: Home, row: IndexedRecord) -> dict[str, Any]:
             where=f"{RECORDS}/{row.partition}/{row.offset}",
             help="`lumyn index rebuild` makes the index again",
         )
-    record: dict[str, Any] = decode_trusted(found[0].value)
-    return record
+    return opened_record(home.log.keys, decode_trusted(found[0].value))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,10 @@ from lumyn.replaying_lumyn1 import Lumyn1Replay, replay_lumyn1
 from lumyn.replaying_lumyn1 import as_dict as lumyn1_as_dict
 from lumyn.wiring import KEY_FILE, LOG_FILE, TRUSTED_FOLDER, Home, operator_home
 from memory_service.recall import Asked, Recall
-from schemas.errors import LumynError, UsageError
+from schemas.errors import Erased, IntegrityError, LumynError, UsageError
+from schemas.seal import is_sealed, open_record
+from streams.as_of import was_recalled
+from streams.erasures import erasures
 from streams.integrity import (
     Check,
     check_policy,
@@ -48,14 +51,23 @@ class PackReplay:
 def check_pack(pack: Pack, *, trust_signer: bool = False, settings_home: Path | None = None) -> list[Check]:
     """Every check of a pack: signature, digests, policy, checkpoint, and that deciding again gives the same record."""
     checks = [_signed(pack, trust_signer, settings_home), Check("request", *_same_request(pack))]
-    checks += check_record(pack.record)
+    try:
+        record = opened_pack(pack)
+        checks += check_record(record)
+    except IntegrityError as error:
+        return [*checks, Check("sealed", False, error.message)]
     checks += check_policy(pack.record, pack.policy_source)
     if pack.proof is not None and all(check.ok for check in checks):
         known = None if trust_signer or settings_home is None else trusted_keys(settings_home)
         checks.append(check_proof(pack.record, pack.proof, known))
     if all(check.ok for check in checks):
-        checks.append(check_reproduction(pack.record, recorded_policy(pack.record, pack.policy_source)))
+        checks.append(check_reproduction(record, recorded_policy(pack.record, pack.policy_source)))
     return checks
+
+
+def opened_pack(pack: Pack) -> Mapping[str, Any]:
+    """The pack's record, opened where the pack holds what opens it. Raises `IntegrityError`."""
+    return pack.record if pack.opening is None else open_record(pack.record, pack.opening)
 
 
 def _same_request(pack: Pack) -> tuple[bool, str]:
@@ -110,6 +122,13 @@ def replay_pack(
     if isinstance(pack, Lumyn1Pack):
         return replay_lumyn1(pack, candidate, memory)
     require(check_pack(pack, trust_signer=trust_signer, settings_home=settings.home), where=str(path))
+    if is_sealed(pack.record):
+        if pack.opening is None:
+            raise UsageError(
+                "this pack is redacted: it is sound, and what was asked is not in it, so it can't be decided again",
+                where=str(path), help="`lumyn verify` checks what it holds; replay the whole pack where it may be read",
+            )  # fmt: skip
+        pack = replace(pack, record=cast(dict[str, Any], opened_pack(pack)))
     policy = recorded_policy(pack.record, pack.policy_source)
     there = settings.kafka is not None or (settings.home / LOG_FILE).exists()
     home = operator_home(config) if there else None
@@ -118,6 +137,13 @@ def replay_pack(
         notes.append(f"signed by key {pack.signer.key_id}; there is no home here to say whose that is")
     mode, recalls, version = _memory(home, pack, policy, candidate, memory, notes)
     result = replay(pack.record, policy, candidate=candidate, memory=mode, recalls=recalls, version=version)
+    if mode == "as-of" and home is not None and was_recalled(pack.record) and erasures(home.log).touched(pack.record):
+        if result.differences:
+            raise Erased(
+                "memories that this decision could meet were forgotten, so the memory as of then can't answer any more",
+                where=str(path), help="use `--memory recorded`, which the pack holds, or `--memory current`",
+            )  # fmt: skip
+        notes.append("memories that this decision could meet are erased now; the answer is the same without them")
     return PackReplay(pack, result, _active(home, pack, mode, recalls, version), tuple(notes))
 
 

@@ -18,10 +18,11 @@ from schemas.errors import (
     RequestConflict,
     UsageError,
 )
-from schemas.label import check_label_form
+from schemas.label_check import check_label_form
 from schemas.request import Request, parse_request
 from streams.log import Append, Log, Message
 from streams.reading import is_embedded, messages, object_in
+from streams.sealing import request_in, seal_requests
 from streams.topics import DEAD_LETTERS, LABEL_RECEIPTS, LABEL_REQUESTS, RECEIPTS, REQUESTS, full_name
 
 _POLL_S = 0.05
@@ -128,9 +129,11 @@ def _request(home: Home, dead: Letter, body: bytes | None) -> tuple[Append, Lumy
     here = partition if 0 <= partition < home.log.partitions(REQUESTS) else None
     try:
         if body is None:
-            payload, request = dead.payload, parse_request(dead.payload, where=f"letter {dead.number}")
+            payload, request = dead.payload, request_in(home.log.keys, dead.payload, f"letter {dead.number}")
         else:
             request = parse_request(body, tenant=home.settings.tenant, where="the corrected body")
+            if home.settings.encrypt_subjects:
+                request = seal_requests(home.log.keys, [request])[0]
             payload = request.canonical
     except LumynError as error:
         return Append(REQUESTS, dead.payload if body is None else body, dead.key, here), error

@@ -18,6 +18,7 @@ from schemas.label import LabelEvent, LabelRequest
 from schemas.record import DecisionRecord
 from schemas.request import Request, parse_request
 from streams.deciding import Answer
+from streams.sealing import shown_event, shown_record
 
 RequestLike = Mapping[str, Any] | bytes | str
 
@@ -109,7 +110,7 @@ def label(
         raise result
     if wait_s > 0 and result["type"] != "note":
         home.remembers(result["version"], wait_s)
-    return result
+    return shown_event(home.log.keys, result)
 
 
 def label_request(
@@ -144,25 +145,33 @@ def show(decision_id: str, config: LumynConfig | None = None) -> dict[str, Any]:
     """A record and its events: `{"record": ..., "events": [...]}`. Raises `NotFound`, `IntegrityError`."""
     home = existing_home(config)
     _, record = sound_record(home, decision_id)
-    return {"record": record, "events": home.events(record["decision_id"])}
+    return {"record": dict(shown_record(home.log.keys, record)), "events": home.events(record["decision_id"])}
 
 
 def explain(decision_id: str, config: LumynConfig | None = None) -> str:
     """Plain English from the record alone. Raises `NotFound`, `IntegrityError`."""
     from streams.explain import explain_record
 
-    _, record = sound_record(existing_home(config), decision_id)
+    home = existing_home(config)
+    _, record = sound_record(home, decision_id)
     return explain_record(record)
 
 
-def export(decision_id: str, out: str | Path, *, with_memory: bool = False, config: LumynConfig | None = None) -> Path:
-    """Write a decision's signed pack; returns its path."""
+def export(
+    decision_id: str,
+    out: str | Path,
+    *,
+    with_memory: bool = False,
+    redact: bool = False,
+    config: LumynConfig | None = None,
+) -> Path:
+    """Write a decision's signed pack; returns its path. `redact` leaves out what opens the personal part."""
     from lumyn.exporting import export_pack, write_whole
 
     home = existing_home(config)
     raw, record = find_record(home, decision_id)
     path = Path(out)
-    write_whole(path, export_pack(home, raw, record, with_memory=with_memory))
+    write_whole(path, export_pack(home, raw, record, with_memory=with_memory, redact=redact))
     return path
 
 
@@ -229,7 +238,8 @@ def backtest(
 def _record(answer: Answer | LumynError) -> DecisionRecord:
     if isinstance(answer, LumynError):
         raise answer
-    return cast(DecisionRecord, answer.record if answer.record is not None else decode_trusted(answer.canonical))
+    record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
+    return cast(DecisionRecord, record if type(record) is dict else dict(record))
 
 
 __all__: Sequence[str] = (

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lumyn.wiring import Home
-from schemas.query import describe, parse_query
+from schemas.query import Value, describe, parse_query, with_values
 from streams.index_sync import fetcher
 from streams.local_log import wall_clock_ms
 
 if TYPE_CHECKING:
     from memory_service.record_index import IndexedRecord
+
+
+def _pseudonyms(home: Home) -> Callable[[Value], list[str]]:
+    """A sealed decision is indexed under its subject's pseudonym: found by the subject's name while its key lives."""
+    return lambda value: home.log.keys.named(home.settings.tenant, value) if isinstance(value, str) else []
 
 
 def search(
@@ -21,6 +27,7 @@ def search(
     parsed = parse_query(query, now_ms=wall_clock_ms()) if query else None
     if parsed is not None:
         say(f"query: {describe(parsed)}")
+        parsed = replace(parsed, expression=with_values(parsed.expression, "subject_id", _pseudonyms(home)))
     return home.index().find(
         parsed, tenant=home.settings.tenant, limit=limit, newest_first=newest_first, fetch=fetcher(home.log)
     )

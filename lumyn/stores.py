@@ -166,6 +166,19 @@ def memory_name(settings: Settings, vectoriser: Vectoriser) -> str:
     return f"memory-{of}.db" if settings.qdrant is None else f"{collections(settings)}-{of}"
 
 
+def remove_left_memories(folder: Path, settings: Settings, choice: MemoryChoice | None) -> None:
+    """Remove the files of memories that were left, but for the one of `choice`; they are made anew when asked for.
+
+    What is forgotten must not stay in a memory that nobody brings up to the labels.
+    """
+    from memory_service.sqlite_store import rebuild_file
+
+    keep = memory_name(chosen(settings, choice), chosen_vectoriser(settings, choice))
+    for path in folder.glob("memory*.db"):
+        if path.name != keep:
+            rebuild_file(path)
+
+
 def remove_memory(settings: Settings, folder: Path, epoch: str, choice: MemoryChoice | None = None) -> None:
     """Empty the memory of a choice, to be filled again from the labels."""
     vectoriser = chosen_vectoriser(settings, choice)

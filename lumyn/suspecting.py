@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -21,7 +21,7 @@ from streams.topics import RECORDS
 def find(home: Home, tick: Callable[[int], None] = lambda count: None) -> Suspects:
     """The suspects of the home's tenant. Raises `LumynError`."""
 
-    def records() -> Iterator[dict[str, Any]]:
+    def records() -> Iterator[Mapping[str, Any]]:
         for message in all_messages(home.log, RECORDS):
             tick(1)
             with suppress(LumynError):  # what is not what was decided counts for nothing; `lumyn verify` names it

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lumyn.config import LumynConfig, Settings, file_stamp, read_policy_file, resolve
+from lumyn.subject_keys import subject_keys
 from schemas.errors import LumynError, NotFound, StorageUnavailable
 from schemas.ids import is_decision_id
 from schemas.label import LabelEvent, LabelRequest
@@ -24,6 +25,7 @@ from streams.local_log import LocalLog
 from streams.log import Log, Message
 from streams.memory_sync import Memory, SyncedMemory, catch_up
 from streams.policy import CompiledPolicy, load_policy
+from streams.sealing import shown_event
 from streams.topics import RECORDS
 
 if TYPE_CHECKING:
@@ -138,11 +140,15 @@ class Home(Protocol):
         ...
 
     def events(self, decision_id: str) -> list[LabelEvent]:
-        """All label events of a decision, in version order."""
+        """All label events of a decision, in version order, as people may read them."""
         ...
 
     def remembers(self, version: int, within_s: float) -> bool:
         """Whether decisions from now on are made with the labels up to a version; waits for it. Never raises."""
+        ...
+
+    def forget_memories(self) -> None:
+        """Bring what this process keeps of the memory up to the labels, so that what they take out is out."""
         ...
 
     def signing_key(self) -> SigningKey:
@@ -162,11 +168,13 @@ class EmbeddedHome:
         self.path = settings.home.absolute()
         self.log_file = str(self.path / LOG_FILE)
         self.log = _open_log(settings)
+        self.log.keys = subject_keys(settings)
         self.memories = ChosenMemory(self._memory)
         self.labels = LabelAgent(self.log)
         fallback = load_policy_file(settings.policy_path) if settings.policy_path else None
         self.given_policy = fallback if settings.policy_given else None
-        self.agent = DecideAgent(self.log, self.memories, fallback, sticky=os.getpid())
+        seal = settings.encrypt_subjects
+        self.agent = DecideAgent(self.log, self.memories, fallback, sticky=os.getpid(), seal=seal)
         self._index: SqliteRecordIndex | None = None
 
     @property
@@ -227,11 +235,32 @@ class EmbeddedHome:
         return [message for message in found if message is not None]
 
     def events(self, decision_id: str) -> list[LabelEvent]:
-        return events_of(self.log, decision_id)
+        return [shown_event(self.log.keys, event) for event in events_of(self.log, decision_id)]
 
     def remembers(self, version: int, within_s: float) -> bool:  # noqa: ARG002
         """Always: the memory is caught up before it is asked."""
         return True
+
+    def forget_memories(self) -> None:
+        """A memory that can't take it in is removed: it is derived, and would hold what is to be forgotten."""
+        from lumyn.stores import remove_left_memories
+        from memory_service.sqlite_store import rebuild_file
+
+        control = self.agent.control()
+        if self.settings.qdrant is not None:
+            for choice in {control.memory, *control.memories.values()}:
+                self.memories.of(choice).store()
+            return
+        files = sorted(self.path.glob("memory*.db"))
+        self.memories.close()
+        try:
+            if files:
+                remove_left_memories(self.path, self.settings, control.memory)
+                self.memory.store()
+        except LumynError:
+            self.memories.close()
+            for path in files:
+                rebuild_file(path)
 
     def signing_key(self) -> SigningKey:
         """The home's own key, made at first use."""
@@ -244,6 +273,7 @@ class EmbeddedHome:
         self.memories.close()
         if self._index is not None:
             self._index.close()
+        self.log.keys.close()
         self.log.close()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumyn.config import LumynConfig, Settings, resolve
-from lumyn.stores import open_index, open_memory, uses_server
+from lumyn.stores import open_index, open_memory, remove_left_memories, uses_server
 from lumyn.wiring import load_policy_file
 from schemas.errors import BadConfig, UsageError
 from streams.chosen_memory import ChosenMemory
@@ -23,6 +23,7 @@ from streams.topics import RECORDS
 
 if TYPE_CHECKING:
     from memory_service.recall import MemoryChoice
+    from memory_service.recaller import Recaller
     from memory_service.record_index import RecordIndex
     from memory_service.store import MemoryStore
     from streams.index_worker import IndexWorker
@@ -85,6 +86,7 @@ def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
             check_partitions_s=runtime("check_partitions_s", 5.0),
         ),
         fallback,
+        seal=settings.encrypt_subjects,
     )
 
 
@@ -98,7 +100,13 @@ def _recalled(
             observer,
             max_staleness_s=settings.runtime_setting("memory_max_staleness_s", 60.0),
         )
-    return SyncedMemory(log, lambda: open_memory(replace(settings, qdrant=None), folder, log.epoch, choice))
+    own = replace(settings, qdrant=None)
+
+    def opened() -> tuple[MemoryStore, Recaller]:
+        remove_left_memories(folder, own, choice)
+        return open_memory(own, folder, log.epoch, choice)
+
+    return SyncedMemory(log, opened)
 
 
 def label_worker(settings: Settings, observer: Observer) -> LabelWorker:

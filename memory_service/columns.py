@@ -9,6 +9,7 @@ import numpy as np
 
 from memory_service.blocks import BLOCKS
 from memory_service.point import Point
+from memory_service.worth import LEAST_TRUST
 
 _KINDS: dict[str, Any] = {
     "from": np.int64,
@@ -22,6 +23,8 @@ _KINDS: dict[str, Any] = {
     "known": np.bool_,
     "fine": np.bool_,
     "denied": np.bool_,
+    "trust": np.int64,
+    "at": np.int64,
     "pair": np.intp,
     **dict.fromkeys(BLOCKS, np.intp),
 }
@@ -54,7 +57,7 @@ class Columns:
         ids = self._arrays["id"]
         if len(point.memory_id) > ids.dtype.itemsize // 4:
             self._arrays["id"] = ids.astype(f"U{len(point.memory_id)}")
-        fine = point.meaning == "fine" and not point.contested
+        fine = point.meaning == "fine" and not point.contested and point.trust >= LEAST_TRUST
         values = (
             point.from_version,
             point.to_version,
@@ -67,6 +70,8 @@ class Columns:
             point.meaning != "neutral",
             fine,
             fine and point.verdict == "DENY" and point.label == "failure",
+            point.trust,
+            point.at_ms,
             pair,
             *rows,
         )

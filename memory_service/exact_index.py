@@ -19,6 +19,8 @@ from memory_service.blocks import BLOCKS, SLICES, Array
 from memory_service.columns import Columns
 from memory_service.point import Hit, Point
 from memory_service.store import Found, Search
+from memory_service.worth import LEAST_TRUST, oldest_that_counts, worths
+from schemas.label import FULL_TRUST
 
 _GROUP = 64
 _MOST_SOFTENING = 16
@@ -113,6 +115,7 @@ class _Bucket:
         self.points: list[Point] = []
         self.rows = [_Rows() for _ in _PARTS]
         self.pairs = _Pairs()
+        self.distrusted = False
         self._open: dict[str, int] = {}
         self._columns = Columns()
         self._views: dict[int, _View] = {}
@@ -125,6 +128,7 @@ class _Bucket:
             self._columns.end(at, point)
         else:
             at = len(self.points)
+            self.distrusted |= point.trust < FULL_TRUST
             self.points.append(_without_vector(point))
             numbers = [
                 rows.add(np.ascontiguousarray(point.vector[part])) for rows, part in zip(self.rows, _PARTS, strict=True)
@@ -225,11 +229,28 @@ class _Scored:
     def fine(self, column: str) -> Gate:
         """Fine points past the amount gate: from amount / within on; without amounts, those that have none either."""
         amount, values = self.search.amount, self.column[column]
+        if self.search.half_life_ms is not None:
+            values = values & self._young(self.search.half_life_ms)
         if amount is None:
             comparable = self.search.comparable
             return lambda at: _at(values, at) & _at(self.column["amountless"], at) & comparable
         least = amount / self.search.amount_within
         return lambda at: _at(values, at) & (_at(self.column["amount"], at) >= least)
+
+    def _young(self, half_life_ms: int) -> Mask:
+        """Which points are not too old to be worth a half, at the trust that they have; all that have too little."""
+        trusts = range(FULL_TRUST + 1)
+        oldest = [oldest_that_counts(trust, half_life_ms) if trust >= LEAST_TRUST else 0 for trust in trusts]
+        young: Mask = self.search.at_ms - self.column["at"] <= np.array(oldest, dtype=np.int64)[self.column["trust"]]
+        return young
+
+    def worths(self, places: Indices) -> tuple[float, ...]:
+        """What some points are worth; empty where each is worth 1."""
+        half_life_ms = self.search.half_life_ms
+        if half_life_ms is None and not self.bucket.distrusted:
+            return ()
+        ages = (self.search.at_ms - self.column["at"][places]).tolist()
+        return worths(zip(self.column["trust"][places].tolist(), ages, strict=True), half_life_ms)
 
     def softening(self, harmful: Indices) -> Indices:
         """Failed DENYs, gated and uncontested, with no harmful one nearer."""
@@ -318,6 +339,8 @@ def _find(scored: _Scored) -> Found:
         failures=failures,
         successes=successes,
         nearby=tuple(zip(dots, column["harmful"][near].tolist(), strict=True)),
+        worths=scored.worths(near),
+        named=scored.hits(near)[0] if search.named else (),
         harmful=harmful[0] if harmful else None,
         harmful_without_text=bare,
         fine=fine[0] if fine else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memory_service.blocks import Array
-from schemas.label import Meaning
+from schemas.label import FULL_TRUST, Meaning
 from schemas.verdict import Verdict
 
 OPEN = 2**62
@@ -32,6 +32,10 @@ class Point:
     vector: Array
     comparable: bool = True
     """False: the decision has an amount that can't be compared; not the same as having none."""
+    trust: int = FULL_TRUST
+    """In the labeller whose word it is worth, in hundredths; never 0: what is held is no point."""
+    at_ms: int = 0
+    """When that word was said, in log time."""
 
     @property
     def is_open(self) -> bool:

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.canonical import tidy
+from schemas.label import FULL_TRUST
 from schemas.policy import MemorySettings
 
 
 @dataclass(frozen=True, slots=True)
 class CountedHit:
-    """A neighbour in the role that arbitration uses it in; `dot` orders, `score` meets thresholds."""
+    """A neighbour in the role that arbitration uses it in; `dot` orders, `score` meets thresholds.
+
+    `trust` is in hundredths, `age_ms` where labels age; arbitration asks for neither, the search did.
+    """
 
     role: str
     memory_id: str
@@ -22,6 +27,33 @@ class CountedHit:
     contested: bool
     score: float
     dot: int
+    trust: int = FULL_TRUST
+    age_ms: int = 0
+
+    def as_record(self) -> dict[str, Any]:
+        """As a record holds it; trust (0 to 1) and age only where they are not full and none."""
+        value: dict[str, Any] = {
+            "role": self.role,
+            "memory_id": self.memory_id,
+            "meaning": self.meaning,
+            "verdict": self.verdict,
+            "rules": list(self.rules),
+            "amount": self.amount,
+            "contested": self.contested,
+            "score": self.score,
+            "dot": self.dot,
+        }
+        if self.trust != FULL_TRUST:
+            value["trust"] = tidy(self.trust / FULL_TRUST)
+        if self.age_ms:
+            value["age_ms"] = self.age_ms
+        return value
+
+
+def counted_hit(value: Mapping[str, Any]) -> CountedHit:
+    """The inverse of `CountedHit.as_record`. Raises TypeError, KeyError or ValueError for what is none."""
+    trust = round(value.get("trust", 1) * FULL_TRUST)
+    return CountedHit(**{**value, "rules": tuple(value["rules"]), "trust": trust})
 
 
 _NOTHING: dict[str, Any] = {
@@ -76,20 +108,7 @@ class Recall:
             "vectoriser_id": self.vectoriser_id,
             "coverage": self.coverage,
             "facts": self.facts,
-            "counted": [
-                {
-                    "role": h.role,
-                    "memory_id": h.memory_id,
-                    "meaning": h.meaning,
-                    "verdict": h.verdict,
-                    "rules": list(h.rules),
-                    "amount": h.amount,
-                    "contested": h.contested,
-                    "score": h.score,
-                    "dot": h.dot,
-                }
-                for h in self.counted
-            ],
+            "counted": [hit.as_record() for hit in self.counted],
         }
 
 
@@ -113,7 +132,7 @@ def recorded(record: Mapping[str, Any]) -> Recall:
         coverage=memory["coverage"],
         facts=memory["facts"],
         signals=record["risk_signals"],
-        counted=tuple(CountedHit(**{**hit, "rules": tuple(hit["rules"])}) for hit in memory["counted"]),
+        counted=tuple(map(counted_hit, memory["counted"])),
     )
 
 
@@ -133,12 +152,14 @@ class MemoryChoice:
 class Asked:
     """One recall to make: a request, under which settings, as of which version, leaving out which decision.
 
-    Without a version it is the memory's present one, which whoever keeps the memory fills in. Without a choice it is
-    the configured embedder's memory.
+    Without a version it is the memory's present one, which whoever keeps the memory fills in. `at_ms` is the log's time
+    of the decision, from which labels have their age; settings with a half-life need it. Without a choice it is the
+    configured embedder's memory.
     """
 
     request: Mapping[str, Any]
     settings: MemorySettings
     version: int | None = None
     leave_out: str | None = None
+    at_ms: int | None = None
     choice: MemoryChoice | None = None

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from sys import intern
 from typing import Any
 
 import numpy as np
 
+from memory_service.blocks import Array
 from memory_service.exact_index import ExactIndex
-from memory_service.fold import DecisionLabels, apply_event, standing
+from memory_service.fold import DecisionLabels, Standing, apply_event, set_trust, standing
 from memory_service.point import OPEN, Point
 from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.store import Found, Search, Watermark
@@ -24,11 +27,19 @@ from memory_service.vectoriser import Vectoriser
 from memory_service.wal import use_wal
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import MemoryUnavailable
-from schemas.label import LabelEvent
+from schemas.ids import time_ms_of
+from schemas.label import FULL_TRUST, LabelEvent, labellers_of, speaks_of_labeller, trust_of
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS labelled (decision_id TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spoken (
+    tenant TEXT NOT NULL, labeller TEXT NOT NULL, decision_id TEXT NOT NULL,
+    PRIMARY KEY (tenant, labeller, decision_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS trust (
+    tenant TEXT NOT NULL, labeller TEXT NOT NULL, trust INTEGER NOT NULL, PRIMARY KEY (tenant, labeller)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS points (
     memory_id TEXT NOT NULL, from_version INTEGER NOT NULL, to_version INTEGER NOT NULL,
     tenant TEXT NOT NULL, action_type TEXT NOT NULL, payload BLOB NOT NULL, vector BLOB NOT NULL,
@@ -41,8 +52,9 @@ _NEWER = """
 SELECT * FROM points WHERE from_version > ?
 UNION SELECT * FROM points WHERE to_version > ? AND to_version < ? ORDER BY 2, 1
 """
-_LAYOUT = "1"
+_LAYOUT = "2"
 _BATCH = 512
+_EMPTIED_WITHIN_S = 5.0
 _HELP = "run `lumyn memory rebuild` to make it again from the labels"
 
 
@@ -60,6 +72,7 @@ class SqliteMemoryStore:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
             use_wal(self._db)
             self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA secure_delete=ON")
             self._open(epoch)
         except sqlite3.Error as error:
             raise MemoryUnavailable(f"memory can't be opened: {error}", where=str(path), help=_HELP) from None
@@ -111,6 +124,9 @@ class SqliteMemoryStore:
                 batch = events[start : start + _BATCH]
                 with self._transaction():
                     self._apply(batch)
+                if any(event["type"] == "forget" for event in batch):
+                    self._index, self._indexed = ExactIndex(), 0
+                    self._empty_wal()
             return self.watermark()
 
     def _apply(self, events: Sequence[LabelEvent]) -> None:
@@ -119,6 +135,7 @@ class SqliteMemoryStore:
         fresh = [event for event in events if event["version"] > version]
         parts = {e["decision_id"]: e["decision"]["facts"] for e in fresh if e["decision"] is not None}
         vectors = dict(zip(parts, self._vectoriser.vectorise(list(parts.values())), strict=True))
+        trusts = {(tenant, name): trust for tenant, name, trust in self._db.execute("SELECT * FROM trust")}
         for event in fresh:
             if event["version"] != version + 1:
                 raise MemoryUnavailable(
@@ -127,18 +144,64 @@ class SqliteMemoryStore:
                     help=_HELP,
                 )
             version = event["version"]
-            if event["decision"] is not None:
-                self._apply_one(event, vectors[event["decision_id"]].values)
+            if speaks_of_labeller(event):
+                self._apply_trust(event)
+                trusts[event["tenant"], str(event.get("labeller"))] = trust_of(event)
+            elif event["decision"] is not None:
+                self._apply_one(event, vectors[event["decision_id"]].values, trusts)
+            elif event["type"] == "forget":
+                self._forget(str(event.get("subject")), version)
         if fresh:
             self._put_meta(version=str(version))
 
-    def _apply_one(self, event: LabelEvent, vector: Any) -> None:
-        decision_id, version = event["decision_id"], event["version"]
+    def _forget(self, subject: str, version: int) -> None:
+        """Take a subject's memories out, of every version: what was a point is nowhere any more."""
+        names = self._db.execute(
+            "SELECT decision_id FROM labelled WHERE json_extract(CAST(state AS TEXT), '$.decision.subject') = ?",
+            (subject,),
+        ).fetchall()
+        for table, column in (("points", "memory_id"), ("labelled", "decision_id"), ("spoken", "decision_id")):
+            self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", names)
+        self._put_meta(forgotten=str(version))
+
+    def _empty_wal(self) -> None:
+        """What was deleted is overwritten in the file (`secure_delete`); older pages must not stay beside it."""
+        until = time.monotonic() + _EMPTIED_WITHIN_S
+        while self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _apply_one(self, event: LabelEvent, vector: Array, trusts: Mapping[tuple[str, str], int]) -> None:
+        decision_id, tenant, decision = event["decision_id"], event["tenant"], event["decision"]
         row = self._db.execute("SELECT state FROM labelled WHERE decision_id = ?", (decision_id,)).fetchone()
-        decision = event["decision"]
         assert decision is not None
-        labels = DecisionLabels.from_dict(decode_trusted(row[0])) if row else DecisionLabels(event["tenant"], decision)
-        before = standing(labels) if row else None
+        labels = DecisionLabels.from_dict(decode_trusted(row[0])) if row else DecisionLabels(tenant, decision)
+        for name in labellers_of(event):
+            self._db.execute("INSERT OR IGNORE INTO spoken VALUES (?, ?, ?)", (tenant, name, decision_id))
+            set_trust(labels, name, trusts.get((tenant, name), FULL_TRUST))
+        self._take(decision_id, labels, event, lambda: vector)
+
+    def _apply_trust(self, event: LabelEvent) -> None:
+        """All that a labeller spoke of stands as the new trust in him has it."""
+        tenant, labeller = event["tenant"], event.get("labeller")
+        self._db.execute("INSERT OR REPLACE INTO trust VALUES (?, ?, ?)", (tenant, labeller, trust_of(event)))
+        spoken = "SELECT decision_id FROM spoken WHERE tenant = ? AND labeller = ?"
+        for (decision_id,) in self._db.execute(spoken, (tenant, labeller)).fetchall():
+            row = self._db.execute("SELECT state FROM labelled WHERE decision_id = ?", (decision_id,)).fetchone()
+            labels = DecisionLabels.from_dict(decode_trusted(row[0]))
+            self._take(decision_id, labels, event, partial(self._vector_of, decision_id, labels))
+
+    def _vector_of(self, decision_id: str, labels: DecisionLabels) -> Array:
+        """A labelled decision's vector: that of a point that it has or had, or made anew."""
+        row = self._db.execute("SELECT vector FROM points WHERE memory_id = ? LIMIT 1", (decision_id,)).fetchone()
+        if row:
+            return np.frombuffer(row[0], dtype=np.int16).astype(np.float32)
+        return self._vectoriser.vectorise([labels.decision["facts"]])[0].values
+
+    def _take(
+        self, decision_id: str, labels: DecisionLabels, event: LabelEvent, vector_of: Callable[[], Array]
+    ) -> None:
+        """Take an event into a decision's labels, closing and opening points where what it stands for changes."""
+        before, version = standing(labels), event["version"]
         apply_event(labels, event)
         state = encode(labels.as_dict(), finite=True)
         self._db.execute("INSERT OR REPLACE INTO labelled VALUES (?, ?)", (decision_id, state))
@@ -149,14 +212,20 @@ class SqliteMemoryStore:
             self._db.execute(
                 "UPDATE points SET to_version = ? WHERE memory_id = ? AND to_version = ?", (version, decision_id, OPEN)
             )
-        if after is None:
-            return
+        if after is not None:
+            self._open_point(decision_id, version, labels, after, vector_of())
+
+    def _open_point(
+        self, decision_id: str, version: int, labels: DecisionLabels, after: Standing, vector: Array
+    ) -> None:
         payload = {
             "label": after.label,
             "meaning": after.meaning,
             "contested": after.contested,
             "labeller": after.labeller,
             "summary": after.summary,
+            "trust": after.trust,
+            "at": time_ms_of(after.at),
             "verdict": labels.decision["verdict"],
             "rules": labels.decision["rules"],
             "amount": amount_of(labels.decision["facts"], self._vectoriser.profile),
@@ -191,6 +260,9 @@ class SqliteMemoryStore:
         self._db.execute("BEGIN")
         try:
             version = self._version()
+            forgotten = int(self._meta().get("forgotten", 0))
+            if self._indexed < forgotten:  # another process took points out: only a new index is without them
+                self._index, self._indexed = ExactIndex(), 0
             if self._indexed:
                 rows = self._db.execute(_NEWER, (self._indexed, self._indexed, OPEN))
             else:  # row by row in the index's own order: all of them need not be held twice
@@ -221,7 +293,7 @@ class SqliteMemoryStore:
 
     def reset(self, epoch: str) -> None:
         with self._lock, self._guard(), self._transaction():
-            for table in ("points", "labelled", "meta"):
+            for table in ("points", "labelled", "spoken", "trust", "meta"):
                 self._db.execute(f"DELETE FROM {table}")
             self._put_meta(layout=_LAYOUT, epoch=epoch, version="0", vectoriser_id=self._vectoriser.id)
             self._index = ExactIndex()
@@ -251,6 +323,8 @@ def _point(row: Sequence[Any]) -> Point:
         comparable=value["comparable"],
         labeller=intern(value["labeller"]),
         summary=value["summary"],
+        trust=value["trust"],
+        at_ms=value["at"],
         from_version=from_version,
         to_version=to_version,
         vector=np.frombuffer(vector, dtype=np.int16).astype(np.float32),

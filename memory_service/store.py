@@ -38,15 +38,23 @@ class Search:
     leave_out: str | None = None
     comparable: bool = True
     """False: there is an amount, but in a currency that can't be compared; then no fine neighbour counts."""
+    half_life_ms: int | None = None
+    """In which a label's worth halves; None: it does not."""
+    at_ms: int = 0
+    """The log's time of asking, from which ages count."""
+    named: bool = False
+    """Whether to say by name, too, what `nearby` is made of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a search found; every list in the order (-dot, memory_id).
 
-    `harmful`, `fine` and `softening` (failed DENYs) passed the amount gate; fine and softening are not contested.
-    `softening` holds those not farther than the nearest harmful one, at most 16. `failures` and `successes` are by
-    last label; `nearby` holds (dot, harmful) pairs, neutral left out; neither is gated.
+    `harmful`, `fine` and `softening` (failed DENYs) passed the amount gate; fine and softening are not contested, and
+    worth a half at least (`worth.py`). `softening` holds those not farther than the nearest harmful one, at most 16.
+    `failures` and `successes` are by last label; `nearby` holds (dot, harmful) pairs, neutral left out; neither is
+    gated. `worths` says what each of `nearby` is worth; empty where all are worth 1. `named`: the points of `nearby`,
+    if asked for.
     """
 
     failures: tuple[Hit, ...] = ()
@@ -56,6 +64,8 @@ class Found:
     harmful_without_text: Hit | None = None
     fine: Hit | None = None
     softening: tuple[Hit, ...] = ()
+    worths: tuple[float, ...] = ()
+    named: tuple[Hit, ...] = ()
 
 
 class Searchable(Protocol):

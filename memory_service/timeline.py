@@ -10,7 +10,8 @@ from memory_service.blocks import Array
 from memory_service.fold import DecisionLabels, Standing, apply_event, standing
 from memory_service.point import OPEN, Point
 from memory_service.profile import MemoryProfile, amount_of, has_comparable_amount
-from schemas.label import LabelEvent
+from schemas.ids import time_ms_of
+from schemas.label import LabelEvent, labellers_of, speaks_of_labeller
 
 Stand = tuple[Standing, int, int]
 """What a decision stands for from a version up to another."""
@@ -45,12 +46,14 @@ class Timeline:
 
 
 def stands(events: Sequence[LabelEvent]) -> Iterator[Stand]:
-    """What one decision's events, in version order, made it stand for; notes are not among them."""
-    if not events:
+    """What one decision's events, in version order, made it stand for; notes are not among them.
+
+    Those that set the trust in its labellers are.
+    """
+    first = next((event for event in events if event["decision"] is not None), None)
+    if first is None or first["decision"] is None:
         return
-    decision = events[0]["decision"]
-    assert decision is not None
-    timeline = Timeline(DecisionLabels(events[0]["tenant"], decision))
+    timeline = Timeline(DecisionLabels(first["tenant"], first["decision"]))
     for event in events:
         change = timeline.take(event)
         if change is not None and change.ended is not None:
@@ -81,6 +84,8 @@ def point_of(event: LabelEvent, stand: Stand, vector: Array, profile: MemoryProf
         from_version=since,
         to_version=until,
         vector=vector,
+        trust=what.trust,
+        at_ms=time_ms_of(what.at),
     )
 
 
@@ -91,3 +96,23 @@ def by_decision(events: Iterable[LabelEvent]) -> dict[str, list[LabelEvent]]:
         if event["decision"] is not None:
             out.setdefault(event["decision_id"], []).append(event)
     return out
+
+
+def by_labeller(events: Iterable[LabelEvent]) -> dict[tuple[str, str], list[LabelEvent]]:
+    """Events that set the trust in a labeller, in order, by tenant and labeller."""
+    out: dict[tuple[str, str], list[LabelEvent]] = {}
+    for event in events:
+        if speaks_of_labeller(event):
+            out.setdefault((event["tenant"], str(event.get("labeller"))), []).append(event)
+    return out
+
+
+def with_trust(
+    told: Sequence[LabelEvent], trusts: Mapping[tuple[str, str], Sequence[LabelEvent]]
+) -> Sequence[LabelEvent]:
+    """One decision's events with those that set the trust in whoever speaks in them, in version order."""
+    if not trusts or not told:
+        return told
+    names = set[str]().union(*(labellers_of(event) for event in told))
+    more = [event for name in names for event in trusts.get((told[0]["tenant"], name), ())]
+    return sorted([*told, *more], key=lambda event: event["version"]) if more else told

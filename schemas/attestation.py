@@ -93,7 +93,8 @@ class Statement(TypedDict):
     """What is signed. Times are the log's, in UTC; the period is [`start`, `end`).
 
     `records` is the sha256 over the `record_digest`s of all attested decisions, a line each, in the order of the log:
-    partition, then offset. `unchanged` means one `ir_hash` on one engine for each policy that was asked for.
+    partition, then offset. `unchanged` means one `ir_hash` on one engine for each policy that was asked for. Decisions
+    of the engine `verified_by` were decided again; those of others were checked by their digests alone.
     """
 
     schema: Literal["lumyn.attestation/1"]
@@ -103,6 +104,7 @@ class Statement(TypedDict):
     start: str
     end: str
     made_at: str
+    verified_by: str
     decisions: int
     records: str
     logic: list[Logic]

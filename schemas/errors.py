@@ -135,6 +135,18 @@ class PolicyConflict(LumynError):
     code = "policy_conflict"
 
 
+class Erased(LumynError):
+    """What was personal in it was forgotten: its subject's key is gone for good."""
+
+    code = "erased"
+
+
+class OnHold(LumynError):
+    """A legal hold stops what was asked; the message holds the reason."""
+
+    code = "on_hold"
+
+
 class IntegrityError(LumynError):
     """A digest, signature or re-evaluation that does not agree with what is recorded."""
 
@@ -166,4 +178,18 @@ class Fenced(StorageUnavailable):
     """Another process owns the partition now; this writer must stop."""
 
     code = "fenced"
+    exit_code = EXIT_UNREACHABLE
+
+
+class KeysUnavailable(StorageUnavailable):
+    """The subjects' keys can't be read or written: nothing is sealed or opened, and so nothing decided."""
+
+    code = "keys_unavailable"
+    exit_code = EXIT_UNREACHABLE
+
+
+class KeyMissing(LumynError):
+    """What is sealed has a key that this key store never had: it is another store's."""
+
+    code = "key_missing"
     exit_code = EXIT_UNREACHABLE

@@ -12,6 +12,7 @@ from ulid import ULID
 _BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [first + second for first in _BASE32 for second in _BASE32]
 _ULID = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
+_ISO_LENGTH = len("2024-12-19T14:30:00.123Z")
 _PREFIX = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{0,25}\Z")
 
 
@@ -61,16 +62,10 @@ def _iso_second(second: int) -> str:
 
 def time_ms_of(text: str) -> int:
     """Inverse of `iso_time`. Raises `ValueError` for another form."""
-    if len(text) == 24 and text[19] == "." and text[23] == "Z" and text[20:23].isdecimal() and text.isascii():
-        return _ms_of_second(text[:19]) + int(text[20:23])
-    return _parsed_ms(text)
-
-
-@lru_cache(maxsize=256)
-def _ms_of_second(text: str) -> int:
-    return _parsed_ms(f"{text}.000Z")
-
-
-def _parsed_ms(text: str) -> int:
-    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    if len(text) == _ISO_LENGTH and text[4] == text[7] == "-" and text[10] == "T" and text[19] == ".":
+        moment = datetime.fromisoformat(text)  # twenty times as fast, but it takes other forms as well
+        if moment.tzinfo is not UTC:
+            raise ValueError(f"`{text}` is not in UTC")
+    else:
+        moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)

@@ -13,6 +13,7 @@ from schemas import attestation, checkpoint, control, label, label_receipt, rece
 
 SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "decision_request": request.ADAPTER,
+    "sealed_request": request.SEALED,
     "decision_record": record.ADAPTER,
     "receipt": receipt.ADAPTER,
     "dead_letter": receipt.DEAD_LETTER,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired
 
-from pydantic import TypeAdapter, ValidationError, with_config
+from pydantic import TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from schemas.errors import BadInput
-from schemas.limits import MAX_TEXT
 from schemas.verdict import Verdict
 
-EventType = Literal["label", "note", "quarantine", "release", "settle", "trust", "restore"]
+EventType = Literal["label", "note", "quarantine", "release", "settle", "trust", "restore", "forget", "hold", "unhold"]
 LabelName = Literal["failure", "success", "retracted"]
 Meaning = Literal["harmful", "fine", "neutral"]
 
@@ -21,20 +20,34 @@ Should = Literal["ALLOW", "DENY", "ESCALATE"]
 
 @with_config({"extra": "forbid", "strict": True})
 class Word(TypedDict):
-    """A labeller's last word on a decision."""
+    """What a labeller said of a decision. `settles`: over those who spoke before; `at`: when it was said."""
 
     actor: str
     label: LabelName
     should: Should | None
     summary: str
+    at: NotRequired[str]
+    settles: NotRequired[bool]
+
+
+@with_config({"extra": "forbid", "strict": True})
+class OutOrIn(TypedDict):
+    """That somebody took a decision out of recall, or let it back in."""
+
+    actor: str
+    out: bool
 
 
 @with_config({"extra": "forbid", "strict": True})
 class Restored(TypedDict):
-    """All that is said of a decision after something was taken back: the words in force, in order."""
+    """All that is said of a decision after something was taken back, in order: also what a settlement covers.
+
+    `quarantines`: who took it out or let it in; without them `quarantined` alone says whether it is out.
+    """
 
     said: list[Word]
     quarantined: bool
+    quarantines: NotRequired[list[OutOrIn]]
 
 
 @with_config({"extra": "forbid", "strict": True})
@@ -49,8 +62,12 @@ class Undoes(TypedDict):
 class LabelRequest(TypedDict):
     """What a labeller asks for. `event_id` makes a retry safe.
 
+    A `forget`, `hold` or `unhold` names a `subject` by its pseudonym, and no decision.
     A `restore` says what it `undoes`, what is `restored`, and the version of the decision's last event that this was
     made from (`expects`): it is refused when another has come since.
+
+    A `trust` concerns no decision (`decision_id` is empty) but a `labeller`: how much his words count from now on,
+    those that he said and those that he will say; 0: they are held. One that takes another back says what it `undoes`.
     """
 
     event_id: str
@@ -65,22 +82,32 @@ class LabelRequest(TypedDict):
     undoes: NotRequired[Undoes | None]
     restored: NotRequired[Restored | None]
     expects: NotRequired[int | None]
+    labeller: NotRequired[str | None]
+    trust: NotRequired[float | int | None]
+    subject: NotRequired[str | None]
 
 
 @with_config({"extra": "forbid", "strict": True})
 class LabelledDecision(TypedDict):
-    """All that the memory needs of the labelled decision."""
+    """All that the memory needs of the labelled decision.
+
+    With a `subject`, the pseudonym of whom the decision was about, `facts` are `{"sealed": ...}` in the log.
+    """
 
     action_type: str
     verdict: Verdict
     rules: list[str]
     amount: float | int | None
     facts: dict[str, Any]
+    subject: NotRequired[str]
 
 
 @with_config({"extra": "forbid", "strict": True, "title": "LabelEvent"})
 class LabelEvent(TypedDict):
-    """An accepted label: `version` is dense over the `labels` topic, `at` is the log's time."""
+    """An accepted label: `version` is dense over the `labels` topic, `at` is the log's time.
+
+    `forget`, `hold` and `unhold` speak of a `subject` (a pseudonym), not of a decision, whose id is then empty.
+    """
 
     version: int
     event_id: str
@@ -96,8 +123,13 @@ class LabelEvent(TypedDict):
     decision: LabelledDecision | None
     undoes: NotRequired[Undoes | None]
     restored: NotRequired[Restored | None]
+    labeller: NotRequired[str | None]
+    trust: NotRequired[float | int | None]
+    subject: NotRequired[str | None]
 
 
+ABOUT_SUBJECTS = ("forget", "hold", "unhold")
+"""The types of events that speak of a subject."""
 REQUEST: TypeAdapter[LabelRequest] = TypeAdapter(LabelRequest)
 EVENT: TypeAdapter[LabelEvent] = TypeAdapter(LabelEvent)
 
@@ -122,69 +154,43 @@ def is_last_word(event: LabelEvent) -> bool:
     return event["type"] == "restore" or (event["type"] in ("label", "settle") and bool(event["label"]))
 
 
-def check_label_form(value: Any) -> LabelRequest:
-    """A label request by its form alone. Raises `BadInput`."""
-    try:
-        request = REQUEST.validate_python(value)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(part) for part in problem["loc"])
-        raise BadInput(f"label: `{path}`: {problem['msg'].lower()}") from None
-    for name in ("summary", "actor", "event_id", "job"):
-        if len(str(request.get(name) or "")) > MAX_TEXT:
-            raise BadInput(f"label: the {name} has {len(str(request[name]))} characters, more than {MAX_TEXT}")
-    _check_kind(request)
-    return request
+FULL_TRUST = 100
+"""Trust is counted in hundredths."""
+TRUST_STEP = 5
 
 
-def _check_kind(request: LabelRequest) -> None:
-    """What goes with which type. Raises `BadInput`."""
-    kind = request["type"]
-    if kind in ("quarantine", "release", "restore") and (request.get("label") or request.get("should")):
-        raise BadInput(f"label: `label` and `should` do not go with the type {kind}")
-    undoes, restored, expects = (request.get(name) for name in _OF_RESTORE)
-    if kind != "restore":
-        if any(value is not None for value in (undoes, restored, expects)):
-            raise BadInput(f"label: {', '.join(_OF_RESTORE)} go with the type restore only")
-        return
-    if undoes is None or restored is None or expects is None:
-        raise BadInput(f"label: a restore needs {', '.join(_OF_RESTORE)}")
-    if len(undoes) != 1:  # type: ignore[arg-type]
-        raise BadInput("label: `undoes` names either a job or a version to go back to")
-    words = restored["said"]  # type: ignore[index]
-    if len(words) > MAX_WORDS or len({word["actor"] for word in words}) < len(words):
-        raise BadInput(f"label: `restored` has at most {MAX_WORDS} words, one an actor")
-    for word in words:
-        if max(len(word["actor"]), len(word["summary"])) > MAX_TEXT:
-            raise BadInput(f"label: `restored` has a text of more than {MAX_TEXT} characters")
+def trust_of(event: Mapping[str, Any]) -> int:
+    """The trust that an event or a request gives a labeller, in hundredths."""
+    hundredths: int = round(event["trust"] * FULL_TRUST)
+    return hundredths
 
 
-_OF_RESTORE = ("undoes", "restored", "expects")
-MAX_WORDS = 1000
+def speaks_of_labeller(event: Mapping[str, Any]) -> bool:
+    """Whether an event or a request sets the trust in a labeller."""
+    return event["type"] == "trust" and event.get("labeller") is not None
 
 
-def check_label(request: LabelRequest, verdict: Verdict) -> None:
-    """Refuse a label that is malformed or contradicts itself. Raises `BadInput`."""
-    check_label_form(request)
-    for word in (request.get("restored") or {"said": []})["said"]:
-        _check_word(word["label"], word["should"], verdict)
-    if request["type"] in ("label", "settle") and request.get("label") is None:
-        raise BadInput("label: `label` is missing: failure, success or retracted")
-    _check_word(request.get("label"), request.get("should"), verdict)
+def speaks_of_decision(event: Mapping[str, Any]) -> bool:
+    """Whether an event or a request concerns one decision: not a labeller, and not a subject."""
+    return not speaks_of_labeller(event) and event["type"] not in ABOUT_SUBJECTS
 
 
-def _check_word(label: LabelName | None, should: Should | None, verdict: Verdict) -> None:
-    if should is None:
-        return
-    if label not in ("failure", "success"):
-        raise BadInput("label: `should` goes with failure or success only")
-    if label == "success" and should != verdict:
-        raise BadInput(
-            f"label: the decision was {verdict} and is called a success, so `should` can't be {should}",
-            help="a verdict that was right is what it should have been; leave `--should` out",
-        )
-    if label == "failure" and should == verdict:
-        raise BadInput(
-            f"label: the decision was {verdict} and is called a failure, so `should` can't be {should} too",
-            help="say what would have been right instead, or leave `--should` out",
-        )
+def key_of(event: Mapping[str, Any]) -> str:
+    """What an event or a request speaks of, the key of its message: a decision, a tenant's labeller, or a subject."""
+    if event.get("subject"):
+        return str(event["subject"])
+    if speaks_of_labeller(event):
+        return labeller_key(event["tenant"], event["labeller"])
+    return str(event["decision_id"])
+
+
+def labeller_key(tenant: str, labeller: str) -> str:
+    """The key of messages about a labeller; no decision's id has a slash."""
+    return f"labeller/{tenant}/{labeller}"
+
+
+def labellers_of(event: Mapping[str, Any]) -> set[str]:
+    """Whose words an event of a decision holds."""
+    restored = event.get("restored") or {}
+    said = (*restored.get("said", ()), *restored.get("quarantines", ()))
+    return {event["actor"], *(one["actor"] for one in said)}

@@ -1,6 +1,7 @@
 """The fixed limits of what is accepted, in one place."""
 
 MAX_BODY_BYTES = 256 * 1024
+MAX_ENVELOPE_BYTES = 3 * MAX_BODY_BYTES  # a sealed request: its box in base64, and its clear part
 MAX_DEPTH = 64
 MAX_RECORD_DEPTH = 80  # a record or an event holds a whole request, some levels down
 MAX_SAFE_INTEGER = 2**53 - 1

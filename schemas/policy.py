@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 OnUnavailable = Literal["abstain", "escalate", "policy_only"]
 
+DAY_MS: Final = 86_400_000
 ON_UNAVAILABLE: Final[tuple[OnUnavailable, ...]] = ("abstain", "escalate", "policy_only")
 DEFAULT_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType({"text": 0.3, "categories": 0.4, "numbers": 0.3})
 
@@ -18,8 +19,8 @@ class MemorySettings:
     """Thresholds are similarities in 0..1 (above 1: that step is off); `amount_within` is a factor.
 
     `weights` multiply the query's text, categories and numbers blocks. `top_k` neighbours are shown to
-    people; `neighbours` (50 to 500) is how many `memory.nearby` is estimated from. The policy checker
-    validates the values.
+    people; `neighbours` (50 to 500) is how many `memory.nearby` is estimated from. `half_life_days` is the time in
+    which a label's worth halves; None: labels do not age. The policy checker validates the values.
     """
 
     failure_block: float = 0.92
@@ -31,10 +32,18 @@ class MemorySettings:
     top_k: int = 5
     neighbours: int = 64
     on_unavailable: OnUnavailable = "abstain"
+    half_life_days: float | None = None
+
+    @property
+    def half_life_ms(self) -> int | None:
+        """In whole milliseconds."""
+        return None if self.half_life_days is None else max(1, round(self.half_life_days * DAY_MS))
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON form, keys as in the policy file."""
+        """JSON form, keys as in the policy file; a half-life only where there is one."""
+        aging = {} if self.half_life_days is None else {"half_life_days": self.half_life_days}
         return {
+            **aging,
             "failure_block": self.failure_block,
             "failure_escalate": self.failure_escalate,
             "soften": self.soften,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -191,6 +191,21 @@ def leaves(expression: Expression) -> Iterator[Leaf]:
             yield from leaves(item)
         case _:
             yield expression
+
+
+def with_values(expression: Expression, field: str, more: Callable[[Value], Sequence[Value]]) -> Expression:
+    """The same with `more` values beside each one that a field is compared with: other names of the same thing."""
+    match expression:
+        case And(items):
+            return And(tuple(with_values(item, field, more) for item in items))
+        case Or(items):
+            return Or(tuple(with_values(item, field, more) for item in items))
+        case Not(item):
+            return Not(with_values(item, field, more))
+        case OneOf(named, values) if named.name == field and not named.path:
+            return OneOf(named, (*values, *(other for value in values for other in more(value))))
+        case _:
+            return expression
 
 
 def value_at(node: Any, path: tuple[str, ...]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, with_config
 from typing_extensions import TypedDict
@@ -89,7 +89,10 @@ class RiskSignals(TypedDict):
 
 @with_config(_CLOSED)
 class Counted(TypedDict):
-    """A neighbour that arbitration used, in the role it was used in."""
+    """A neighbour that arbitration used, in the role it was used in.
+
+    `trust` (in its labeller) where it is not 1, `age_ms` (of what he said) where labels age.
+    """
 
     role: Literal["harmful", "harmful_without_text", "fine", "softening"]
     memory_id: str
@@ -100,6 +103,8 @@ class Counted(TypedDict):
     contested: bool
     score: float
     dot: int
+    trust: NotRequired[float]
+    age_ms: NotRequired[int]
 
 
 @with_config(_CLOSED)
@@ -128,7 +133,10 @@ class LogRef(TypedDict):
 
 @with_config({"extra": "forbid", "strict": True, "title": "DecisionRecord"})
 class DecisionRecord(TypedDict):
-    """One decision (CONTRACTS: Decision record)."""
+    """One decision (CONTRACTS: Decision record).
+
+    With `sealed` the request is an envelope, and what rules quote, obligations and queries are in that box.
+    """
 
     schema: Literal["lumyn.record/1"]
     engine: str
@@ -152,6 +160,7 @@ class DecisionRecord(TypedDict):
     log: LogRef
     links: dict[str, Any]
     record_digest: str
+    sealed: NotRequired[str]
 
 
 ADAPTER: TypeAdapter[DecisionRecord] = TypeAdapter(DecisionRecord)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NotRequired
 
 from pydantic import TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from schemas.canonical import check_depth, decode, decode_trusted, encode_noting, encode_plain
+from schemas.canonical import check_depth, decode, decode_trusted, encode, encode_noting, encode_plain
 from schemas.digests import digest, digest_of
 from schemas.errors import BadRequest, LumynError, TooLarge
-from schemas.limits import MAX_BODY_BYTES, MAX_DEPTH
+from schemas.limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_ENVELOPE_BYTES
+from schemas.seal import Opening, is_envelope, keyed_digest, open_request, opening_of, seal_request
 from schemas.tenant import DEFAULT_TENANT, TENANT
 
 
@@ -58,14 +59,49 @@ class DecisionRequest(TypedDict):
     provenance: NotRequired[dict[str, Any] | None]
 
 
+@with_config({"extra": "forbid", "strict": True})
+class Sealed(TypedDict):
+    """The box that holds the whole request; `tag` names its key among its subject's."""
+
+    schema: str
+    tag: str
+    box: str
+
+
+@with_config({"extra": "forbid", "strict": True})
+class SealedAction(TypedDict):
+    """What of an action stays in clear."""
+
+    type: str
+    amount: NotRequired[Any]
+
+
+@with_config({"extra": "forbid", "strict": True, "title": "SealedRequest"})
+class SealedRequest(TypedDict):
+    """A request as it is stored with `encrypt_subjects`: `subject.id` is a pseudonym, the rest is in the box."""
+
+    request_id: NotRequired[str]
+    tenant: str
+    policy: NotRequired[str]
+    subject: Subject
+    action: SealedAction
+    provenance: NotRequired[dict[str, Any]]
+    sealed: Sealed
+
+
 ADAPTER: TypeAdapter[DecisionRequest] = TypeAdapter(DecisionRequest)
+SEALED: TypeAdapter[SealedRequest] = TypeAdapter(SealedRequest)
 _TOP_LEVEL = tuple(DecisionRequest.__annotations__)
 _CONTEXT = tuple(Context.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A valid request: `value` as stored, its canonical bytes, and the digests that name it."""
+    """A valid request: `value` as asked, its canonical bytes as stored, and the digests that name it.
+
+    A sealed one has an `opening`: then `canonical` is the envelope, and `clear_digest` is what `body_digest` would be
+    without sealing (the same request may have come before it was turned on).
+    """
 
     value: dict[str, Any]
     canonical: bytes
@@ -75,6 +111,8 @@ class Request:
     request_id: str | None
     plain: bool
     """Whether orjson writes the very same bytes, so that a record around it needs no second look."""
+    opening: Opening | None = field(default=None, repr=False)
+    clear_digest: str | None = None
 
     @property
     def key(self) -> bytes | None:
@@ -120,13 +158,64 @@ def _sealed(value: dict[str, Any], canonical: bytes, plain: bool) -> Request:
     )
 
 
+def sealed(request: Request, kid: str, key: bytes) -> Request:
+    """The request with its personal part sealed under its subject's key."""
+    envelope, opening = seal_request(request.value, request.canonical, kid, key)
+    return _of_envelope(request.value, request.canonical, encode(envelope), opening)
+
+
+def opened(envelope: Mapping[str, Any], key: bytes, where: str) -> Request:
+    """The request in an envelope from the log, checked as any other. Raises `IntegrityError`, `BadRequest`."""
+    opening = opening_of(envelope, key)
+    canonical = open_request(envelope, opening)
+    return _of_envelope(parse_request(canonical, where=where).value, canonical, encode(envelope), opening)
+
+
+def recorded_sealed(
+    value: dict[str, Any], envelope: Mapping[str, Any], opening: Opening, recorded_digest: str
+) -> Request:
+    """The request of an opened record. Where the opening can't key the `inputs_digest`, it is the recorded one."""
+    return _of_envelope(value, encode(value), encode(envelope), opening, recorded_digest)
+
+
+def _of_envelope(
+    value: dict[str, Any], clear: bytes, canonical: bytes, opening: Opening, recorded_digest: str = ""
+) -> Request:
+    return Request(
+        value=value,
+        canonical=canonical,
+        body_digest=digest(canonical),
+        inputs_digest=keyed_digest(opening, encode(_inputs(value), finite=True)) or recorded_digest,
+        tenant=value["tenant"],
+        request_id=value.get("request_id"),
+        plain=False,
+        opening=opening,
+        clear_digest=digest(clear),
+    )
+
+
+def envelope_in(body: bytes) -> dict[str, Any] | None:
+    """The envelope in a message, if it holds one."""
+    if b'"sealed":' not in body or len(body) > MAX_ENVELOPE_BYTES:
+        return None
+    try:
+        value = decode_trusted(body)
+    except ValueError:
+        return None
+    return value if is_envelope(value) else None
+
+
 _NOT_INPUTS = frozenset({"provenance", "request_id"})
 _OPTIONAL = frozenset({"request_id", "policy", "evidence", "context", "provenance", "tenant"})
 
 
 def inputs_digest(request: Mapping[str, Any]) -> str:
     """Digest of the request without `provenance` and `request_id`: the inputs that a decision rests on."""
-    return digest_of({k: v for k, v in request.items() if k not in _NOT_INPUTS})
+    return digest_of(_inputs(request))
+
+
+def _inputs(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in request.items() if k not in _NOT_INPUTS}
 
 
 def _canonical(value: dict[str, Any], where: str) -> tuple[bytes, bool]:

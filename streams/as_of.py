@@ -8,8 +8,12 @@ from typing import Any, Literal
 
 from memory_service.recall import Asked, Recall
 from schemas.errors import MemoryUnavailable
+from schemas.ids import time_ms_of
 from schemas.policy import MemorySettings
+from schemas.seal import is_sealed
+from streams.erasures import NOTHING_ERASED, Erasures
 from streams.memory_sync import Memory
+from streams.sealing import is_erased, require_open
 
 _AT_ONCE = 256
 _MISSING = object()
@@ -26,10 +30,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class RecalledAgain:
-    """`same`, `differs` (where), or `not_comparable`: another memory or another vectoriser answered then."""
+    """`same`, `differs` (where), `erased`, or `not_comparable`: another memory or another vectoriser answered then.
+
+    `erased`: the decision's own subject was forgotten, or one whose memories it could meet then; it can't be the same.
+    """
 
     decision_id: str
-    outcome: Literal["same", "differs", "not_comparable"]
+    outcome: Literal["same", "differs", "erased", "not_comparable"]
     changes: tuple[Change, ...] = ()
     detail: str = ""
 
@@ -41,7 +48,13 @@ def was_recalled(record: Mapping[str, Any]) -> bool:
 
 
 def recall_again(
-    records: Sequence[Mapping[str, Any]], recaller: Memory, *, epoch: str, vectoriser_id: str, version: int
+    records: Sequence[Mapping[str, Any]],
+    recaller: Memory,
+    *,
+    epoch: str,
+    vectoriser_id: str,
+    version: int,
+    erasures: Erasures = NOTHING_ERASED,
 ) -> Iterator[RecalledAgain]:
     """Each record's recall, made again; in order of the memory's versions. The records were recalled (`was_recalled`).
 
@@ -50,7 +63,11 @@ def recall_again(
     comparable = []
     for record in records:
         memory = record["memory"]
-        if memory["epoch"] != epoch:
+        if is_erased(record):
+            yield RecalledAgain(record["decision_id"], "erased", detail="its subject was forgotten")
+        elif is_sealed(record):
+            yield _not_comparable(record, "its subject's key is not here")
+        elif memory["epoch"] != epoch:
             yield _not_comparable(record, f"recalled from another memory (epoch {memory['epoch']})")
         elif memory["vectoriser_id"] != vectoriser_id:
             yield _not_comparable(record, f"recalled with another vectoriser ({memory['vectoriser_id']})")
@@ -66,7 +83,10 @@ def recall_again(
             if not recall.available:
                 raise MemoryUnavailable("the memory stopped answering", help="`lumyn doctor` checks it")
             found = tuple(changes(record, recall))
-            yield RecalledAgain(record["decision_id"], "differs" if found else "same", found)
+            if found and erasures.touched(record):
+                yield RecalledAgain(record["decision_id"], "erased", found, "it could meet what was forgotten")
+            else:
+                yield RecalledAgain(record["decision_id"], "differs" if found else "same", found)
 
 
 def _not_comparable(record: Mapping[str, Any], why: str) -> RecalledAgain:
@@ -74,9 +94,10 @@ def _not_comparable(record: Mapping[str, Any], why: str) -> RecalledAgain:
 
 
 def asked_by(record: Mapping[str, Any]) -> Asked:
-    """What a decision asked of the memory, as of its own version."""
+    """What a decision asked of the memory, as of its own version. Raises `Erased`, `KeyMissing`."""
     memory = record["memory"]
-    return Asked(record["request"], MemorySettings(**memory["settings"]), memory["version"])
+    settings, at_ms = MemorySettings(**memory["settings"]), time_ms_of(record["created_at"])
+    return Asked(require_open(record)["request"], settings, memory["version"], at_ms=at_ms)
 
 
 def changes(record: Mapping[str, Any], recall: Recall) -> Iterator[Change]:

@@ -155,6 +155,7 @@ def make_statement(
         "start": period[0],
         "end": period[1],
         "made_at": made_at,
+        "verified_by": ENGINE,
         "decisions": collected.decisions,
         "records": collected.records,
         "logic": logic,

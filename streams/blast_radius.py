@@ -24,11 +24,15 @@ from memory_service.supposed import SupposedMemory
 from memory_service.timeline import Stand
 from memory_service.vectoriser import Vectoriser
 from schemas.errors import LumynError
-from schemas.label import LabelEvent
+from schemas.label import LabelEvent, speaks_of_labeller
+from schemas.seal import is_sealed
 from schemas.verdict import SEVERITY, Verdict
 from streams.as_of import asked_by, changes, was_recalled
 from streams.diff import MISSHAPEN, outcome_of
+from streams.erasures import FORGOTTEN, MET_FORGOTTEN, NOTHING_ERASED, Erasures
 from streams.policy import CompiledPolicy
+from streams.sealing import is_erased
+from streams.subject_keys import NO_KEYS, SubjectKeys
 
 UNSOUND = "not a sound record: `lumyn verify` says more"
 _AT_ONCE = 1024
@@ -84,14 +88,15 @@ class Supposed:
     instead: Mapping[str, Sequence[Stand]]
 
     def among(self, events: Iterable[LabelEvent]) -> tuple[list[LabelEvent], dict[str, int]]:
-        """The events of the touched action types, and from which version on each can differ."""
-        own = [e for e in events if e["tenant"] == self.tenant and e["decision"] is not None and e["type"] != "note"]
+        """The events of the touched action types and of labellers; from which version on each type can differ."""
+        mine = [e for e in events if e["tenant"] == self.tenant and e["type"] != "note"]
+        own, trusts = [e for e in mine if e["decision"] is not None], [e for e in mine if speaks_of_labeller(e)]
         since: dict[str, int] = {}
         for event in own:
             if event["decision_id"] in self.instead:
                 kind = _action_type(event)
                 since[kind] = min(since.get(kind, event["version"]), event["version"])
-        return [event for event in own if _action_type(event) in since], since
+        return [*trusts, *(event for event in own if _action_type(event) in since)], since
 
 
 def _action_type(event: LabelEvent) -> str:
@@ -110,6 +115,8 @@ class Blast:
         epoch: str,
         policy_of: Callable[[str], CompiledPolicy],
         until: int,
+        keys: SubjectKeys = NO_KEYS,
+        erasures: Erasures = NOTHING_ERASED,
     ) -> None:
         """`events` are all label events up to the version `until`, each decision's in version order.
 
@@ -118,6 +125,7 @@ class Blast:
         kept, self._since = supposed.among(events)
         memory = SupposedMemory(kept, vectoriser, epoch, until, supposed.instead)
         self._tenant, self._policy_of = supposed.tenant, policy_of
+        self.keys, self._erasures = keys, erasures
         self._own, self._recaller = memory.watermark(), Recaller(memory, vectoriser, epoch)
 
     @property
@@ -128,7 +136,7 @@ class Blast:
     def among(self, records: Iterable[Record]) -> BlastRadius:
         """Its radius among some sound decision records, of any tenant. Raises `LumynError`."""
         radius = BlastRadius()
-        touched = _touched(self._tenant, self._since, records, self._own, radius)
+        touched = _touched(self._tenant, self._since, records, self._own, radius, self._erasures)
         while some := list(islice(touched, _AT_ONCE)):
             some.sort(key=lambda one: one[1].version or 0)
             for (record, _), recall in zip(some, self._recalled([asked for _, asked in some]), strict=True):
@@ -151,12 +159,19 @@ class Blast:
 
 
 def _touched(
-    tenant: str, since: Mapping[str, int], records: Iterable[Record], own: Watermark, radius: BlastRadius
+    tenant: str,
+    since: Mapping[str, int],
+    records: Iterable[Record],
+    own: Watermark,
+    radius: BlastRadius,
+    erasures: Erasures,
 ) -> Iterator[tuple[Record, Asked]]:
     """The decisions that the change can have reached, and how each recalled."""
     for record in records:
         try:
             found = _asked(tenant, since, record, own)
+            if isinstance(found, Asked) and erasures.touched(record):
+                found = MET_FORGOTTEN
         except MISSHAPEN:
             found = UNSOUND
         if isinstance(found, str):
@@ -180,6 +195,8 @@ def _asked(tenant: str, since: Mapping[str, int], record: Record, own: Watermark
         return "decided since this was begun"
     if memory["version"] < first:
         return None
+    if is_sealed(record):
+        return FORGOTTEN if is_erased(record) else "sealed: its subject's key is not here"
     return asked_by(record)
 
 

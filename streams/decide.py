@@ -11,12 +11,13 @@ from typing import Any
 import orjson
 
 from memory_service.recall import OFF, Recall
-from schemas.canonical import encode, is_canonical, is_plain_number
+from schemas.canonical import decode_trusted, encode, is_canonical, is_plain_number
 from schemas.digests import digest
 from schemas.ids import decision_id, is_decision_id, iso_time
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
 from schemas.record import ENGINE, SCHEMA, DecisionRecord, record_digest
 from schemas.request import Request
+from schemas.seal import OpenRecord, seal_record
 from streams.arbitration import Outcome, arbitrate
 from streams.control import ControlState, KillSwitch
 from streams.policy import CompiledPolicy, RuleHit
@@ -34,7 +35,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A record and its canonical bytes, which are what is stored."""
+    """A record and its canonical bytes, which are what is stored; of a sealed request the record is the opened one."""
 
     record: dict[str, Any]
     canonical: bytes
@@ -127,6 +128,11 @@ def _seal(
         "links": dict(links),
     }
     record["provenance"] = request.value.get("provenance") or {}
+    if request.opening is not None:
+        stored = seal_record(record, decode_trusted(request.canonical), request.opening)
+        stored["record_digest"] = record["record_digest"] = record_digest(stored)
+        record["request"] = request.value
+        return Decision(OpenRecord(record, stored, request.opening), encode(stored, finite=True))
     # A record's numbers come from the request, the policy, `tidy` and neighbours' amounts: where these are plain,
     # orjson's bytes are canonical.
     plain = request.plain and _is_plain(policy) and all(is_plain_number(h.amount or 0) for h in recall.counted)
@@ -140,8 +146,9 @@ def _seal(
     return Decision(record, canonical)
 
 
-_BEFORE_DIGEST = tuple(sorted(name for name in DecisionRecord.__annotations__ if name < "record_digest"))
-_AFTER_DIGEST = tuple(sorted(name for name in DecisionRecord.__annotations__ if name > "request"))
+_NAMES = sorted(DecisionRecord.__annotations__.keys() - {"sealed"})
+_BEFORE_DIGEST = tuple(name for name in _NAMES if name < "record_digest")
+_AFTER_DIGEST = tuple(name for name in _NAMES if name > "request")
 _parts_before, _parts_after = itemgetter(*_BEFORE_DIGEST), itemgetter(*_AFTER_DIGEST)
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from schemas.errors import LumynError
 from schemas.request import Request
 from streams.control import ControlState, publish_event, read_control
-from streams.deciding import Answer, Deciding, Pending
+from streams.deciding import Answer, Deciding, Pending, opened_answer
 from streams.log import Append, Message, Transaction, TransactionalLog
 from streams.memory_sync import Memory
 from streams.policy import CompiledPolicy
 from streams.prior import PriorDecisions
+from streams.sealing import seal_requests
+from streams.subject_keys import keys_of
 from streams.topics import CONTROL, REQUESTS, full_name
 
 GROUP = "decide"
@@ -35,14 +37,24 @@ class DecideAgent:
     """Decides on an embedded log. Threads that call at once share a transaction (group commit)."""
 
     def __init__(
-        self, log: TransactionalLog, memory: Memory, fallback: CompiledPolicy | None = None, sticky: int = 0
+        self,
+        log: TransactionalLog,
+        memory: Memory,
+        fallback: CompiledPolicy | None = None,
+        sticky: int = 0,
+        *,
+        seal: bool = False,
     ) -> None:
         """`fallback` decides where the caller names no policy and none is active.
+
+        With `seal` requests are sealed under their subjects' keys before they are appended.
 
         `sticky` picks the partition of requests without a request_id, as Kafka's own producers do for keyless ones.
         """
         self._log = log
-        self._deciding = Deciding(full_name(log.prefix, REQUESTS), memory, fallback)
+        self._keys = keys_of(log)
+        self._seal = seal
+        self._deciding = Deciding(full_name(log.prefix, REQUESTS), memory, fallback, keys=self._keys, seal=seal)
         self._fallback = fallback
         self._sticky = sticky % log.partitions(REQUESTS)
         self._control = ControlState()
@@ -58,14 +70,18 @@ class DecideAgent:
 
     def decide(self, requests: Sequence[Request], policy: CompiledPolicy | None = None) -> list[Answer | LumynError]:
         """Append and decide requests, in order; a conflict is an error in its place. Durable when it returns."""
+        if self._seal:
+            requests = seal_requests(self._keys, requests)
         answers: list[Answer | LumynError] = []
         for start in range(0, len(requests), _MOST_AT_ONCE):
             job = self._run(_Job(requests[start : start + _MOST_AT_ONCE], policy, decide=True))
-            answers.extend(answer for answer in job.answers if answer is not None)
+            answers.extend(opened_answer(self._keys, answer) for answer in job.answers if answer is not None)
         return answers
 
     def submit(self, requests: Sequence[Request]) -> list[Message]:
         """Append requests without deciding them; `drain` or the next `decide` does."""
+        if self._seal:
+            requests = seal_requests(self._keys, requests)
         return self._log.append([request_append(request, self._sticky) for request in requests])
 
     def drain(self, limit: int = _MOST_AT_ONCE) -> int:

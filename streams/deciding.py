@@ -7,14 +7,16 @@ is decided here, once for both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from memory_service.recall import OFF, Asked, Recall
-from schemas.errors import BadRequest, LumynError, RequestConflict, to_keep
+from schemas.canonical import decode_trusted
+from schemas.errors import BadRequest, KeysUnavailable, LumynError, RequestConflict, to_keep
 from schemas.limits import MAX_RECORD_BYTES
 from schemas.receipt import Outcome as ReceiptOutcome
-from schemas.request import Request, parse_request
+from schemas.request import Request
+from schemas.seal import OpenRecord, is_sealed
 from streams.control import ControlState
 from streams.decide import Decision, Position, decide, internal_error
 from streams.log import Append, Message
@@ -23,6 +25,8 @@ from streams.outputs import dead_letter, receipt
 from streams.partitioner import partition_for
 from streams.policy import CompiledPolicy
 from streams.prior import PriorDecision
+from streams.sealing import opened_record, request_in, seal_requests, shown_record
+from streams.subject_keys import NO_KEYS, SubjectKeys
 from streams.topics import RECORDS
 
 
@@ -34,6 +38,16 @@ class Answer:
     decision_id: str
     canonical: bytes
     record: Mapping[str, Any] | None = None
+
+
+def opened_answer(keys: SubjectKeys, answer: Answer | LumynError) -> Answer | LumynError:
+    """An answer whose record, if it is at hand, is as its caller asked for it: with its personal part."""
+    if isinstance(answer, LumynError) or not (answer.canonical or answer.record):
+        return answer
+    record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
+    if not is_sealed(record) and not isinstance(record, OpenRecord):
+        return answer
+    return replace(answer, record=shown_record(keys, opened_record(keys, record)))
 
 
 @dataclass(slots=True)
@@ -67,10 +81,18 @@ class Deciding:
     """Decides batches of one requests topic. Holds no state between batches."""
 
     def __init__(
-        self, topic: str, memory: Memory, fallback: CompiledPolicy | None = None, *, partitions: int | None = None
+        self,
+        topic: str,
+        memory: Memory,
+        fallback: CompiledPolicy | None = None,
+        *,
+        partitions: int | None = None,
+        keys: SubjectKeys = NO_KEYS,
+        seal: bool = False,
     ) -> None:
-        """`topic` is the full name; `fallback` decides where no policy is active.
+        """`topic` is the full name; `fallback` decides where no policy is active; `keys` open what is sealed.
 
+        With `seal`, the record of a request that came in clear is sealed all the same.
         With `partitions`, a request that stands in another partition than its request_id belongs to is rejected: its
         first decision would be looked for in the wrong place.
         """
@@ -78,11 +100,20 @@ class Deciding:
         self._partitions = partitions
         self.fallback = fallback
         self._memory = memory
+        self._keys = keys
+        self._seal = seal
 
     def parse(self, message: Message, control: ControlState) -> Pending:
-        """A message as it stands in the log; one that is no request has a problem, and goes to the dead letters."""
+        """A message as it stands in the log; one that is no request has a problem, and goes to the dead letters.
+
+        Raises `KeysUnavailable`: then nothing is known of the message, and it must wait.
+        """
         try:
-            request = parse_request(message.value, where=f"{self.topic}/{message.partition}/{message.offset}")
+            request = request_in(self._keys, message.value, f"{self.topic}/{message.partition}/{message.offset}")
+            if self._seal:
+                request = seal_requests(self._keys, [request])[0]
+        except KeysUnavailable:
+            raise
         except LumynError as error:
             return Pending(message, None, None, to_keep(error))
         misplaced = self._misplaced(message, request)
@@ -121,7 +152,10 @@ class Deciding:
     def recall(self, pending: Sequence[Pending], control: ControlState) -> None:
         """One recall, and so one embedding call, for the whole batch; the memory is the one that control chooses."""
         wanted = [
-            (item, Asked(item.request.value, item.policy.memory, choice=control.memory))
+            (
+                item,
+                Asked(item.request.value, item.policy.memory, at_ms=item.message.time_ms, choice=control.memory),
+            )
             for item in pending
             if item.request is not None and item.policy is not None and item.policy.memory is not None
         ]
@@ -156,7 +190,7 @@ class Deciding:
     def _again(
         self, message: Message, request: Request, earlier: PriorDecision, prior: Prior
     ) -> tuple[Answer | LumynError, list[Append]]:
-        if earlier.body_digest != request.body_digest:
+        if earlier.body_digest not in (request.body_digest, request.clear_digest):
             error = RequestConflict(
                 f"request_id `{request.request_id}` was decided before with another body (decision "
                 f"{earlier.decision_id})",

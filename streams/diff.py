@@ -18,10 +18,12 @@ from schemas.ids import time_ms_of
 from schemas.limits import MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
 from schemas.record import SCHEMA, record_digest
+from schemas.seal import OPENING, is_sealed, open_record, opening_from
 from schemas.verdict import Verdict
 from streams.arbitration import arbitrate
 from streams.policy import CompiledPolicy, load_policy
 from streams.replay import check_recorded_memory
+from streams.sealing import require_open
 
 _DIGEST = re.compile(rb'"record_digest":"(sha256:[0-9a-f]{64})",')
 MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError)
@@ -80,17 +82,23 @@ def diff_lines(lines: Iterable[tuple[int, bytes]], old: CompiledPolicy | None, n
 
 
 def checked_record(line: bytes) -> dict[str, Any]:
-    """A record from a line, if its digest holds. Raises `IntegrityError`, or `BadJson` for what is none."""
+    """A record from a line, if its digest holds; opened where the line brings what opens it.
+
+    Raises `BadJson` for what is no record, `IntegrityError` for one that is not what was decided.
+    """
     found = _DIGEST.search(line)
     if found and digest(line[: found.start()] + line[found.end() :]) == found[1].decode():
         # the bytes are what was sealed, so they are canonical and need no strict reading
         record = decode_trusted(line)
     else:
         record = decode(line, where="record", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
+        opening = record.pop(OPENING, None) if isinstance(record, dict) else None
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise BadJson(f"not a record of schema `{SCHEMA}`")
         if record.get("record_digest") != record_digest(record):
             raise IntegrityError("record_digest failed: this record is not what was decided")
+        if opening is not None and is_sealed(record):
+            return open_record(record, opening_from(opening, record))
     if record.get("schema") != SCHEMA:
         raise BadJson(f"not a record of schema `{SCHEMA}`")
     return record  # type: ignore[no-any-return]
@@ -130,7 +138,7 @@ def fixed_outcome(record: Mapping[str, Any]) -> tuple[Verdict, tuple[str, ...]] 
 
 def _by_rules(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall) -> tuple[Verdict, tuple[str, ...]]:
     evaluation = policy.evaluate(
-        record["request"], time_ms=time_ms_of(record["created_at"]), memory=recall.memory_facts()
+        require_open(record)["request"], time_ms=time_ms_of(record["created_at"]), memory=recall.memory_facts()
     )
     outcome = arbitrate(policy, evaluation, recall)
     return outcome.verdict, outcome.reason_codes

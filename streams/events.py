@@ -52,6 +52,8 @@ def _fault(log: Log, event: Message | None, leaf: bytes, number: int) -> str | N
 
 def _named(event: Message) -> str:
     value = object_in(event)
+    if event.topic == LABELS and value.get("labeller"):
+        return f"the trust in `{value.get('labeller')}`"
     if event.topic == LABELS:
         return f"the label of decision {value.get('decision_id')}"
     what = value.get("name") or value.get("switch_id")

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from schemas.policy import DAY_MS
+from schemas.seal import is_sealed
+from streams.sealing import is_erased
+
 _TESTS = {
     "eq": "is",
     "ne": "is not",
@@ -21,6 +25,10 @@ _TESTS = {
     "matches": "matches",
     "exists": "is present:",
 }
+_CLOSED = {
+    True: "The personal part is erased: its subject was forgotten. What rules compared is gone with it.",
+    False: "The personal part is sealed, and its subject's key is not here.",
+}
 _VERDICTS = {
     "ALLOW": "was allowed",
     "DENY": "was denied",
@@ -31,7 +39,8 @@ _VERDICTS = {
 
 def explain_record(record: Mapping[str, Any]) -> str:
     """A few sentences: what was asked, what was decided, why, and what memory had to do with it."""
-    lines = [_opening(record), *_rules(record), *_memory(record), *_special(record)]
+    closed = [_CLOSED[is_erased(record)]] if is_sealed(record) else []
+    lines = [_opening(record), *closed, *_rules(record), *_memory(record), *_special(record)]
     return "\n".join(map(_one_line, lines))
 
 
@@ -60,11 +69,12 @@ def _rules(record: Mapping[str, Any]) -> list[str]:
     rules = record["matched_rules"]
     if not rules:
         return ["No rule applied, so the policy's default decided."]
-    return [_rule(rule) for rule in rules]
+    return [_rule(rule, is_sealed(record)) for rule in rules]
 
 
-def _rule(rule: Mapping[str, Any]) -> str:
-    facts = "; ".join(_fact(fact) for fact in rule["facts"]) or "it applies to every request"
+def _rule(rule: Mapping[str, Any], closed: bool) -> str:
+    nothing = "of facts that can't be read any more" if closed else "it applies to every request"
+    facts = "; ".join(_fact(fact) for fact in rule["facts"]) or nothing
     if rule["outcome"] == "indeterminate":
         effect = f"which counts as {rule['effect']}" if rule["effect"] else "which has no influence for this rule"
         return f"- {rule['stage']}:{rule['id']} could not be judged, {effect}: {facts}."
@@ -122,8 +132,12 @@ def _counted(hit: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         "fine": f"nearest case where allowing was right (supports at {settings['success_support']})",
         "softening": f"a denial that was wrong (softens at {settings['soften']})",
     }
-    contested = ", contested" if hit["contested"] else ""
-    return f"- {hit['memory_id']} at {hit['score']:.3f}: {roles[hit['role']]}{contested}."
+    marks = ", contested" if hit["contested"] else ""
+    if "trust" in hit:
+        marks += f", its labeller trusted {hit['trust']:g}"
+    if "age_ms" in hit:
+        marks += f", said {hit['age_ms'] / DAY_MS:.4g} days before"
+    return f"- {hit['memory_id']} at {hit['score']:.3f}: {roles[hit['role']]}{marks}."
 
 
 def _special(record: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,8 @@ from schemas.canonical import decode_trusted
 from schemas.errors import StorageUnavailable
 from schemas.query import parse_query
 from streams.log import Log
+from streams.sealing import opened_record
+from streams.subject_keys import keys_of
 from streams.topics import RECORDS
 
 _ASK = 50
@@ -92,7 +94,7 @@ class IndexedFinder:
                 for message in self._log.read(RECORDS, partition, run[0], run[-1] - run[0] + 1):
                     name = names_at.get(message.offset)
                     if name is not None and message.key == name.encode():
-                        out[name] = decode_trusted(message.value)
+                        out[name] = opened_record(keys_of(self._log), decode_trusted(message.value))
         return out
 
 

@@ -12,6 +12,8 @@ from memory_service.record_index import Fetch, RecordIndex, Refused
 from schemas.canonical import decode_trusted
 from schemas.errors import StorageUnavailable
 from streams.log import Log, Message
+from streams.sealing import opened_record
+from streams.subject_keys import keys_of
 from streams.topics import LABELS, RECORDS
 from streams.versions import offset_after
 
@@ -103,6 +105,6 @@ def fetcher(log: Log) -> Fetch:
 
     def fetch(partition: int, offset: int) -> Mapping[str, Any] | None:
         found = log.read(RECORDS, partition, offset, 1)
-        return _decoded(found[0]) or None if found and found[0].offset == offset else None
+        return opened_record(keys_of(log), _decoded(found[0])) or None if found and found[0].offset == offset else None
 
     return fetch

@@ -16,10 +16,12 @@ from schemas.ids import decision_id, time_ms_of
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR
 from schemas.record import ADAPTER, ENGINE, record_digest
 from schemas.request import ADAPTER as REQUEST
-from schemas.request import Request, inputs_digest, stored_request
+from schemas.request import SEALED, Request, inputs_digest, recorded_sealed, stored_request
+from schemas.seal import ClosedRecord, OpenRecord, is_sealed, stored_of
 from streams.control import ControlState, KillSwitch, compile_policy
 from streams.decide import Decision, Position, decide
 from streams.policy import CompiledPolicy
+from streams.sealing import require_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +34,44 @@ class Check:
 
 
 def check_record(record: Mapping[str, Any]) -> list[Check]:
-    """The checks that need the record alone. Where its digest or its shape fails, nothing in it is read further."""
-    sealed = [_sealed(record), _shaped(record)]
+    """The checks that need the record alone. Where its digest or its shape fails, nothing in it is read further.
+
+    Digests cover the stored form. Of a sealed record that is not opened, what is in its boxes is not looked at.
+    """
+    stored = stored_of(record)
+    sealed = [_sealed(stored), _shaped(stored)]
     if not all(check.ok for check in sealed):
         return sealed
+    if isinstance(record, OpenRecord):
+        shaped = _shaped_request(record["request"])
+        if not shaped.ok:
+            return [*sealed[:-1], shaped]
     request, log = record["request"], record["log"]
-    inline, given = _context(request)
     return [
         *sealed,
-        _same("inputs_digest", record["inputs_digest"], inputs_digest(request)),
-        _same("context.digest", given, digest_of(inline) if inline is not None and given else given),
+        *(_unopened(record) if is_sealed(record) else _inputs(record)),
         _same("decision_id", record["decision_id"], _expected_id(record, log)),
         _same("tenant", record["tenant"], request.get("tenant")),
         _same("request_id", record["request_id"], request.get("request_id")),
         _same("provenance", record["provenance"], request.get("provenance") or {}),
+    ]
+
+
+def _unopened(record: Mapping[str, Any]) -> list[Check]:
+    erased = isinstance(record, ClosedRecord) and record.erased
+    return [Check("sealed", True, "erased: its subject was forgotten" if erased else "its subject's key is not here")]
+
+
+def _inputs(record: Mapping[str, Any]) -> list[Check]:
+    request = record["request"]
+    inline, given = _context(request)
+    if isinstance(record, OpenRecord):
+        found = recorded_request(record).inputs_digest
+    else:
+        found = inputs_digest(request)
+    return [
+        _same("inputs_digest", record["inputs_digest"], found),
+        _same("context.digest", given, digest_of(inline) if inline is not None and given else given),
     ]
 
 
@@ -57,14 +83,25 @@ def _sealed(record: Mapping[str, Any]) -> Check:
 
 
 def _shaped(record: Mapping[str, Any]) -> Check:
-    for adapter, value, prefix in ((ADAPTER, record, ()), (REQUEST, record.get("request"), ("request",))):
-        try:
-            adapter.validate_python(value)
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            path = ".".join(map(str, (*prefix, *problem["loc"])))
-            return Check("schema", False, f"the record's `{path}`: {problem['msg'].lower()}")
+    try:
+        ADAPTER.validate_python(record)
+    except ValidationError as error:
+        return _misshapen(error)
+    return _shaped_request(record.get("request"), sealed="sealed" in record)
+
+
+def _shaped_request(request: Any, *, sealed: bool = False) -> Check:
+    try:
+        (SEALED if sealed else REQUEST).validate_python(request)
+    except ValidationError as error:
+        return _misshapen(error, "request")
     return Check("schema", True)
+
+
+def _misshapen(error: ValidationError, *prefix: str) -> Check:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    path = ".".join(map(str, (*prefix, *problem["loc"])))
+    return Check("schema", False, f"the record's `{path}`: {problem['msg'].lower()}")
 
 
 def _context(request: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -123,8 +160,16 @@ def reproduce(record: Mapping[str, Any], policy: CompiledPolicy) -> Decision:
 
 
 def recorded_request(record: Mapping[str, Any]) -> Request:
-    """The record's request, as the decider takes it."""
+    """The record's request, as the decider takes it. Raises `Erased`, `KeysUnavailable` where it can't be opened."""
+    if isinstance(record, OpenRecord):
+        return recorded_sealed(record["request"], record.stored["request"], record.opening, record["inputs_digest"])
+    require_open(record)
     return stored_request(encode(record["request"], finite=True))
+
+
+def stored_form(record: Mapping[str, Any]) -> Request:
+    """The record's request as the log holds it, for what names it (its digest and its key): nothing is opened."""
+    return stored_request(encode(stored_of(record)["request"], finite=True))
 
 
 def position_of(record: Mapping[str, Any]) -> Position:
@@ -149,6 +194,8 @@ def check_reproduction(record: Mapping[str, Any], policy: CompiledPolicy) -> Che
         return Check("reproduction", True, f"engine_changed: made by `{record['engine']}`, this is `{ENGINE}`")
     if INTERNAL_ERROR in record["reason_codes"]:
         return Check("reproduction", True, "the evaluation raised then; there is nothing to reproduce")
+    if is_sealed(record):
+        return Check("reproduction", True, "sealed: what was asked can't be read, so it can't be decided again")
     try:
         again = reproduce(record, policy).record
     except Exception as error:  # inputs that no decision could have had

@@ -6,44 +6,65 @@ after a kill, is the same as sending it once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 from memory_service.fold import Standing
-from memory_service.timeline import Stand, stands
+from memory_service.timeline import Stand, stands, with_trust
 from schemas.errors import BadInput, LumynError
-from schemas.label import LabelEvent, LabelName, LabelRequest, Restored, Should, Undoes, check_label
+from schemas.label import (
+    FULL_TRUST,
+    LabelEvent,
+    LabelName,
+    LabelRequest,
+    Restored,
+    Should,
+    Undoes,
+    speaks_of_labeller,
+    trust_of,
+)
+from schemas.label_check import check_label, check_label_form
 from schemas.verdict import Verdict
-from streams.label_history import History, folded, standing_of
+from streams.label_history import Histories, History, folded, standing_of, touches
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What a job says of one decision, and what the decision stands for before and after; None: not in memory."""
+class Changed:
+    """A decision that a job speaks of or reaches, and what it stands for before and after; None: not in memory."""
 
-    request: LabelRequest
+    decision_id: str
     before: Standing | None
     after: Standing | None
 
     @property
-    def changes(self) -> bool:
-        """Whether the memory differs after it."""
-        return self.before != self.after
+    def differs(self) -> bool:
+        """Whether the memory differs after it, but for when it was said."""
+        before, after = (None if one is None else replace(one, at="") for one in (self.before, self.after))
+        return before != after
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A job as a whole; `refused` are the decisions that it can't say this of, with the reason."""
+    """A job as a whole: what it says, and of which decisions the memory may differ after it.
+
+    `refused` are the decisions that it can't say this of, with the reason.
+    """
 
     job: str
-    steps: tuple[Step, ...]
+    requests: tuple[LabelRequest, ...]
+    reached: tuple[Changed, ...]
     refused: tuple[tuple[str, LumynError], ...] = ()
 
     @property
-    def changes(self) -> list[Step]:
-        """The steps after which the memory differs."""
-        return [step for step in self.steps if step.changes]
+    def changes(self) -> list[Changed]:
+        """The decisions that the memory differs in after it."""
+        return [one for one in self.reached if one.differs]
+
+    @property
+    def trusts(self) -> list[LabelRequest]:
+        """What it says of labellers."""
+        return [request for request in self.requests if speaks_of_labeller(request)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +86,50 @@ class Signed:
 
 
 def relabel(
-    signed: Signed, decisions: Iterable[Decided], known: Mapping[str, History], label: LabelName, should: Should | None
+    signed: Signed, decisions: Iterable[Decided], known: Histories, label: LabelName, should: Should | None
 ) -> Plan:
     """Say of all decisions what really happened, as the last word over all labellers."""
 
     def say(one: Decided, history: History | None) -> LabelRequest | None:
-        said = history.now()["said"] if history is not None else []
-        if [(word["label"], word["should"]) for word in said] == [(label, should)]:
+        said = history.words() if history is not None else []
+        if [(word.label, word.should) for word in said] == [(label, should)]:
             return None  # this alone is said of it already
         return _request(signed, one.decision_id, {"type": "settle", "label": label, "should": should})
 
     return _plan(signed, decisions, known, say)
 
 
-def quarantine(signed: Signed, decisions: Iterable[Decided], known: Mapping[str, History], *, out: bool) -> Plan:
+def quarantine(signed: Signed, decisions: Iterable[Decided], known: Histories, *, out: bool) -> Plan:
     """Take labelled decisions out of recall (`out`), or let them back in; what was said of them stays."""
 
     def say(one: Decided, history: History | None) -> LabelRequest | None:
-        if history is None or history.now()["quarantined"] is out:
+        if history is None or history.labels().quarantined is out:
             return None
         return _request(signed, one.decision_id, {"type": "quarantine" if out else "release"})
 
     return _plan(signed, decisions, known, say)
 
 
-def take_back(signed: Signed, undone: Undoes, known: Mapping[str, History]) -> Plan:
-    """Bring every decision back to what would be said of it without a job, or without all after a version.
+def trust(signed: Signed, labeller: str, much: int, known: Histories) -> Plan:
+    """Trust a labeller so much, in hundredths, in what he said and will say; 0 holds it. Raises `BadInput`."""
+    if known.trusts.now().get(labeller, FULL_TRUST) == much:
+        return Plan(signed.job, (), ())
+    request = _of_labeller(signed, labeller, 0, {"trust": much / FULL_TRUST})
+    check_label_form(request)
+    return _plan(signed, (), known, lambda one, history: None, [request])
+
+
+def release_labeller(signed: Signed, labeller: str, known: Histories) -> Plan:
+    """Trust a held labeller as before he was held. One who is not held: let back in what he spoke of and was taken out
+    decision by decision."""
+    if known.trusts.now().get(labeller) == 0:
+        return trust(signed, labeller, known.trusts.before_held(labeller), known)
+    return quarantine(signed, spoken_of_by(labeller, known), known, out=False)
+
+
+def take_back(signed: Signed, undone: Undoes, known: Histories) -> Plan:
+    """Bring every decision, and the trust in every labeller, back to what it would be without a job, or without all
+    after a version.
 
     Also where that changes nothing now: what hides the difference may be undone later.
     """
@@ -102,7 +141,13 @@ def take_back(signed: Signed, undone: Undoes, known: Mapping[str, History]) -> P
         return _request(signed, one.decision_id, more)
 
     touched = [Decided(h.decision_id, h.verdict) for h in known.values() if h.touched_by(undone)]
-    return _plan(signed, touched, known, say)
+    labellers = sorted(name for name, events in known.trusts.items() if touches(events, undone))
+    trusts = []
+    for number, name in enumerate(labellers):
+        left, last = known.trusts.without(name, undone), known.trusts[name][-1]["version"]
+        more = {"trust": left / FULL_TRUST, "undoes": undone, "expects": last}
+        trusts.append(_of_labeller(signed, name, number, more))
+    return _plan(signed, touched, known, say, trusts)
 
 
 def spoken_of_by(labeller: str, known: Mapping[str, History]) -> list[Decided]:
@@ -110,22 +155,29 @@ def spoken_of_by(labeller: str, known: Mapping[str, History]) -> list[Decided]:
     return [
         Decided(history.decision_id, history.verdict)
         for history in known.values()
-        if any(word["actor"] == labeller for word in history.now()["said"])
+        if any(word.actor == labeller for word in history.words())
     ]
 
 
-def supposed(plan: Plan, known: Mapping[str, History]) -> dict[str, list[Stand]]:
+def supposed(plan: Plan, known: Histories) -> dict[str, list[Stand]]:
     """What the decisions of a plan would have stood for had it been so from the first label on.
 
     Those that nothing was said of are not among them: no past decision can have met them.
     """
+    own = {request["decision_id"]: request for request in plan.requests if not speaks_of_labeller(request)}
+    trusts = {(event["tenant"], name): events for name, events in known.trusts.items() for event in events[:1]}
+    for request in plan.trusts:
+        trusts[request["tenant"], str(request.get("labeller"))] = _would_have_been_trusted(request, known)
+    labellers = {str(request.get("labeller")) for request in plan.trusts}
     out: dict[str, list[Stand]] = {}
-    for step in plan.steps:
-        name = step.request["decision_id"]
-        history = known.get(name)
-        if history is None:
+    for name, history in known.items():
+        if name in own:
+            events = _would_have_been(own[name], history)
+        elif labellers & history.speakers():
+            events = history.events
+        else:
             continue
-        out[name] = list(stands(_would_have_been(step.request, history)))
+        out[name] = list(stands(with_trust(events, trusts)))
     return out
 
 
@@ -140,6 +192,13 @@ def _would_have_been(request: LabelRequest, history: History) -> list[LabelEvent
     return history.had_been_said(cast(LabelEvent, {"label": None, "should": None, **request}))
 
 
+def _would_have_been_trusted(request: LabelRequest, known: Histories) -> list[LabelEvent]:
+    undone = request.get("undoes")
+    if undone is not None:
+        return known.trusts.had_not_been(str(request.get("labeller")), undone)
+    return [cast(LabelEvent, {**request, "version": 0, "decision": None})]
+
+
 def _request(signed: Signed, decision_id: str, more: Mapping[str, object]) -> LabelRequest:
     return cast(
         LabelRequest,
@@ -150,17 +209,24 @@ def _request(signed: Signed, decision_id: str, more: Mapping[str, object]) -> La
     )  # fmt: skip
 
 
+def _of_labeller(signed: Signed, labeller: str, number: int, more: Mapping[str, object]) -> LabelRequest:
+    """`number`: which of the job's labellers he is."""
+    request = _request(signed, "", {"type": "trust", "labeller": labeller, **more})
+    return {**request, "event_id": f"{signed.job}/labeller-{number}"}
+
+
 def _plan(
     signed: Signed,
     decisions: Iterable[Decided],
-    known: Mapping[str, History],
+    known: Histories,
     say: Callable[[Decided, History | None], LabelRequest | None],
+    trusts: Sequence[LabelRequest] = (),
 ) -> Plan:
-    steps: list[Step] = []
+    requests: dict[str, LabelRequest] = {}
+    verdicts: dict[str, Verdict] = {}
     refused: list[tuple[str, LumynError]] = []
     for one in sorted(decisions, key=lambda decided: decided.decision_id):
-        history = known.get(one.decision_id)
-        request = say(one, history)
+        request = say(one, known.get(one.decision_id))
         if request is None:
             continue
         try:
@@ -168,12 +234,26 @@ def _plan(
         except BadInput as error:
             refused.append((one.decision_id, error))
             continue
+        requests[one.decision_id], verdicts[one.decision_id] = request, one.verdict
+    labellers = {str(request.get("labeller")) for request in trusts}
+    if labellers:
+        verdicts |= {name: history.verdict for name, history in known.items() if labellers & history.speakers()}
+    trust = known.trusts.now() | {str(request.get("labeller")): trust_of(request) for request in trusts}
+    reached = []
+    for name in sorted(verdicts):
+        history, request = known.get(name), requests.get(name)
         before = history.standing() if history is not None else None
-        steps.append(Step(request, before, standing_of(one.verdict, _after(one, history, request))))
-    return Plan(signed.job, tuple(steps), tuple(refused))
+        after = standing_of(verdicts[name], _after(verdicts[name], history, request), trust)
+        reached.append(Changed(name, before, after))
+    return Plan(signed.job, (*trusts, *requests.values()), tuple(reached), tuple(refused))
 
 
-def _after(one: Decided, history: History | None, request: LabelRequest) -> Restored:
-    event = cast(LabelEvent, {"version": 0, "should": None, "label": None, **request})
-    return folded(one.verdict, [*(history.counting() if history is not None else []), event])
-
+def _after(verdict: Verdict, history: History | None, request: LabelRequest | None) -> Restored:
+    events = history.events if history is not None else []
+    if request is None:
+        return folded(verdict, events, {})
+    event = cast(LabelEvent, {"version": 0, "should": None, "label": None, "at": "", **request})
+    if restored := event.get("restored"):
+        return restored
+    counting = history.counting() if history is not None else []
+    return folded(verdict, [*counting, event], {})

@@ -16,17 +16,21 @@ from memory_service.recall import MemoryChoice
 from memory_service.store import MemoryStore
 from schemas.canonical import decode, decode_trusted, encode, encode_plain
 from schemas.digests import digest
-from schemas.errors import BadInput, LumynError, NotFound, to_keep
+from schemas.errors import BadInput, KeysUnavailable, LumynError, NotFound, to_keep
 from schemas.ids import is_decision_id
-from schemas.label import LabelEvent, LabelRequest, check_label, check_label_form
+from schemas.label import ABOUT_SUBJECTS, LabelEvent, LabelRequest, key_of, speaks_of_decision, speaks_of_labeller
+from schemas.label_check import check_label, check_label_form
 from schemas.label_receipt import LabelOutcome, LabelReceipt
 from streams.control import ControlState, read_control
 from streams.find_records import RecordFinder
-from streams.label_agent import check_unchanged, label_event
+from streams.label_agent import OF_OPERATORS, check_about_subject, check_not_held, check_unchanged, label_event
+from streams.label_told import Told
 from streams.log import Append, Log, Message, PartitionWriter
 from streams.memory_sync import catch_up
 from streams.observe import Observer
 from streams.outputs import dead_letter
+from streams.sealing import seal_label
+from streams.subject_keys import keys_of
 from streams.topics import DEAD_LETTERS, LABEL_RECEIPTS, LABEL_REQUESTS, LABELS, full_name
 
 GROUP = "labels"
@@ -69,7 +73,7 @@ class LabelWorker:
         self._looked = -_LOOK_S
         self._stale = True
         self._seen: dict[str, tuple[int, str]] = {}
-        self._told: dict[str, int] = {}
+        self._told = Told()
         self._version = 0
         self._offset = 0
         self._beaten = 0.0
@@ -105,8 +109,7 @@ class LabelWorker:
                 event: LabelEvent = decode_trusted(message.value)
                 self._version = event["version"]
                 self._seen[f"{event['tenant']}/{event['event_id']}"] = (event["version"], _body(_request_of(event)))
-                if event["type"] != "note":
-                    self._told[event["decision_id"]] = event["version"]
+                self._told.take(event)
             self._offset = messages[-1].offset + 1
         self._observer.event("labels_opened", version=self._version, position=self._writer.position)
         self._observer.ready("labels", True)
@@ -127,7 +130,7 @@ class LabelWorker:
         records = self._finder.find(ids) if ids else {}
         outputs: list[Append] = []
         fresh: dict[str, tuple[int, str]] = {}
-        told: dict[str, int] = {}
+        told = Told(self._told)
         version = self._version
         for message, request in zip(messages, parsed, strict=True):
             if isinstance(request, LumynError):
@@ -135,6 +138,13 @@ class LabelWorker:
                 outputs.append(self._receipt(message, None, "refused", request))
                 continue
             key = f"{request['tenant']}/{request['event_id']}"
+            try:
+                request = self._sealed(request, records)
+            except KeysUnavailable:
+                raise
+            except LumynError as error:
+                outputs.append(self._receipt(message, request, "refused", error))
+                continue
             body = _body(request)
             first = fresh.get(key) or self._seen.get(key)
             try:
@@ -144,19 +154,20 @@ class LabelWorker:
                 if first is not None:
                     raise BadInput(f"event_id `{request['event_id']}` was used before for another label")
                 event = self._accept(request, records, version + 1, message.time_ms, told)
+            except KeysUnavailable:
+                raise
             except LumynError as error:
                 outputs.append(self._receipt(message, request, "refused", error))
                 continue
             version += 1
             fresh[key] = (version, body)
-            if event["type"] != "note":
-                told[event["decision_id"]] = version
-            outputs.append(Append(LABELS, encode(event, finite=True), request["decision_id"].encode()))
+            told.take(event)
+            outputs.append(Append(LABELS, encode(event, finite=True), key_of(event).encode()))
             outputs.append(self._receipt(message, request, "accepted", version=version))
         written = writer.commit(outputs, messages[-1].offset + 1)
         self._version = version
         self._seen |= fresh
-        self._told |= told
+        self._told.take_all(told)
         self._offset = max([self._offset, *(m.offset + 1 for m in written if m.topic == LABELS)])
         self._observer.event("labels_sequenced", requests=len(messages), accepted=len(fresh), version=version)
         for message in written:
@@ -171,16 +182,33 @@ class LabelWorker:
             return to_keep(error)
 
     def _accept(
-        self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int, told: Mapping[str, int]
+        self, request: LabelRequest, records: dict[str, Any], version: int, time_ms: int, told: Told
     ) -> LabelEvent:
+        if request["type"] in OF_OPERATORS:
+            check_not_held(request, told.trust_in(request["tenant"], request["actor"]))
+        if speaks_of_labeller(request) and request.get("undoes") is not None:
+            check_unchanged(request, told.last(key_of(request)))
+        if request["type"] in ABOUT_SUBJECTS:
+            check_about_subject(request, keys_of(self._log))
+        if not speaks_of_decision(request):
+            return label_event(request, None, version, time_ms)
         record = records.get(request["decision_id"])
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
             raise NotFound(f"no decision `{request['decision_id']}`")
         check_label(request, record["verdict"])
         if request["type"] == "restore":
-            name = request["decision_id"]
-            check_unchanged(request, told.get(name) or self._told.get(name, 0))
-        return label_event(request, record, version, time_ms)
+            check_unchanged(request, told.last(request["decision_id"]))
+        return label_event(request, record, version, time_ms, keys_of(self._log))
+
+    def _sealed(self, request: LabelRequest, records: Mapping[str, Any]) -> LabelRequest:
+        """The request with its texts under the subject's key, as the gateway sends it; others may not.
+
+        Raises `Erased`, `KeysUnavailable`.
+        """
+        record = records.get(request["decision_id"])
+        if record is None or record["tenant"] != request["tenant"]:
+            return request
+        return seal_label(request, record, keys_of(self._log))
 
     def _receipt(
         self,
@@ -267,8 +295,12 @@ class LabelWorker:
 def _body(request: LabelRequest) -> str:
     """What a retry must repeat: everything that the event keeps of the request."""
     names = ["decision_id", "type", "label", "should", "summary", "actor", "job"]
+    if request.get("subject"):
+        names.append("subject")
     if request["type"] == "restore":  # `expects` is not kept: what was made from another state is another restore
         names[2:4] = ["undoes", "restored"]
+    elif speaks_of_labeller(request):
+        names[2:4] = ["undoes", "labeller", "trust"]
     return digest(encode({name: request.get(name) for name in names}))
 
 
@@ -285,4 +317,7 @@ def _request_of(event: LabelEvent) -> LabelRequest:
         "job": event["job"],
         "undoes": event.get("undoes"),
         "restored": event.get("restored"),
+        "labeller": event.get("labeller"),
+        "trust": event.get("trust"),
+        "subject": event.get("subject"),
     }

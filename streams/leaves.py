@@ -9,6 +9,7 @@ from typing import Any
 from schemas.canonical import encode
 from schemas.checkpoint import EventLeaf, GapLeaf, RequestLeaf
 from schemas.digests import digest
+from schemas.seal import stored_of
 from streams.log import Message
 from streams.topics import full_name
 
@@ -39,7 +40,7 @@ def record_leaf(record: Mapping[str, Any]) -> RequestLeaf:
         {
             "source": record["log"],
             "outcome": "decided",
-            "body_digest": digest(encode(record["request"], finite=True)),
+            "body_digest": digest(encode(stored_of(record)["request"], finite=True)),
             "decision_id": record["decision_id"],
             "record_digest": record["record_digest"],
         }

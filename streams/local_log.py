@@ -18,6 +18,7 @@ from memory_service.wal import use_wal
 from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable
 from streams.log import Append, Message
 from streams.partitioner import partition_for
+from streams.subject_keys import NO_KEYS, SubjectKeys
 from streams.topics import DEFAULT_PARTITIONS, TOPICS, check_key
 
 _LAYOUT = "1"
@@ -72,6 +73,7 @@ class LocalLog:
         """Open or create the log. `partitions` counts for a new file only: an old one keeps its own."""
         self.path = path
         self.prefix = prefix
+        self.keys: SubjectKeys = NO_KEYS
         self._clock = clock
         self._lock = threading.RLock()
         self._open_transaction = False

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from streams.subject_keys import SubjectKeys
+
 
 @dataclass(frozen=True, slots=True)
 class Append:
@@ -53,6 +55,11 @@ class Log(Protocol):
     @property
     def prefix(self) -> str:
         """What stands before every topic's name."""
+        ...
+
+    @property
+    def keys(self) -> SubjectKeys:
+        """What opens the sealed messages in it."""
         ...
 
     @property

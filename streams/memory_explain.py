@@ -9,31 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memory_service.blocks import BLOCKS, SLICES, score_of, share_of
 from memory_service.profile import amount_of, remembered_part
-from memory_service.recall import Asked, Recall, recorded
+from memory_service.recall import Asked, Recall, counted_hit, recorded
 from memory_service.vectoriser import Vectoriser, query_of
+from memory_service.worth import decay, worth
 from schemas.errors import IntegrityError, LumynError, MemoryUnavailable
-from schemas.label import LabelEvent
-from schemas.policy import MemorySettings
+from schemas.ids import time_ms_of
+from schemas.label import FULL_TRUST, LabelEvent
+from schemas.policy import DAY_MS, MemorySettings
 from streams.diff import outcome_of
+from streams.erasures import NOTHING_ERASED, Erasures
 from streams.policy import CompiledPolicy
 
-_ROLES = {
-    "harmful": "the nearest harmful one",
-    "harmful_without_text": "the nearest harmful one, text left out",
-    "fine": "the nearest fine one",
-    "softening": "a DENY that was wrong",
-}
+if TYPE_CHECKING:
+    from memory_service.recaller import Term
 
-
+_ROUNDED = 2e-5
 @dataclass(frozen=True, slots=True)
 class Neighbour:
     """A neighbour that counted: `by_block` are its parts of the score, None where its labels can't be found any more.
 
-    `thresholds`: which of the policy's it meets. `amounts`: how the amount gate let it through.
+    `thresholds`: which of the policy's it meets. `amounts`: how the amount gate let it through. `worth`: trust times
+    decay; a fine one needs a half. `age_days`: None where labels do not age.
     """
 
     role: str
@@ -45,6 +45,10 @@ class Neighbour:
     thresholds: dict[str, bool]
     amounts: str
     adds_up: bool
+    trust: float
+    age_days: float | None
+    decay: float
+    worth: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,10 @@ class Otherwise:
 
 @dataclass(frozen=True, slots=True)
 class MemoryExplanation:
-    """All of it; `shares` are the weights as they count here: of the blocks that the request fills."""
+    """All of it; `shares` are the weights as they count here: of the blocks that the request fills.
+
+    `sum`: what `nearby` is made of, the nearest first.
+    """
 
     decision_id: str
     verdict: str
@@ -69,6 +76,8 @@ class MemoryExplanation:
     shares: dict[str, float]
     coverage: float
     nearby: dict[str, Any]
+    sum: tuple[Term, ...]
+    half_life_days: float | None
     thresholds: dict[str, float]
     amount: float | int | None
     amount_within: float
@@ -87,10 +96,13 @@ def explain_memory(
     vectoriser: Vectoriser,
     events_of: Callable[[str], Sequence[LabelEvent]],
     recall: Callable[[Asked], Recall],
+    nearby: Callable[[Asked], Sequence[Term]],
+    erasures: Erasures = NOTHING_ERASED,
 ) -> MemoryExplanation:
     """Explain a record that was decided with memory (`as_of.was_recalled`), by its own policy.
 
-    `events_of` gives a decision's label events, `recall` asks the memory. Raises `LumynError`.
+    `events_of` gives a decision's label events, `recall` asks the memory, `nearby` what its rate is made of. Raises
+    `LumynError`.
     """
     memory = record["memory"]
     try:
@@ -103,12 +115,15 @@ def explain_memory(
     vector = vectoriser.vectorise([remembered_part(record["request"])])[0]
     query = query_of(vector, settings.weights)
     notes = []
+    if erasures.touched(record):
+        notes.append("it could meet memories that are erased now: what it would have been without one is not exact")
     if memory["vectoriser_id"] != vectoriser.id:
         notes.append(f"recalled with another vectoriser ({memory['vectoriser_id']}): the blocks are not computed")
+    comparable = memory["vectoriser_id"] == vectoriser.id
     present = {name: settings.weights[name] for name in BLOCKS if name in vector.blocks}
     total = sum(present.values()) or 1
     neighbours = tuple(
-        _neighbour(hit, record, settings, _Sum(query, vectoriser, events_of, not notes)) for hit in memory["counted"]
+        _neighbour(hit, record, settings, _Sum(query, vectoriser, events_of, comparable)) for hit in memory["counted"]
     )
     if not all(neighbour.adds_up for neighbour in neighbours):
         notes.append("some blocks do not add up to the recorded score: `lumyn memory verify` says more")
@@ -121,6 +136,8 @@ def explain_memory(
         shares={name: round(weight / total, 6) for name, weight in present.items()},
         coverage=memory["coverage"],
         nearby=dict(record["risk_signals"]["nearby"]),
+        sum=tuple(_sum(record, settings, nearby, notes)),
+        half_life_days=settings.half_life_days,
         thresholds={
             name: getattr(settings, name) for name in ("failure_block", "failure_escalate", "soften", "success_support")
         },
@@ -130,6 +147,33 @@ def explain_memory(
         otherwise=tuple(_otherwise(record, policy, settings, recall, notes)),
         notes=tuple(notes),
     )
+
+
+def _sum(
+    record: Mapping[str, Any],
+    settings: MemorySettings,
+    nearby: Callable[[Asked], Sequence[Term]],
+    notes: list[str],
+) -> Sequence[Term]:
+    """The terms of `nearby`, asked for again; what they do not add up to is said."""
+    try:
+        terms = nearby(_asked(record, settings))
+    except MemoryUnavailable as error:
+        notes.append(f"what nearby is made of can't be asked for again: {error.message}")
+        return ()
+    total = sum(term.weight for term in terms)
+    wrong = sum(term.weight for term in terms if term.harmful)
+    rate, n_effective = (record["risk_signals"]["nearby"][name] for name in ("failure_rate", "n_effective"))
+    off = abs(total - n_effective) > _ROUNDED
+    if off or (rate is not None and abs(wrong - rate * total) > _ROUNDED * max(1, total)):
+        notes.append("the terms of nearby do not add up to what was recorded: `lumyn memory verify` says more")
+    return terms
+
+
+def _asked(record: Mapping[str, Any], settings: MemorySettings, leave_out: str | None = None) -> Asked:
+    """What the decision asked, once more."""
+    at_ms = time_ms_of(record["created_at"])
+    return Asked(record["request"], settings, record["memory"]["version"], leave_out, at_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +188,7 @@ class _Sum:
         if not self.comparable:
             return None
         told = next((e["decision"] for e in self.events_of(hit["memory_id"]) if e["decision"] is not None), None)
-        if told is None:
+        if told is None or ("subject" in told and told["facts"].keys() & {"erased", "sealed"}):
             return None
         values = self.vectoriser.vectorise([told["facts"]])[0].values
         asked = self.query.without_text if hit["role"] == "harmful_without_text" else self.query.full
@@ -162,6 +206,7 @@ def _neighbour(hit: Mapping[str, Any], record: Mapping[str, Any], settings: Memo
         met = {"success_support": settings.success_support}
     else:
         met = {"soften": settings.soften}
+    counted, half_life_ms = counted_hit(hit), settings.half_life_ms
     return Neighbour(
         role=hit["role"],
         memory_id=hit["memory_id"],
@@ -172,6 +217,10 @@ def _neighbour(hit: Mapping[str, Any], record: Mapping[str, Any], settings: Memo
         thresholds={name: score >= least for name, least in met.items()},
         amounts=_gate(hit, amount_of(record["request"], sums.vectoriser.profile), settings.amount_within),
         adds_up=blocks is None or (sum(blocks.values()) == hit["dot"] and score_of(hit["dot"]) == score),
+        trust=counted.trust / FULL_TRUST,
+        age_days=None if half_life_ms is None else counted.age_ms / DAY_MS,
+        decay=1.0 if half_life_ms is None else decay(counted.age_ms, half_life_ms),
+        worth=worth(counted.trust, counted.age_ms, half_life_ms),
     )
 
 
@@ -212,7 +261,7 @@ def _otherwise(
     out = [tried("any memory of the like", *outcome_of(record, policy, nothing))]
     for name in dict.fromkeys(hit["memory_id"] for hit in record["memory"]["counted"]):
         try:
-            other = recall(Asked(record["request"], settings, record["memory"]["version"], name))
+            other = recall(_asked(record, settings, name))
             if not other.available:
                 raise MemoryUnavailable("the memory can't answer")
         except MemoryUnavailable as error:
@@ -220,45 +269,3 @@ def _otherwise(
             break
         out.append(tried(name, *outcome_of(record, policy, other)))
     return out
-
-
-def lines_of(explained: MemoryExplanation) -> list[str]:
-    """The explanation as text."""
-    e = explained
-    weights = ", ".join(f"{name} {weight:g}" for name, weight in e.weights.items())
-    shares = ", ".join(f"{name} {share:g}" for name, share in e.shares.items()) or "nothing"
-    lines = [
-        f"decision {e.decision_id}: {e.verdict} ({', '.join(e.reason_codes)}), memory version {e.version}",
-        "",
-        f"weights: {weights}; of what this request has: {shares} (coverage {e.coverage:g})",
-        "thresholds: " + ", ".join(f"{name} {value:g}" for name, value in e.thresholds.items()),
-        "amount: " + ("none that can be compared" if e.amount is None else f"{e.amount:g}, factor {e.amount_within:g}"),
-        _nearby(e.nearby),
-        "",
-    ]
-    if not e.neighbours:
-        lines.append("no neighbour counted")
-    for one in e.neighbours:
-        met = ", ".join(f"{name} {'met' if reached else 'not met'}" for name, reached in one.thresholds.items())
-        lines.append(f"{_ROLES.get(one.role, one.role)}: {one.memory_id}: {one.verdict}, {one.meaning}")
-        if one.by_block is not None:
-            parts = " + ".join(f"{name} {value:.6f}" for name, value in one.by_block.items())
-            lines.append(f"  {parts} = {one.score:g}")
-        else:
-            lines.append(f"  score {one.score:g}")
-        lines.append(f"  {met}; amount: {one.amounts}")
-    lines += ["", *(_tried(one) for one in e.otherwise)]
-    return lines + [f"note: {note}" for note in e.notes]
-
-
-def _nearby(nearby: Mapping[str, Any]) -> str:
-    if nearby["failure_rate"] is None:
-        return "nearby: nothing that was labelled"
-    rate, lower, upper = (f"{nearby[name]:.0%}" for name in ("failure_rate", "lower", "upper"))
-    worth = f"{nearby['n_effective']:g} observations"
-    return f"nearby: allowing was wrong in {rate} ({lower} to {upper}) of what is worth {worth}"
-
-
-def _tried(one: Otherwise) -> str:
-    same = "" if one.changes else ", the same"
-    return f"without {one.without}: {one.verdict} ({', '.join(one.reason_codes)}){same}"

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from memory_service.recall import Asked, Recall, unavailable
-from schemas.canonical import decode_trusted
 from schemas.errors import LumynError
 from streams.log import Log
+from streams.sealing import event_in
+from streams.subject_keys import keys_of
 from streams.topics import LABELS
 from streams.versions import offset_after
 
@@ -46,7 +47,11 @@ def _catch_up(
     if offset is None:
         offset = offset_after(log, LABELS, version)
     while messages := log.read(LABELS, 0, offset, _BATCH):
-        version = store.apply([decode_trusted(m.value) for m in messages]).version
+        events = [event_in(keys_of(log), m.value) for m in messages]
+        version = store.apply(events).version
+        for event in events:
+            if event["type"] == "forget":  # a key store that was put back from a backup may still have the key
+                keys_of(log).finish(str(event.get("subject")))
         offset = messages[-1].offset + 1
         if progress:
             progress(len(messages))

@@ -8,7 +8,7 @@ from schemas.canonical import encode_plain
 from schemas.digests import digest
 from schemas.errors import LumynError
 from schemas.receipt import Outcome
-from schemas.request import Request
+from schemas.request import Request, envelope_in
 from streams.log import Append, Message
 from streams.topics import DEAD_LETTERS, RECEIPTS
 
@@ -26,13 +26,22 @@ def receipt(
         "source": {"topic": topic, "partition": message.partition, "offset": message.offset},
         "tenant": request.tenant if request else None,
         "request_id": request.request_id if request else None,
-        "body_digest": request.body_digest if request else digest(message.value),
+        "body_digest": _body_digest(message, request, outcome),
         "outcome": outcome,
         "decision_id": decision_id,
         "record_digest": record_digest,
     }
     key = request.key if request is not None and outcome == "decided" else None
     return Append(RECEIPTS, encode_plain(value), key, message.partition)
+
+
+def _body_digest(message: Message, request: Request | None, outcome: Outcome) -> str:
+    """What the receipt names: what a record holds, where there is one; else what is in the log, perhaps in clear."""
+    if request is None:
+        return digest(message.value)
+    if outcome != "decided" and request.clear_digest is not None and envelope_in(message.value) is None:
+        return request.clear_digest
+    return request.body_digest
 
 
 def dead_letter(topic: str, message: Message, error: LumynError) -> Append:

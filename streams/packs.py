@@ -19,6 +19,7 @@ from schemas.errors import BadPack, IntegrityError, LumynError, NotFound, Storag
 from schemas.label import EVENT
 from schemas.limits import MAX_PACK_BYTES, MAX_POLICY_BYTES, MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.record import ADAPTER, SCHEMA
+from schemas.seal import Opening, is_sealed, opening_from, opening_text
 from streams.lumyn1.pack import Lumyn1Pack, is_lumyn1, read_lumyn1
 from streams.signing import PublicKey, SigningKey
 
@@ -29,6 +30,8 @@ README = "README.txt"
 SIGNATURE = "signature.json"
 LABELS = "labels.jsonl"
 CHECKPOINT = "checkpoint.json"
+OPENING = "opening.json"
+SCHEMA_OF_OPENING = "lumyn.opening/1"
 _LIMITS = {
     RECORD: MAX_RECORD_BYTES,
     REQUEST: MAX_RECORD_BYTES,
@@ -37,6 +40,7 @@ _LIMITS = {
     SIGNATURE: 65536,
     LABELS: MAX_PACK_BYTES,
     CHECKPOINT: 65536,
+    OPENING: 65536,
 }
 _REQUIRED = (RECORD, REQUEST, POLICY)
 _SIGNATURE_SCHEMA = "lumyn.signature/1"
@@ -57,6 +61,8 @@ class Pack:
     signer: PublicKey | None
     labels: list[dict[str, Any]] | None
     proof: InclusionProof | None = None
+    opening: Opening | None = None
+    """What opens a sealed record; a redacted pack is without it, and so is one of a forgotten subject's decision."""
 
 
 def write_pack(
@@ -66,15 +72,21 @@ def write_pack(
     *,
     labels: list[Mapping[str, Any]] | None = None,
     proof: InclusionProof | None = None,
+    opening: Opening | None = None,
 ) -> bytes:
-    """The bytes of a signed pack of one decision; the same arguments give the same bytes."""
+    """The bytes of a signed pack of one decision; the same arguments give the same bytes.
+
+    `opening` opens this decision alone; without it the pack of a sealed record is a redacted one.
+    """
     record = decode_trusted(record_bytes)
     members = {
         RECORD: record_bytes,
         REQUEST: encode(record["request"], finite=True),
         POLICY: policy_source,
-        README: _readme(record, key, proof).encode("utf-8"),
+        README: _readme(record, key, proof, redacted=is_sealed(record) and opening is None).encode("utf-8"),
     }
+    if opening is not None:
+        members[OPENING] = encode({"schema": SCHEMA_OF_OPENING, "key": opening_text(opening)})
     if proof is not None:
         members[CHECKPOINT] = encode(proof)
     if labels is not None:
@@ -101,12 +113,21 @@ def _sign(digests: dict[str, str], key: SigningKey) -> dict[str, Any]:
     }
 
 
-def _readme(record: Mapping[str, Any], key: SigningKey, proof: InclusionProof | None) -> str:
+_REPLAY = (
+    "Replay it:\n    lumyn replay THIS.zip\n"
+    "Try another policy on it:\n    lumyn replay THIS.zip --policy candidate.yml\n"
+)
+_REDACTED = (
+    "This pack is redacted: the personal part of the request, and what rules quoted of it, is encrypted, and its\n"
+    "key is not here. Digests, signature and place in the log can be checked; it can't be decided again.\n"
+)
+
+
+def _readme(record: Mapping[str, Any], key: SigningKey, proof: InclusionProof | None, *, redacted: bool) -> str:
     return (
         f"Decision {record['decision_id']}: {record['verdict']}\n"
         f"Made {record['created_at']} by policy {record['policy']['name']}@{record['policy']['version']}.\n\n"
-        "Replay it:\n    lumyn replay THIS.zip\n"
-        "Try another policy on it:\n    lumyn replay THIS.zip --policy candidate.yml\n"
+        f"{_REDACTED if redacted else _REPLAY}"
         "Check it:\n    lumyn verify THIS.zip\n\n"
         f"{RECORD}  the whole decision record\n{REQUEST}          the request, as it was decided\n"
         f"{POLICY}            the policy, byte for byte, at decision time\n"
@@ -172,7 +193,18 @@ def _read(members: Mapping[str, bytes], where: str) -> Pack:
         raise BadPack(error.message, where=error.where) from None
     _check_shape(record, f"{where}:{RECORD}")
     labelled = labels if LABELS in members else None
-    return Pack(where, record, members[RECORD], request, members[POLICY], signer, labelled, proof)
+    opening = _opening(members[OPENING], record, f"{where}:{OPENING}") if OPENING in members else None
+    return Pack(where, record, members[RECORD], request, members[POLICY], signer, labelled, proof, opening)
+
+
+def _opening(data: bytes, record: Mapping[str, Any], where: str) -> Opening:
+    value = decode(data, where=where)
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA_OF_OPENING or not is_sealed(record):
+        raise BadPack("nothing in this pack is opened by it", where=where)
+    try:
+        return opening_from(value.get("key"), record)
+    except IntegrityError as error:
+        raise BadPack(error.message, where=where) from None
 
 
 def _proof(data: bytes, where: str) -> InclusionProof:

@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 from memory_service.recall import OFF, Asked, Recall, recorded
 from schemas.errors import UsageError
+from schemas.ids import time_ms_of
 from schemas.record import ENGINE
 from streams.decide import decide
 from streams.integrity import position_of, recorded_control, recorded_request
 from streams.policy import CompiledPolicy
+from streams.sealing import require_open
 
 MemoryMode = Literal["current", "recorded", "as-of"]
 Recalls = Callable[[Asked], Recall]
-_ASKED_WITH = ("weights", "top_k", "neighbours", "amount_within")
+_ASKED_WITH = ("weights", "top_k", "neighbours", "amount_within", "half_life_days")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,10 @@ def replay(
 ) -> Replay:
     """Decide again. `recalls` answers for `current` (as of `version`) and `as-of` (the record's own version).
 
-    Raises `UsageError` when recorded memory can't answer what the candidate policy asks.
+    Raises `UsageError` when recorded memory can't answer what the candidate policy asks; `Erased`, `KeyMissing` when
+    what was asked can't be read.
     """
+    require_open(original)
     policy = candidate or recorded_policy
     now = _decide(original, policy, recall_for(original, policy, memory, recalls, version))
     differences = tuple(
@@ -118,8 +122,8 @@ def recall_for(
         return recorded(original)
     if memory == "as-of":
         at = original["memory"]["version"]
-        return recalls(Asked(original["request"], settings, 0 if at is None else at))
-    return recalls(Asked(original["request"], settings, version))
+        version = 0 if at is None else at
+    return recalls(Asked(original["request"], settings, version, at_ms=time_ms_of(original["created_at"])))
 
 
 def check_recorded_memory(original: Mapping[str, Any], policy: CompiledPolicy) -> None:
@@ -134,9 +138,10 @@ def check_recorded_memory(original: Mapping[str, Any], policy: CompiledPolicy) -
             help="use `--memory as-of` or `--memory current` where the store is",
         )
     for name in _ASKED_WITH:
-        if settings[name] != wanted[name]:
+        was, now = settings.get(name), wanted.get(name)
+        if was != now:
             raise UsageError(
-                f"memory.{name} was {settings[name]} when this was decided and is {wanted[name]} in the candidate, so "
+                f"memory.{name} was {was} when this was decided and is {now} in the candidate, so "
                 "recorded memory can't answer it",
                 help="use `--memory as-of` where the store is",
             )

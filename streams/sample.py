@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from streams.log import Log
 from streams.reading import all_messages, at_offset, object_in
+from streams.sealing import opened_record
+from streams.subject_keys import keys_of
 from streams.topics import RECORDS
 
-Record = dict[str, Any]
+Record = Mapping[str, Any]
 _FEW = 100_000
 """Up to so many offsets are all read; of more, places are drawn."""
 _DRAWS_A_RECORD = 20
@@ -48,7 +50,7 @@ def sample_records(log: Log, count: int, seed: int, wanted: Callable[[Record], b
 
 def _all(log: Log, wanted: Callable[[Record], bool]) -> Iterator[Record]:
     for message in all_messages(log, RECORDS):
-        record = object_in(message)
+        record = opened_record(keys_of(log), object_in(message))
         if record and wanted(record):
             yield record
 
@@ -70,6 +72,6 @@ def _at(log: Log, spans: list[tuple[int, int, int]], place: int) -> Record | Non
     for partition, begin, end in spans:
         if place < end - begin:
             found = at_offset(log, RECORDS, partition, begin + place)
-            return object_in(found) or None if found is not None else None
+            return opened_record(keys_of(log), object_in(found)) or None if found is not None else None
         place -= end - begin
     return None

@@ -12,7 +12,8 @@ from typing import Any
 
 from memory_service.recall import OFF, Asked, MemoryChoice, Recall, recorded, unavailable
 from schemas.canonical import encode_plain
-from schemas.errors import LumynError, UsageError
+from schemas.errors import KeysUnavailable, LumynError, UsageError
+from schemas.ids import time_ms_of
 from schemas.shadow import ShadowMemory, ShadowOutcome, ShadowVerdict
 from streams.control import ControlState, ShadowedPolicy, read_control
 from streams.diff import MISSHAPEN, checked_record, outcome_of
@@ -22,6 +23,8 @@ from streams.observe import Observer
 from streams.policy import CompiledPolicy
 from streams.reading import at_time
 from streams.replay import check_recorded_memory
+from streams.sealing import opened_record, require_open
+from streams.subject_keys import keys_of
 from streams.topics import RECORDS, SHADOW, full_name
 
 GROUP = "shadow"
@@ -98,8 +101,10 @@ class ShadowAgent:
         asking: list[tuple[Message, _Asking]] = []
         for message in messages:
             try:
-                record = checked_record(message.value)
+                record = opened_record(keys_of(self._log), checked_record(message.value))
                 asking += [(message, one) for one in self._asking(record, message.time_ms)]
+            except KeysUnavailable:
+                raise  # it will be read when they can be
             except (LumynError, *MISSHAPEN) as error:
                 self._observer.trouble("record_not_shadowed", error, {"offset": message.offset})
         waiting = [one for _, one in asking if one.asked is not None]
@@ -118,6 +123,7 @@ class ShadowAgent:
             if shadow.instead_of != record["policy"]["name"] or time_ms < shadow.since_ms:
                 continue
             try:
+                require_open(record)
                 policy = self._control.compiled(shadow.hash)
             except LumynError as error:
                 yield _Asking(record, shadow, None, error=error.message)
@@ -181,6 +187,7 @@ def _with_memory(
         return _Asking(record, shadow, policy, "recorded" if held["available"] else "unavailable", recorded(record))
     except UsageError:
         choice = memory_of(held["vectoriser_id"])
-        asked = Asked(record["request"], policy.memory, held["version"], choice=choice)
+        at_ms = time_ms_of(record["created_at"])
+        asked = Asked(record["request"], policy.memory, held["version"], at_ms=at_ms, choice=choice)
         mode: ShadowMemory = "current" if held["version"] is None else "as-of"
         return _Asking(record, shadow, policy, mode, unavailable(), asked)

@@ -44,12 +44,13 @@ class PublicKey:
         return cls(raw)
 
     def verify(self, signature: str, data: bytes) -> bool:
-        """Whether a base64 signature over bytes is this key's."""
+        """Whether a base64 signature over bytes is this key's; another spelling of the same bits is none."""
         try:
-            Ed25519PublicKey.from_public_bytes(self.raw).verify(base64.b64decode(signature, validate=True), data)
+            raw = base64.b64decode(signature, validate=True)
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(raw, data)
         except (InvalidSignature, binascii.Error, ValueError):
             return False
-        return True
+        return base64.b64encode(raw).decode("ascii") == signature
 
 
 class SigningKey:

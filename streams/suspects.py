@@ -148,15 +148,13 @@ def _words_of(history: History) -> list[_Word]:
     standing = history.standing()
     if standing is None:
         return []
-    times = {event["actor"]: time_ms_of(event["at"]) for event in history.events}
-    last = max(times.values(), default=0)
     out = []
-    for said in history.now()["said"]:
+    for said in (word.as_word() for word in history.words()):
         if said["label"] == "retracted":
             continue
         meaning = meaning_of(history.verdict, said["label"], said["should"])
         if meaning != "neutral":
-            out.append(_Word(history.events[0], said, meaning, standing, times.get(said["actor"], last)))
+            out.append(_Word(history.events[0], said, meaning, standing, time_ms_of(said["at"])))
     return out
 
 

@@ -5,11 +5,12 @@ All four are in the order of request offsets, so one pass with flat memory finds
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Generic, TypeVar
 
+from schemas.seal import is_sealed
 from streams.checkpoints import Chain
 from streams.control import read_control
 from streams.decide_agent import GROUP
@@ -19,10 +20,11 @@ from streams.log import Log, Message
 from streams.prior_records import PriorRecords
 from streams.reading import is_embedded, last_of, messages, object_in, request_offset, start_of
 from streams.retention import Held
+from streams.sealing import is_erased
 from streams.slots import Finding, Partition, Slot, check_unrecorded, expects_record
 from streams.span import EVERYTHING, Span
 from streams.topics import CONTROL, DEAD_LETTERS, LABELS, RECEIPTS, RECORDS, REQUESTS, full_name
-from streams.verify import Traces, sealed_checks, stored_checks
+from streams.verify import Traces, opened_checks, stored_checks
 
 T = TypeVar("T")
 
@@ -38,6 +40,10 @@ class Summary:
     """Decisions after the last checkpoint of their partition: no checkpoint speaks of them."""
     never_covered: int = 0
     """Decisions before the first checkpoint, or between two."""
+    erased: int = 0
+    """Decisions of forgotten subjects: digests and places were checked, what was asked is gone."""
+    sealed: int = 0
+    """Decisions whose subjects' keys are not here: likewise."""
     expired: int = 0
     """Signed receipts of retries, conflicts and dead letters that have expired: nothing can be compared any more."""
     events_after_last: int = 0
@@ -49,7 +55,7 @@ class _Recorded:
     """A record whose own digests hold."""
 
     message: Message
-    value: dict[str, Any]
+    value: Mapping[str, Any]
     checks: list[Check]
 
 
@@ -168,7 +174,7 @@ class _Sweep:
             if not isinstance(value.get("decision_id"), str):
                 checks = [Check("record_digest", False, "the stored bytes are not a record any more")]
             else:
-                checks = sealed_checks(message.value, value)
+                checks, opened = opened_checks(self._log, message.value, value)
             if all(check.ok for check in checks):
                 checks += self._misplaced(message, value, last)
             if not all(check.ok for check in checks):
@@ -176,7 +182,7 @@ class _Sweep:
                 continue
             last = int(value["log"]["offset"])
             if last >= first:
-                yield last, _Recorded(message, value, checks)
+                yield last, _Recorded(message, opened, checks)
 
     def _misplaced(self, message: Message, record: dict[str, Any], last: int) -> list[Check]:
         place = record["log"]
@@ -228,7 +234,7 @@ class _Sweep:
             *stored_checks(self._log, self._control, record, traces, self._at.held, recorded.message.time_ms),
         ]
         if self._tenant in (None, record["tenant"]) or not all(check.ok for check in checks):
-            self._count(slot)
+            self._count(slot, record)
             yield Finding(record["decision_id"], checks, decision=True, record=record)
 
     def _late(self, offset: int) -> _Recorded | None:
@@ -237,13 +243,16 @@ class _Sweep:
         if message is None:
             return None
         value = object_in(message)
-        checks = sealed_checks(message.value, value)
+        checks, opened = opened_checks(self._log, message.value, value)
         if value.get("decision_id") in self._damaged or not all(check.ok for check in checks):
             return None
-        return _Recorded(message, value, checks)
+        return _Recorded(message, opened, checks)
 
-    def _count(self, slot: Slot) -> None:
+    def _count(self, slot: Slot, record: Mapping[str, Any]) -> None:
         self._summary.decisions += 1
+        if is_sealed(record):
+            self._summary.erased += is_erased(record)
+            self._summary.sealed += not is_erased(record)
         if slot.leaf is not None:
             self._summary.covered += 1
         elif slot.offset >= self._chain.head(REQUESTS, self._at.number)["end"]:

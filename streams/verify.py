@@ -10,16 +10,19 @@ from schemas.canonical import decode_trusted, encode
 from schemas.digests import digest
 from schemas.errors import IntegrityError, LumynError
 from schemas.ids import time_ms_of
-from schemas.request import Request, parse_request
+from schemas.request import Request, envelope_in, parse_request
+from schemas.seal import OpenRecord, is_sealed
 from streams.checkpoints import Chain
 from streams.control import ControlState
-from streams.integrity import Check, check_policy, check_record, check_reproduction, recorded_policy, recorded_request
+from streams.integrity import Check, check_policy, check_record, check_reproduction, recorded_policy, stored_form
 from streams.leaves import GAP, OUTCOMES, record_leaf, request_entry, split
 from streams.local_log import wall_clock_ms
 from streams.log import Log, Message
 from streams.outputs import receipt
 from streams.reading import at_offset, is_embedded, object_in, of_request
 from streams.retention import Held
+from streams.sealing import opened_record
+from streams.subject_keys import keys_of
 from streams.topics import RECEIPTS, RECORDS, REQUESTS, full_name
 
 Leaf = tuple[bytes, int]
@@ -44,11 +47,11 @@ def verify_record(
     chain: Chain | None = None,
     now_ms: int | None = None,
 ) -> list[Check]:
-    """Every check of a stored record, in the order in which they are made; a record whose own digests fail ends it.
+    """Every check of a record as it is stored, in the order in which they are made; one whose own digests fail ends it.
 
     `chain`, caught up, adds the check against the checkpoint that covers the record.
     """
-    checks = sealed_checks(raw, record)
+    checks, record = opened_checks(log, raw, record)
     if not all(check.ok for check in checks):
         return checks
     partition, offset = record["log"]["partition"], record["log"]["offset"]
@@ -87,6 +90,21 @@ def sealed_checks(raw: bytes, record: Mapping[str, Any]) -> list[Check]:
     return [canonical, *check_record(record)]
 
 
+def opened_checks(log: Log, raw: bytes, record: Mapping[str, Any]) -> tuple[list[Check], Mapping[str, Any]]:
+    """The checks of a record by itself, and the record, opened where the log's keys can. Raises `KeysUnavailable`."""
+    checks = sealed_checks(raw, record)
+    if not is_sealed(record) or not all(check.ok for check in checks):
+        return checks, record
+    try:
+        record = opened_record(keys_of(log), record)
+        checks = [checks[0], *check_record(record)]
+    except IntegrityError as error:
+        checks.append(Check("sealed", False, error.message))
+    except (LookupError, TypeError, ValueError) as error:  # a box whose content no decision could have had
+        checks.append(Check("sealed", False, f"what is sealed is no record's part: {type(error).__name__}"))
+    return checks, record
+
+
 def stored_checks(
     log: Log, control: ControlState, record: Mapping[str, Any], traces: Traces, held: Held, decided_ms: int
 ) -> list[Check]:
@@ -94,7 +112,7 @@ def stored_checks(
 
     `decided_ms`: the log's time of the record.
     """
-    request = recorded_request(record)
+    request = stored_form(record)
     checks = [_receipt(record, request, traces.receipt, held, decided_ms), _request(log, record, request, traces, held)]
     if traces.leaf is not None:
         checks.append(_checkpoint(record, *traces.leaf))
@@ -134,7 +152,9 @@ def _request(log: Log, record: Mapping[str, Any], request: Request, traces: Trac
         return Check("request", expired, "the request has expired" if expired else "no request at its offset")
     if found.time_ms != created_ms:
         return Check("request", False, "the log's time of the request is not the record's")
-    same = has_body(log, found, request.body_digest)
+    if is_sealed(record) and envelope_in(found.value) is None:
+        return Check("request", True, "it came in clear and its record is sealed: they can't be compared any more")
+    same = has_body(log, found, request.body_digest) or _came_in_clear(log, found, record)
     return Check("request", same, "" if same else "the log's request is not the record's")
 
 
@@ -143,10 +163,16 @@ def has_body(log: Log, request: Message, body_digest: str) -> bool:
     return body_digest == digest(request.value) or (not is_embedded(log) and body_digest == canonical_digest(request))
 
 
+def _came_in_clear(log: Log, found: Message, record: Mapping[str, Any]) -> bool:
+    """Whether the log's request is what a sealed record holds: a foreign producer's, sealed by who decided it."""
+    return isinstance(record, OpenRecord) and has_body(log, found, digest(encode(record["request"], finite=True)))
+
+
 def canonical_digest(request: Message) -> str:
     """The digest of a request's canonical body; of its bytes, where they are no request."""
+    envelope = envelope_in(request.value)
     try:
-        return parse_request(request.value).body_digest
+        return digest(encode(envelope)) if envelope is not None else parse_request(request.value).body_digest
     except LumynError:
         return digest(request.value)
 

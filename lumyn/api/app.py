@@ -17,17 +17,32 @@ from lumyn.config import LumynConfig
 from lumyn.lookup import find_record, sound_record
 from lumyn.wiring import existing_home, open_home
 from schemas.canonical import decode, encode
-from schemas.errors import BadInput, LumynError, NotFound, RequestConflict, StorageUnavailable, TooLarge, UsageError
+from schemas.errors import (
+    BadInput,
+    Erased,
+    KeyMissing,
+    LumynError,
+    NotFound,
+    OnHold,
+    RequestConflict,
+    StorageUnavailable,
+    TooLarge,
+    UsageError,
+)
 from schemas.limits import MAX_BODY_BYTES
+from schemas.seal import OpenRecord
 
 _BATCH_BYTES = 64 * MAX_BODY_BYTES
 _STATUS: tuple[tuple[type[LumynError], int], ...] = (
     (NotFound, 404),
+    (Erased, 410),
+    (OnHold, 409),
     (RequestConflict, 409),
     (TooLarge, 413),
     (BadInput, 422),
     (UsageError, 400),
     (StorageUnavailable, 503),
+    (KeyMissing, 503),
 )
 
 
@@ -103,8 +118,9 @@ def _look(app: FastAPI, config: LumynConfig) -> None:
 
     @app.get("/v1/decisions/{decision_id}", summary="One record")
     def get(decision_id: str) -> Response:
-        raw, _ = sound_record(existing_home(config), decision_id)
-        return Response(raw, media_type="application/json")
+        raw, record = sound_record(existing_home(config), decision_id)
+        opened = isinstance(record, OpenRecord)
+        return Response(encode(dict(record)) if opened else raw, media_type="application/json")
 
     @app.get("/v1/decisions/{decision_id}/events", summary="Its labels and notes")
     def events(decision_id: str) -> Response:

@@ -51,6 +51,10 @@ def add_memory(app: FastAPI, config: LumynConfig) -> None:
     def suspects(limit: _Many = 20, labeller: str | None = None) -> Response:
         return json_answer(suspecting.as_dict(suspecting.find(existing_home(config)), limit, labeller))
 
+    @app.get("/v1/memory/trust", summary="Labellers who are not trusted in full")
+    def trust() -> Response:
+        return json_answer({"trust": memory_views.trusts(existing_home(config))})
+
     @app.get("/v1/memory/contested", summary="Labels over which labellers disagree")
     def contested() -> Response:
         return json_answer({"contested": memory_views.contested(existing_home(config))})

@@ -24,9 +24,11 @@ from lumyn.cli import (
     list_,
     memory,
     memory_explain,
+    memory_forget,
     memory_jobs,
     memory_suspects,
     memory_switch,
+    memory_trust,
     policy,
     policy_shadow,
     redrive,
@@ -69,6 +71,9 @@ for _job in (memory_jobs.quarantine, memory_jobs.release, memory_jobs.rollback):
     memory.app.command(_job.__name__)(_job)
 memory.app.command("explain")(memory_explain.explain)
 memory.app.command("switch")(memory_switch.switch)
+memory.app.command("trust")(memory_trust.trust)
+for _of_subjects in (memory_forget.forget, memory_forget.hold):
+    memory.app.command(_of_subjects.__name__)(_of_subjects)
 memory.app.command("suspects")(memory_suspects.suspects)
 app.add_typer(memory.app, name="memory")
 app.add_typer(index.app, name="index")

@@ -158,6 +158,6 @@ def _code(report: dict[str, Any]) -> int:
 
     if is_unsound(report):
         return 3
-    if report["range"]["refused"] or any(c["coverage"]["errored"] for c in report["candidates"]):
+    if report["range"]["refused"].keys() - {"erased"} or any(c["coverage"]["errored"] for c in report["candidates"]):
         return 2
     return 0 if report["passed"] else 1

@@ -69,18 +69,19 @@ def decide(
 
 def _tell(answer: Answer, *, human: bool, line: bool) -> None:
     from lumyn.cli.show import summary
-    from schemas.canonical import decode_trusted
+    from schemas.canonical import decode_trusted, encode
 
-    if answer.outcome != "duplicate" and line and not human:
-        out_bytes(answer.canonical)
-        return
     record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
+    line_of = encode(dict(record)) if isinstance(record, dict) and type(record) is not dict else answer.canonical
+    if answer.outcome != "duplicate" and line and not human:
+        out_bytes(line_of)
+        return
     if answer.outcome == "duplicate":
         say(f"duplicate: request_id `{record['request_id']}` was decided before; this is the first record")
     if human:
         out(summary(record))
     elif line:
-        out_bytes(answer.canonical)
+        out_bytes(line_of)
     else:
         out_json(record)
 

@@ -20,6 +20,7 @@ def export(
     query: str | None = typer.Option(None, "--query", "-q", help="Every decision that fits."),
     limit: int | None = typer.Option(None, "--limit", "-n", min=1, help="The latest N."),
     with_memory: bool = typer.Option(False, "--with-memory", help="Put the memory as it then was in the pack."),
+    redact: bool = typer.Option(False, "--redact", help="Leave out what opens the personal part."),
     json_: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
 ) -> None:
     """Export decisions: a pack each, or a record a line.
@@ -28,6 +29,7 @@ def export(
     Examples: lumyn export 01JBQX8P2M... --pack --out incident.zip
               lumyn export --query "verdict=DENY AND action_type=refund"
               lumyn export --limit 100 --out decisions.jsonl
+              lumyn export 01JBQX8P2M... --pack --redact --out redacted.zip
     """
     from lumyn.wiring import existing_home
     from schemas.errors import UsageError
@@ -38,11 +40,11 @@ def export(
     if decision is None and not query and limit is None:
         raise UsageError("what to export? give an id, `--query` or `--limit`")
     if decision is not None:
-        written = [_one(home, decision, to, pack, with_memory)]
+        written = [_one(home, decision, to, pack, with_memory, redact)]
     elif to is not None:
-        written = [_dataset(home, query, limit, to)]
+        written = [_dataset(home, query, limit, to, redact)]
     else:
-        written = _packs(home, query, limit, with_memory)
+        written = _packs(home, query, limit, with_memory, redact)
     if json_:
         out_json([str(path) for path in written])
     else:
@@ -50,8 +52,10 @@ def export(
             out(str(path))
 
 
-def _one(home: Home, decision: str, to: Path | None, pack: bool, with_memory: bool) -> Path:
-    from lumyn.exporting import export_pack, write_whole
+def _one(
+    home: Home, decision: str, to: Path | None, pack: bool, with_memory: bool, redact: bool
+) -> Path:
+    from lumyn.exporting import export_pack, exported_line, write_whole
     from lumyn.lookup import sound_record
     from schemas.errors import UsageError
 
@@ -60,13 +64,13 @@ def _one(home: Home, decision: str, to: Path | None, pack: bool, with_memory: bo
     if not pack and path.suffix != ".zip" and path.suffix not in (".json", ".jsonl"):
         raise UsageError("`--out` must end in .zip for a pack, or .json for the record", where=str(path))
     if path.suffix in (".json", ".jsonl") and not pack:
-        write_whole(path, raw + b"\n")
+        write_whole(path, exported_line(home, raw, redact=redact) + b"\n")
     else:
-        write_whole(path, export_pack(home, raw, record, with_memory=with_memory))
+        write_whole(path, export_pack(home, raw, record, with_memory=with_memory, redact=redact))
     return path
 
 
-def _packs(home: Home, query: str | None, limit: int | None, with_memory: bool) -> list[Path]:
+def _packs(home: Home, query: str | None, limit: int | None, with_memory: bool, redact: bool) -> list[Path]:
     from lumyn.exporting import export_pack, write_whole
     from lumyn.lookup import find_record
     from lumyn.searching import search
@@ -77,16 +81,16 @@ def _packs(home: Home, query: str | None, limit: int | None, with_memory: bool) 
         for row in rows:
             raw, record = find_record(home, row.decision_id)
             path = Path(f"decision_{row.decision_id}.zip")
-            write_whole(path, export_pack(home, raw, record, with_memory=with_memory))
+            write_whole(path, export_pack(home, raw, record, with_memory=with_memory, redact=redact))
             written.append(path)
             tick()
     say(f"exported {len(written)} decision pack{'' if len(written) == 1 else 's'}")
     return written
 
 
-def _dataset(home: Home, query: str | None, limit: int | None, to: Path) -> Path:
+def _dataset(home: Home, query: str | None, limit: int | None, to: Path, redact: bool) -> Path:
     """Records, oldest first, one a line: what `lumyn diff` reads."""
-    from lumyn.exporting import write_whole
+    from lumyn.exporting import exported_line, write_whole
     from lumyn.lookup import sound_record
     from lumyn.searching import search
     from schemas.errors import UsageError
@@ -97,7 +101,7 @@ def _dataset(home: Home, query: str | None, limit: int | None, to: Path) -> Path
     lines = []
     with progress("exporting", len(rows)) as tick:
         for row in reversed(rows):
-            lines.append(sound_record(home, row.decision_id)[0])
+            lines.append(exported_line(home, sound_record(home, row.decision_id)[0], redact=redact))
             tick()
     write_whole(to, b"".join(line + b"\n" for line in lines))
     say(f"exported {len(lines)} decision{'' if len(lines) == 1 else 's'}")

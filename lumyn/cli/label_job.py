@@ -15,7 +15,8 @@ from lumyn.cli.output import error_text, one_line, out, out_json, progress, say,
 if TYPE_CHECKING:
     from lumyn.wiring import Home
     from memory_service.fold import Standing
-    from streams.label_history import History
+    from schemas.label import LabelRequest
+    from streams.label_history import Histories
     from streams.label_jobs import Plan
 
 WHY = typer.Option(None, "--why", help="Stands in every event of the job.")
@@ -31,13 +32,13 @@ _SHOWN = 10
 class Labelled:
     """The labelled decisions by id, and up to which memory version they are surely whole."""
 
-    decisions: dict[str, History]
+    decisions: Histories
     until: int
 
 
 def run(
     command: str,
-    plan_of: Callable[[Home, dict[str, History]], Plan],
+    plan_of: Callable[[Home, Histories], Plan],
     *,
     why: str | None,
     apply: bool,
@@ -65,12 +66,12 @@ def run(
 def _carry_out(home: Home, plan: Plan, labelled: Labelled, apply: bool, json_: bool, command: str) -> int:
     from lumyn.label_jobs import save
 
-    if not apply or not plan.steps:
+    if not apply or not plan.requests:
         _show(home, plan, labelled, json_)
         return 0
     save(home, plan)
     say(f"job {plan.job}: `{command} --resume {plan.job}` goes on with it should it be broken off")
-    return _do(home, plan.job, [step.request for step in plan.steps], _changes(plan), json_, command)
+    return _do(home, plan.job, list(plan.requests), _changes(plan), json_, command)
 
 
 def _do(home: Home, job: str, requests: list[Any], changes: list[Any], json_: bool, command: str) -> int:
@@ -92,9 +93,25 @@ def _do(home: Home, job: str, requests: list[Any], changes: list[Any], json_: bo
 
 
 def _name(standing: Standing | None) -> str:
+    from schemas.label import FULL_TRUST
+
     if standing is None:
         return "not in memory"
-    return standing.meaning + (" (contested)" if standing.contested else "")
+    marks = ["contested"] if standing.contested else []
+    if standing.trust != FULL_TRUST:
+        marks.append(f"trust {standing.trust / FULL_TRUST:g}")
+    return standing.meaning + (f" ({', '.join(marks)})" if marks else "")
+
+
+def _trusts(plan: Plan, known: Histories) -> list[tuple[str, float, float]]:
+    """Each labeller of a plan, the trust in him now and then."""
+    from schemas.label import FULL_TRUST, trust_of
+
+    now = known.trusts.now()
+    names: list[tuple[str, LabelRequest]] = [(str(request.get("labeller")), request) for request in plan.trusts]
+    return [
+        (name, now.get(name, FULL_TRUST) / FULL_TRUST, trust_of(request) / FULL_TRUST) for name, request in names
+    ]
 
 
 def _changes(plan: Plan) -> list[dict[str, Any]]:
@@ -108,13 +125,15 @@ def _show(home: Home, plan: Plan, labelled: Labelled, json_: bool) -> None:
     with progress("asking past decisions again", blast.places(home)) as tick:
         radius = blast.of_plan(home, plan, labelled.decisions, labelled.until, tick)
     changes = _changes(plan)
-    rows = [(step.request["decision_id"], _name(step.before), _name(step.after)) for step in plan.changes]
+    rows = [(one.decision_id, _name(one.before), _name(one.after)) for one in plan.changes]
+    trusts = _trusts(plan, labelled.decisions)
     if json_:
         out_json(
             {
                 "job": None,
                 "applied": False,
                 "memories": len(rows),
+                "trust": [dict(zip(("labeller", "from", "to"), row, strict=True)) for row in trusts],
                 "changes": changes,
                 "decisions": [dict(zip(("decision_id", "before", "after"), row, strict=True)) for row in rows],
                 "refused": [{"decision_id": name, "error": e.as_dict()} for name, e in plan.refused],
@@ -122,15 +141,17 @@ def _show(home: Home, plan: Plan, labelled: Labelled, json_: bool) -> None:
             }
         )
         return
+    for labeller, before, after in trusts:
+        out(one_line(f"trust in {labeller}: {before:g} -> {after:g}"))
     for change in changes:
         out(f"{change['from']} -> {change['to']}: {change['count']}")
     if rows:
         out("")
         out(table(("decision_id", "now", "then"), rows[:_SHOWN]))
         out("")
-    if plan.steps:  # also where only the past would differ
+    if plan.requests:  # also where only the past would differ
         show_radius(radius, _SHOWN)
     for name, error in plan.refused[:_SHOWN]:
         say(one_line(f"{name} can't be labelled so: {error.message}"))
     more = f", {len(plan.refused)} can't be" if plan.refused else ""
-    say(f"{len(rows)} memories would change{more}; `--apply` does it")
+    say(f"{len(rows)} memories would change{more}" + ("; `--apply` does it" if plan.requests else ""))

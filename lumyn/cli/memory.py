@@ -82,7 +82,10 @@ def verify(
             tick()
     differ = [one for one in found if one.outcome == "differs"]
     other = [one for one in found if one.outcome == "not_comparable"]
-    same = len(found) - len(differ) - len(other)
+    gone = [one for one in found if one.outcome == "erased"]
+    same = len(found) - len(differ) - len(other) - len(gone)
+    for why, count in sorted(Counter(one.detail for one in gone).items()):
+        say(one_line(f"note: {count} erased: {why}"))
     for one in differ:
         where = ", ".join(change.field for change in one.changes)
         say(one_line(f"{one.decision_id}: differs in {where}" + (f" ({one.detail})" if one.detail else "")))
@@ -91,12 +94,13 @@ def verify(
     if json_:
         out_json({
             "verified": not differ, "sampled": len(found), "of": drawn.of, "seed": seed, "same": same,
-            "differ": [asdict(one) for one in differ], "not_comparable": [asdict(one) for one in other],
+            "erased": len(gone), "differ": [asdict(one) for one in differ],
+            "not_comparable": [asdict(one) for one in other],
         })  # fmt: skip
     else:
         of = f" of {drawn.of}" if drawn.of is not None else ""
         told = f"{len(found)}{of} recalled decisions, asked again as of their memory versions (seed {seed})"
-        out(f"{told}: {same} the same, {len(differ)} differ")
+        out(f"{told}: {same} the same, {len(differ)} differ" + (f", {len(gone)} erased" if gone else ""))
     return 3 if differ else 0
 
 

@@ -20,7 +20,7 @@ def explain(
     """
     from lumyn import memory_views
     from lumyn.wiring import existing_home
-    from streams.memory_explain import lines_of
+    from streams.memory_explain_text import lines_of
 
     explained = memory_views.explained(existing_home(), decision)
     if json_:

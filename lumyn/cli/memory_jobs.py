@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from lumyn.cli.label_job import APPLY, JSON, RESUME, UNDO, WHY, run
+from lumyn.cli.memory_trust import warn_of_stranger
 from lumyn.cli.output import say
 
 if TYPE_CHECKING:
     from lumyn.wiring import Home
-    from streams.label_history import History
+    from streams.label_history import Histories
     from streams.label_jobs import Decided, Plan
 
 
@@ -23,7 +24,9 @@ def _out_of_recall_or_back(kind: str, text: str) -> Callable[..., int]:
         ids: list[str] | None = typer.Argument(
             None, metavar="[ID]...", help="Labelled decisions: ids, unique prefixes, memory ids."
         ),
-        labeller: str | None = typer.Option(None, "--labeller", help="All on which this labeller's word counts."),
+        labeller: str | None = typer.Option(
+            None, "--labeller", help="All that this labeller said and will say; not what others said of the same."
+        ),
         query: str | None = typer.Option(None, "--query", "-q", help="Which decisions, such as `label=failure`."),
         why: str | None = WHY,
         apply: bool = APPLY,
@@ -31,15 +34,19 @@ def _out_of_recall_or_back(kind: str, text: str) -> Callable[..., int]:
         resume: str | None = RESUME,
         json_: bool = JSON,
     ) -> int:
-        def plan(home: Home, labelled: dict[str, History]) -> Plan:
+        def plan(home: Home, labelled: Histories) -> Plan:
             from lumyn.label_jobs import sign
             from schemas.errors import UsageError
             from streams.label_jobs import quarantine as plan_of
+            from streams.label_jobs import release_labeller, trust
 
             if sum(bool(which) for which in (ids, labeller, query)) != 1 or why is None:
                 raise UsageError("say which: ids, `--labeller` or `--query`, one of them, and `--why`")
-            chosen = _chosen(home, labelled, ids, labeller, query)
-            return plan_of(sign(home, kind, why), chosen, labelled, out=kind == "quarantine")
+            signed, out = sign(home, kind, why), kind == "quarantine"
+            if labeller:
+                warn_of_stranger(labeller, labelled)
+                return trust(signed, labeller, 0, labelled) if out else release_labeller(signed, labeller, labelled)
+            return plan_of(signed, _chosen(home, labelled, ids, query), labelled, out=out)
 
         return run(f"lumyn memory {kind}", plan, why=why, apply=apply, undo=undo, resume=resume, json_=json_)
 
@@ -49,35 +56,35 @@ def _out_of_recall_or_back(kind: str, text: str) -> Callable[..., int]:
 
 quarantine = _out_of_recall_or_back(
     "quarantine",
-    """Take labelled decisions out of recall; what was said of them stays, and they can be let back in.
+    """Take labelled decisions, or a labeller, out of recall; what was said stays, and can be let back in.
 
     \b
     Examples: lumyn memory quarantine 01JBQX8P2M... --why "looks poisoned" --apply
               lumyn memory quarantine --labeller import-bot --why "bad import" --apply
               lumyn memory quarantine --query "label=failure AND created_at > '2024-12-19'" --why "bad import"
+    A labeller is held: nothing that he said counts, nor what he says from then on, until he is released. It is the same
+    as `lumyn memory trust LABELLER 0`.
     """,
 )
 release = _out_of_recall_or_back(
     "release",
-    """Let quarantined decisions back into recall.
+    """Let quarantined decisions, or a labeller, back into recall.
 
     \b
     Examples: lumyn memory release 01JBQX8P2M... --why "it was right" --apply
               lumyn memory release --labeller import-bot --why "the import was right" --apply
+    A labeller is trusted again as before he was held; of one who is not held, the decisions that he spoke of and that
+    are in quarantine one by one are let back in.
     """,
 )
 
 
-def _chosen(
-    home: Home, labelled: dict[str, History], ids: list[str] | None, labeller: str | None, query: str | None
-) -> list[Decided]:
+def _chosen(home: Home, labelled: Histories, ids: list[str] | None, query: str | None) -> list[Decided]:
     from lumyn.label_jobs import found
     from lumyn.lookup import find_record
     from schemas.errors import NotFound
-    from streams.label_jobs import Decided, spoken_of_by
+    from streams.label_jobs import Decided
 
-    if labeller is not None:
-        return spoken_of_by(labeller, labelled)
     if query is not None:
         return found(home, query, say)
     out = []
@@ -106,7 +113,7 @@ def rollback(
     `lumyn show ID` names the memory version that a decision was made with.
     """
 
-    def plan(home: Home, labelled: dict[str, History]) -> Plan:
+    def plan(home: Home, labelled: Histories) -> Plan:
         from lumyn.label_jobs import sign
         from schemas.errors import UsageError
         from streams.label_jobs import take_back

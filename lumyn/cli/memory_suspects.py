@@ -54,7 +54,7 @@ def _show(found: Suspects, shown: list[Suspect], of: int) -> None:
     say(f"{len(shown)} of {of} labels that count; `lumyn memory quarantine ID --why ...` takes one out of recall")
     for one in found.labellers:
         if one.error_rate > _DOUBTFUL:
-            say(f"`lumyn memory quarantine --labeller {one.name} --why ...` takes all of {one.name}'s out")
+            say(f"`lumyn memory quarantine --labeller {one.name} --why ...` holds all that {one.name} said and says")
 
 
 def _why(suspect: Suspect) -> str:

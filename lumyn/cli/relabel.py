@@ -11,7 +11,7 @@ from lumyn.cli.output import say
 
 if TYPE_CHECKING:
     from lumyn.wiring import Home
-    from streams.label_history import History
+    from streams.label_history import Histories
     from streams.label_jobs import Plan
 
 
@@ -34,7 +34,7 @@ def relabel(
     What others say of a decision after a job stays when the job is undone, and an undo can be undone, too.
     """
 
-    def plan(home: Home, labelled: dict[str, History]) -> Plan:
+    def plan(home: Home, labelled: Histories) -> Plan:
         from lumyn.label_jobs import found, sign
         from schemas.errors import UsageError
         from streams.label_jobs import relabel as plan_of

@@ -21,9 +21,10 @@ def show(
     """
     from lumyn.lookup import sound_record
     from lumyn.wiring import existing_home
+    from streams.sealing import shown_record
 
     home = existing_home()
-    _, record = sound_record(home, decision)
+    record = shown_record(home.log.keys, sound_record(home, decision)[1])
     events = home.events(record["decision_id"])
     if json_:
         out_json({"record": record, "events": events})
@@ -55,8 +56,11 @@ def explain(
 
 def summary(record: Mapping[str, Any]) -> str:
     """The few lines that tell a decision."""
+    from streams.sealing import is_erased
+
     lines = [
         f"decision_id: {record['decision_id']}",
+        *(["erased: its subject was forgotten; what was asked, and what rules quoted, is gone"] * is_erased(record)),
         f"created_at: {record['created_at']}",
         f"action: {action_text(record['request'])}",
         one_line(f"policy: {record['policy']['name']}@{record['policy']['version']}"),

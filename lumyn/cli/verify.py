@@ -181,6 +181,7 @@ def _all(start: str | None, end: str | None, head: str | None, json_: bool) -> i
         say(one_line(f"{head}: head failed ({detail})"))
     if json_:
         found = {"verified": not bad, "decisions": summary.decisions, "failed": bad}
+        found |= {"erased": summary.erased, "sealed": summary.sealed}
         out_json({**found, "checkpoints": _checkpoints(chain, summary)})
     else:
         out(f"{summary.decisions} decisions, {sound} verified, {len(bad)} not")
@@ -202,10 +203,21 @@ def _checkpoints(chain: Chain, summary: Summary) -> dict[str, Any]:
     }
 
 
+def _unopened(summary: Summary) -> list[str]:
+    lines = []
+    if summary.erased:
+        lines.append(f"{summary.erased} decisions are erased: digests and places hold, what was asked is gone")
+    if summary.sealed:
+        lines.append(f"{summary.sealed} decisions are sealed, and their keys are not here: digests and places hold")
+    return lines
+
+
 def _told(chain: Chain, summary: Summary) -> list[str]:
     if chain.last is None:
-        return ["no checkpoints: `lumyn checkpoint` makes one, and rewriting what it covers will show"]
+        return [
+            *_unopened(summary), "no checkpoints: `lumyn checkpoint` makes one, and rewriting what it covers will show"]
     lines = [
+        *_unopened(summary),
         f"{chain.count} checkpoints hold, the last is {chain.last['number']}, up to {chain.last['up_to']}",
         f"{summary.covered} decisions are covered, {summary.after_last} after the last checkpoint are not",
     ]

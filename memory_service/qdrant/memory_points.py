@@ -30,16 +30,19 @@ from memory_service.qdrant.engine import (
     Range,
 )
 from memory_service.store import Watermark
+from memory_service.worth import LEAST_TRUST, oldest_that_counts
 from schemas.canonical import decode_trusted, encode
+from schemas.ids import time_ms_of
+from schemas.label import FULL_TRUST, TRUST_STEP
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 FAILURE: Final = "failure"
 SUCCESS: Final = "success"
 HARMFUL: Final = "harmful"
 KNOWN: Final = "known"
 """Harmful or fine, not neutral."""
 FINE: Final = "fine"
-"""Fine and not contested."""
+"""Fine, not contested, and of a labeller whom we trust by half at least."""
 DENIED: Final = "denied"
 """Fine, and a DENY that failed: what softens."""
 AMOUNTLESS: Final = "amountless"
@@ -51,13 +54,15 @@ INDEXES: Final[Mapping[str, IndexKind]] = {
     "to_version": "integer",
     "roles": "keyword",
     "amount": "float",
+    "trust": "integer",
+    "at": "integer",
 }
 STILL_OPEN: Final = Filter(must=(Match("to_version", OPEN),))
 """A point may be written over while it is open; a closed one never opens again, whoever comes late."""
 
 _NAMESPACE = uuid.UUID("6c1a0f0e-5d0b-5c1e-9d3f-2b6d6f5a7e10")
 WATERMARK: Final[PointId] = str(uuid.uuid5(_NAMESPACE, "watermark"))
-CONTENT: Final = ("memory_id", "tenant", "action_type", "from_version", "to_version", "body")
+CONTENT: Final = ("memory_id", "tenant", "action_type", "from_version", "to_version", "trust", "at", "body")
 """The payload keys that `point_of` reads; the others are there to be searched by."""
 
 
@@ -94,6 +99,8 @@ def engine_point(
         "action_type": labels.decision["action_type"],
         "from_version": versions[0],
         "to_version": versions[1],
+        "trust": stands.trust,
+        "at": time_ms_of(stands.at),
         "body": encode(body).decode(),
     }
     if amount is not None:
@@ -110,7 +117,7 @@ def roles_of(point: Point) -> Iterator[str]:
         yield HARMFUL
     if point.meaning != "neutral":
         yield KNOWN
-    if point.meaning == "fine" and not point.contested:
+    if point.meaning == "fine" and not point.contested and point.trust >= LEAST_TRUST:
         yield FINE
         if point.verdict == "DENY" and point.label == "failure":
             yield DENIED
@@ -138,6 +145,8 @@ def point_of(payload: Mapping[str, Any], vector: Array, version: int) -> Point:
         comparable=body["comparable"],
         labeller=body["labeller"],
         summary=body["summary"],
+        trust=payload["trust"],
+        at_ms=payload["at"],
         from_version=payload["from_version"],
         to_version=to_version if to_version <= version else OPEN,
         vector=vector,
@@ -230,3 +239,15 @@ def not_much_less(amount: float | int | None, within: float, comparable: bool) -
     if amount is not None:
         return (Range("amount", gte=amount / within),)
     return (as_role(AMOUNTLESS),) if comparable else None
+
+
+def not_too_old(at_ms: int, half_life_ms: int | None) -> tuple[Condition, ...]:
+    """The gate for fine points where labels age: how old one may be, asked at a time, goes by the trust in it."""
+    if half_life_ms is None:
+        return ()
+    trusts = range(LEAST_TRUST, FULL_TRUST + 1, TRUST_STEP)
+    young = [
+        Filter(must=(Match("trust", trust), Range("at", gte=at_ms - oldest_that_counts(trust, half_life_ms))))
+        for trust in trusts
+    ]
+    return (Filter(should=tuple(young)),)

@@ -7,6 +7,7 @@ amount, the engine goes through the points once for a whole batch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from memory_service.qdrant.engine import Condition, Filter
@@ -23,14 +24,17 @@ from memory_service.qdrant.memory_points import (
     in_force,
     not_much_less,
     not_much_more,
+    not_too_old,
     of,
 )
 from memory_service.store import Search
+from memory_service.worth import oldest_that_counts
 
 NEAREST: Final = "nearest"
 """First look: the nearest points of every kind."""
 NEAREST_BARE: Final = "nearest harmful without text"
 """First look: the nearest harmful points with the text left out."""
+NEARBY: Final = "nearby"
 BARE: Final = "harmful_without_text"
 SOFTENING: Final = "softening"
 MOST_SOFTENING: Final = 16
@@ -38,7 +42,7 @@ MOST_SOFTENING: Final = 16
 ROLES: Final = {
     "failures": FAILURE,
     "successes": SUCCESS,
-    "nearby": KNOWN,
+    NEARBY: KNOWN,
     "harmful": HARMFUL,
     "fine": FINE,
     SOFTENING: DENIED,
@@ -75,12 +79,18 @@ def filter_of(name: str, search: Search) -> Filter | None:
         gate = not_much_more(search.amount, search.amount_within)
     elif role in (FINE, DENIED):
         gate = not_much_less(search.amount, search.amount_within, search.comparable)
+        if gate is not None:
+            gate = (*gate, *not_too_old(search.at_ms, search.half_life_ms))
     return None if gate is None else of(base, as_role(role), *gate)
 
 
 def test_of(name: str, search: Search) -> Callable[[Known], bool]:
     """The same for a point in force that was read, where there is a filter at all."""
     role, amount, within = ROLES[name], search.amount, search.amount_within
+    if role in (FINE, DENIED) and search.half_life_ms is not None:
+        at_ms, half_life_ms = search.at_ms, search.half_life_ms
+        holds = test_of(name, replace(search, half_life_ms=None))  # first: an age has no limit where trust is too low
+        return lambda p: holds(p) and at_ms - p.content.at_ms <= oldest_that_counts(p.content.trust, half_life_ms)
     if role == HARMFUL and amount is not None:
         most = amount * within
         return lambda p: role in p.roles and (p.amount is None or p.amount <= most)

@@ -22,6 +22,7 @@ from memory_service.qdrant.memory_cache import Known
 from memory_service.qdrant.memory_points import HARMFUL
 from memory_service.qdrant.memory_questions import (
     BARE,
+    NEARBY,
     NEAREST,
     NEAREST_BARE,
     ROLES,
@@ -32,11 +33,12 @@ from memory_service.qdrant.memory_questions import (
 )
 from memory_service.qdrant.memory_watermark import HELP
 from memory_service.store import Found, Search
+from memory_service.worth import worths
 from schemas.errors import MemoryUnavailable
 
 _SPARE = 16
 """Asked for beyond what is wanted and the one left out: for neutral points and equal scores."""
-_SHOWN = tuple(name for name in ROLES if name not in ("nearby", BARE))
+_SHOWN = tuple(name for name in ROLES if name not in (NEARBY, BARE))
 _ORDER = itemgetter(0, 1)
 """(-dot, memory_id, ...): the order of answers."""
 Entry = tuple[int, Known]
@@ -51,6 +53,7 @@ def identity(search: Search) -> Hashable:
         None if query.without_text is None else query.without_text.tobytes(),
         *(search.tenant, search.action_type, search.version, search.leave_out),
         *(search.amount, search.amount_within, search.comparable, search.top_k, search.neighbours),
+        *(search.named, search.half_life_ms, search.at_ms if search.half_life_ms is not None else 0),
     )
 
 
@@ -169,12 +172,20 @@ class Recollecting:
 
     def reported(self) -> Iterator[Known]:
         """The points that the answer shows whole."""
-        return (point for name in (*_SHOWN, BARE) for _, point in self._answers[name])
+        return (point for name in (*self._shown, BARE) for _, point in self._answers[name])
+
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        return (*_SHOWN, NEARBY) if self.search.named else _SHOWN
+
+    def _worths(self) -> tuple[float, ...]:
+        points = (point.content for _, point in self._answers[NEARBY])
+        return worths(((p.trust, self.search.at_ms - p.at_ms) for p in points), self.search.half_life_ms)
 
     def found(self, whole: Mapping[PointId, Point]) -> Found:
         """The answer, once nothing is left to ask. Raises `MemoryUnavailable` when a score is not exact."""
         query, answers = self.search.query, self._answers
-        hits = _hits((entry for name in _SHOWN for entry in answers[name]), query.full, whole)
+        hits = _hits((entry for name in self._shown for entry in answers[name]), query.full, whole)
         bare = {} if query.without_text is None else _hits(answers[BARE], query.without_text, whole)
 
         def listed(name: str) -> tuple[Hit, ...]:
@@ -183,11 +194,13 @@ class Recollecting:
         return Found(
             failures=listed("failures"),
             successes=listed("successes"),
-            nearby=tuple((dot, HARMFUL in point.roles) for dot, point in answers["nearby"]),
+            nearby=tuple((dot, HARMFUL in point.roles) for dot, point in answers[NEARBY]),
             harmful=next(iter(listed("harmful")), None),
             harmful_without_text=next(iter(bare.values()), None),
             fine=next(iter(listed("fine")), None),
             softening=listed(SOFTENING),
+            worths=self._worths(),
+            named=listed(NEARBY) if self.search.named else (),
         )
 
 

@@ -8,7 +8,7 @@ back late, does no harm: readers ask as of a version, and see a batch when its w
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,7 +16,8 @@ from memory_service.point import OPEN, Point
 from memory_service.qdrant import memory_labels, memory_points
 from memory_service.qdrant.engine import EngineError, EnginePoint, Filter, Nearest, NoCollection, PointId, QdrantEngine
 from memory_service.qdrant.memory_cache import PointCache
-from memory_service.qdrant.memory_labels import Document, document_id
+from memory_service.qdrant.memory_forget import Forgetter
+from memory_service.qdrant.memory_labels import Document, Trust, document_id
 from memory_service.qdrant.memory_points import WATERMARK, engine_point, in_force, not_beyond
 from memory_service.qdrant.memory_search import Recollecting, identity
 from memory_service.qdrant.memory_watermark import HELP, WatermarkKeeper
@@ -24,10 +25,25 @@ from memory_service.store import Found, Search, Watermark
 from memory_service.timeline import Change, by_decision
 from memory_service.vectoriser import Vectoriser
 from schemas.errors import MemoryUnavailable
-from schemas.label import LabelEvent
+from schemas.label import LabelEvent, key_of, speaks_of_decision, speaks_of_labeller
 
 _BATCH = 512
 _PAGE = 1000
+
+
+def _batches(events: Sequence[LabelEvent]) -> Iterator[Sequence[LabelEvent]]:
+    """Events to be written at once, always cut alike: one that speaks of a labeller or a subject stands by itself."""
+    start = 0
+    for at, event in enumerate(events):
+        alone = not speaks_of_decision(event)
+        if at > start and (alone or at - start == _BATCH):
+            yield events[start:at]
+            start = at
+        if alone:
+            yield events[at : at + 1]
+            start = at + 1
+    if start < len(events):
+        yield events[start:]
 
 
 class QdrantMemoryStore:
@@ -47,6 +63,7 @@ class QdrantMemoryStore:
         self._engine, self._vectoriser = engine, vectoriser
         self._memory, self._labels = f"{prefix}-memory", f"{prefix}-memory-labels"
         self._cache = PointCache(engine, self._memory)
+        self._forgetter = Forgetter(engine, self._memory, self._labels)
         self._writing = threading.RLock()
         self._mark = WatermarkKeeper(engine, self._memory, epoch, vectoriser)
         nothing = memory_points.no_vector(vectoriser.dimensions)
@@ -81,7 +98,7 @@ class QdrantMemoryStore:
         if self._engine.exists(self._memory):
             self._ensure()
             if self._engine.retrieve(self._memory, [WATERMARK]):
-                self._mark.read()
+                self._forgetter.finish(self._mark.read().version)
                 return
             if self._engine.count(self._memory):
                 raise self._unavailable("memory has points, but no watermark")
@@ -89,7 +106,7 @@ class QdrantMemoryStore:
 
     def _ensure(self) -> None:
         self._engine.ensure_collection(self._memory, self._vectoriser.dimensions, memory_points.INDEXES)
-        self._engine.ensure_collection(self._labels, None, {})
+        self._engine.ensure_collection(self._labels, None, memory_labels.INDEXES)
 
     def _begin(self) -> None:
         """An empty memory at version 0; the watermark comes last."""
@@ -120,35 +137,78 @@ class QdrantMemoryStore:
                     raise self._unavailable(
                         f"label event {event['version']} came after {version - 1}: events are missing"
                     )
-            for start in range(0, len(fresh), _BATCH):
-                if fresh[start]["version"] == mark.version + 1:  # or else another writer was quicker
-                    self._apply(mark, fresh[start : start + _BATCH])
+            for batch in _batches(fresh):
+                if batch[0]["version"] == mark.version + 1:  # or else another writer was quicker
+                    try:
+                        self._apply(mark, batch)
+                    except MemoryUnavailable:
+                        if self._mark.read().version == mark.version:
+                            raise
                     mark = self._mark.read()
             return mark
 
     def _apply(self, mark: Watermark, events: Sequence[LabelEvent]) -> None:
         """One batch. Whatever an earlier try left beyond the watermark is made again, the same."""
         end = events[-1]["version"]
-        told = by_decision(events)
-        documents = self._documents(mark.version, told)
+        if speaks_of_labeller(events[0]):
+            opened = self._apply_trust(mark.version, events[0])
+        else:
+            told = by_decision(events)
+            documents = self._documents(mark.version, told)
+            for name, spoken in told.items():
+                documents.setdefault(name, Document.first(spoken[0], mark.version))
+            opened = self._tell(mark.version, end, self._trusting(mark.version, documents, told), told)
+        forgotten = [str(event.get("subject")) for event in events if event["type"] == "forget"]
+        opened -= self._forgetter.begin(forgotten, mark.version, end)
+        self._mark.put(replace(mark, version=end, count=mark.count + opened))
+        if forgotten:
+            self._forgetter.finish(end)
+            self._cache.clear()
+
+    def _trusting(
+        self, version: int, documents: Mapping[str, Document], told: Mapping[str, Sequence[LabelEvent]]
+    ) -> dict[str, Document]:
+        """The documents as of a version, with the trust in force in those who newly speak."""
+        newly = {name: documents[name].newly_spoken(spoken) for name, spoken in told.items()}
+        asked = {memory_labels.trust_id(labeller) for labellers in newly.values() for labeller in labellers}
+        stored = self._engine.retrieve(self._labels, list(asked)) if asked else []
+        trusts = {one.labeller: one for one in (Trust.read(point.payload) for point in stored)}
+        return {name: documents[name].trusting(version, trusts, newly[name]) for name in told}
+
+    def _apply_trust(self, version: int, event: LabelEvent) -> int:
+        """A batch of one event, that reaches all that a labeller spoke of; how many more points are in force then."""
+        labeller, opened = key_of(event), 0
+        self._documents(version, ())  # raises when the documents do not go that far
+        stored = self._engine.retrieve(self._labels, [memory_labels.trust_id(labeller)])
+        known = Trust.read(stored[0].payload) if stored else Trust(labeller)
+        head = memory_labels.head_point(self._mark.epoch, event["version"])
+        self._engine.upsert(self._labels, [head, known.told(event).point()], not_beyond(event["version"]))
+        spoken_of = self._scroll(self._labels, memory_labels.spoken_of_by(labeller), ("decision_id",))
+        names = [point.payload["decision_id"] for point in spoken_of]
+        for start in range(0, len(names), _BATCH):
+            some = names[start : start + _BATCH]
+            told = {name: [event] for name in some}
+            opened += self._tell(version, event["version"], self._documents(version, some), told)
+        return opened
+
+    def _tell(
+        self,
+        version: int,
+        end: int,
+        documents: Mapping[str, Document],
+        told: Mapping[str, Sequence[LabelEvent]],
+    ) -> int:
+        """Write what events make of decisions, their points first; how many more of those are in force then."""
         changes: list[tuple[Document, Change]] = []
-        for decision_id, spoken in told.items():
-            document = documents.setdefault(decision_id, Document.first(spoken[0], mark.version))
-            timeline = document.at(mark.version)
-            changes += [(document, c) for event in spoken if (c := timeline.take(event)) is not None]
+        for name, spoken in told.items():
+            timeline = documents[name].at(version)
+            changes += [(documents[name], c) for event in spoken if (c := timeline.take(event)) is not None]
         points = self._points_of(changes)
         if points:
             self._engine.upsert(self._memory, points, memory_points.STILL_OPEN)
-        self._engine.upsert(
-            self._labels,
-            [
-                memory_labels.head_point(self._mark.epoch, end),
-                *(documents[name].extended(mark.version, spoken).point() for name, spoken in told.items()),
-            ],
-            not_beyond(end),
-        )
-        opened = sum((c.began is not None) - (c.ended is not None) for _, c in changes)
-        self._mark.put(replace(mark, version=end, count=mark.count + opened))
+        extended = [documents[name].extended(version, spoken).point() for name, spoken in told.items()]
+        self._engine.upsert(self._labels, [memory_labels.head_point(self._mark.epoch, end), *extended], not_beyond(end))
+        return sum((c.began is not None) - (c.ended is not None) for _, c in changes)
 
     def _documents(self, version: int, decision_ids: Collection[str]) -> dict[str, Document]:
         """What was said of these decisions, those that were spoken of, for a version of the memory."""
@@ -201,7 +261,7 @@ class QdrantMemoryStore:
             return [found[identity(search)] for search in searches]
 
     def _most(self, search: Search) -> int:
-        """No more points than this are in force at a version: each version opens one at most."""
+        """No more points than this are in force at a version: each decision needs an event of its own."""
         seen = self._mark.seen
         return seen.count if seen is not None and seen.version == search.version else search.version
 
@@ -223,7 +283,8 @@ class QdrantMemoryStore:
             at = newest if version is None else version
             if at > newest:
                 raise self._unavailable(f"memory stands at version {newest}, asked for {at}", help=None)
-            found = sorted((p.payload["memory_id"], p.id) for p in self._scroll(in_force(at, tenant)))
+            scrolled = self._scroll(self._memory, in_force(at, tenant), ("memory_id",))
+            found = sorted((p.payload["memory_id"], p.id) for p in scrolled)
         for start in range(0, len(found), _PAGE):
             with self._guard():
                 ids = [point_id for _, point_id in found[start : start + _PAGE]]
@@ -233,10 +294,10 @@ class QdrantMemoryStore:
                     raise self._unavailable("points went away while they were listed", help="try again")
             yield from sorted(page, key=lambda point: point.memory_id)
 
-    def _scroll(self, which: Filter) -> Iterator[EnginePoint]:
+    def _scroll(self, collection: str, which: Filter, fields: tuple[str, ...]) -> Iterator[EnginePoint]:
         offset: PointId | None = None
         while True:
-            page = self._engine.scroll(self._memory, which, limit=_PAGE, offset=offset, with_payload=("memory_id",))
+            page = self._engine.scroll(collection, which, limit=_PAGE, offset=offset, with_payload=fields)
             yield from page.points
             offset = page.next_offset
             if offset is None:

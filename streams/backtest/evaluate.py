@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from schemas.errors import BadJson, IntegrityError, LumynError
+from schemas.errors import BadJson, IntegrityError, KeysUnavailable, LumynError
 from streams.backtest.attribution import Attribution
 from streams.backtest.candidate import MOST_KEPT, Candidate, Result, Results
 from streams.backtest.case import HOUR_MS, Case, Reading
@@ -20,6 +20,8 @@ from streams.backtest.part import Counting, Part
 from streams.backtest.raw import Raw
 from streams.diff import MISSHAPEN, checked_record
 from streams.policy import CompiledPolicy
+from streams.sealing import opened_record, require_open
+from streams.subject_keys import NO_KEYS, SubjectKeys
 
 PolicyOf = Callable[[Mapping[str, Any]], CompiledPolicy | None]
 """The policy that a record names; None where its document isn't at hand. May raise `LumynError` for the same."""
@@ -39,7 +41,9 @@ class Evaluator:
         policy_of: PolicyOf,
         chosen: Chosen,
         reading: Reading,
+        keys: SubjectKeys = NO_KEYS,
     ) -> None:
+        """`keys` open what is sealed; a decision that nothing opens is counted as erased, or refused."""
         self._mode: Mode = recaller.mode
         asked = [without_memory(one) for one in candidates] if self._mode == "none" else candidates
         self._candidates = [Candidate(policy) for policy in asked]
@@ -48,6 +52,7 @@ class Evaluator:
         self._outcomes = outcomes
         self._chosen = chosen
         self._reading = reading
+        self._keys = keys
         self._recorded = Results()
         self._panels = panels(self._candidates)
         self._known_changes: dict[tuple[Result, Answers], tuple[int, ...]] = {}
@@ -95,9 +100,12 @@ class Evaluator:
             counting.take(record["record_digest"])
             taken = True
             place = f"{raw.place} ({record['decision_id']})"
+            record = dict(require_open(opened_record(self._keys, record)))
             case = self._reading.case(record, place, self._recorded.recorded(record), outcome)
             counting.took(record, case.time_ms, outcome.meaning)
             return case
+        except KeysUnavailable:
+            raise  # later they may be there: nothing is to be said of the range now
         except LumynError as error:
             counting.refuse(raw, error, leaf=not taken)
             return None

@@ -112,10 +112,11 @@ class Recaller:
 
     def _asked(self, case: Case, settings: MemorySettings, mode: Mode) -> tuple[_Key, Asked]:
         vectoriser, version = self._version(case, mode)
-        name = case.record["decision_id"]
+        request, name = case.record["request"], case.record["decision_id"]
         # Only what was labelled is in a memory: leaving a decision out costs a walk over all points.
         own = name if self.outcomes.is_labelled(name) else None
-        return (name, vectoriser, version, asked_with(settings)), Asked(case.record["request"], settings, version, own)
+        asked = Asked(request, settings, version, own, at_ms=case.time_ms)
+        return (name, vectoriser, version, asked_with(settings)), asked
 
     def _version(self, case: Case, mode: Mode) -> tuple[str, int]:
         """Which memory is asked, as of which version. Raises `BadJson` for one that can't be.
@@ -148,9 +149,8 @@ class Recaller:
 
 def asked_with(settings: MemorySettings) -> str:
     """What the answer depends on: policies that differ in thresholds only share it."""
-    return repr(
-        (sorted(settings.weights.items()), settings.top_k, settings.neighbours, float(settings.amount_within))
-    )
+    weights, within = sorted(settings.weights.items()), float(settings.amount_within)
+    return repr((weights, settings.top_k, settings.neighbours, within, settings.half_life_days))
 
 
 def without_memory(policy: CompiledPolicy) -> CompiledPolicy:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, get_args
 from memory_service.fold import DecisionLabels, apply_event, standing
 from schemas.canonical import decode, decode_trusted
 from schemas.errors import BadInput, BadJson
-from schemas.label import LabelEvent, LabelName, Meaning, is_last_word, meaning_of
+from schemas.label import LabelEvent, LabelName, Meaning, is_last_word, meaning_of, speaks_of_labeller, trust_of
 from schemas.verdict import VERDICTS, Verdict
 from streams.label_history import bare
 from streams.log import Log
@@ -76,6 +76,7 @@ def read_outcomes(log: Log, tenant: str | None, end: int, given: Mapping[str, Sa
     Raises `StorageUnavailable`.
     """
     said: dict[str, DecisionLabels] = {}
+    trusts: dict[str, dict[str, int]] = {}
     last: dict[str, str | None] = {}
     times = array("q")
     for message in messages(log, LABELS, 0):
@@ -83,13 +84,15 @@ def read_outcomes(log: Log, tenant: str | None, end: int, given: Mapping[str, Sa
             break
         event: LabelEvent = decode_trusted(message.value)
         times.append(message.time_ms)
+        if speaks_of_labeller(event):
+            trusts.setdefault(event["tenant"], {})[str(event.get("labeller"))] = trust_of(event)
         decision = event["decision"]
         if decision is None or (tenant is not None and event["tenant"] != tenant):
             continue
         name = event["decision_id"]
         labels = said.get(name)
         if labels is None:
-            labels = said[name] = bare(decision["verdict"])
+            labels = said[name] = bare(decision["verdict"], event["tenant"])
         apply_event(labels, event)
         if is_last_word(event):
             last[name] = _last_word(event)
@@ -97,6 +100,7 @@ def read_outcomes(log: Log, tenant: str | None, end: int, given: Mapping[str, Sa
     alike: dict[Outcome, Outcome] = {}
     while said:
         name, labels = said.popitem()
+        labels.trust = trusts.get(labels.tenant, {})  # what stands now: by the trust that there is now
         stands = standing(labels)
         outcome = Outcome(stands.meaning if stands is not None else None, last.get(name))
         known[name] = alike.setdefault(outcome, outcome)

@@ -18,6 +18,8 @@ from streams.backtest.raw import Raw
 from streams.backtest.tally import MOST_ERRORS, Tally
 from streams.merkle import leaf_hash
 
+_KINDS = {"erased": "erased", "key_missing": "sealed"}
+"""What nothing opens: because its subject was forgotten, or because the keys are elsewhere."""
 Cell = tuple[Result, str | None, int, tuple[str, ...]]
 """What decisions are alike in: recorded result, meaning, hour since 1970, and a value in each dimension."""
 
@@ -72,7 +74,7 @@ class Seen:
 
     def refuse(self, raw: Raw, error: LumynError) -> None:
         """Count a record that can't be evaluated, and name it."""
-        kind = "integrity" if isinstance(error, IntegrityError) else "schema"
+        kind = _KINDS.get(error.code, "integrity" if isinstance(error, IntegrityError) else "schema")
         self.refused[kind] += 1
         if len(self.named) < MOST_ERRORS:
             self.named.append((kind, raw.place, error.message))

@@ -28,7 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from mode import Service
 from mode.services import WaitResults
 
-from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable, to_keep
+from schemas.errors import BadConfig, Fenced, KeysUnavailable, LumynError, StorageUnavailable, to_keep
 from streams.control import ControlState, publish_event
 from streams.decide_agent import GROUP
 from streams.deciding import Deciding, Pending
@@ -87,14 +87,17 @@ class DecideWorker:
         observer: Observer,
         settings: WorkerSettings,
         fallback: CompiledPolicy | None = None,
+        *,
+        seal: bool = False,
     ) -> None:
+        """With `seal`, the record of a request that came in clear is sealed all the same."""
         self._log = log
         self._observer = observer
         self._settings = settings
         self._fallback = fallback
         self._topic = log.name(REQUESTS)
         self._partitions = log.partitions(REQUESTS)
-        self._deciding = Deciding(self._topic, memory, fallback, partitions=self._partitions)
+        self._deciding = Deciding(self._topic, memory, fallback, partitions=self._partitions, keys=log.keys, seal=seal)
         self._agents: dict[int, PartitionAgent] = {}
         self._owning = threading.Lock()
         self._assigning = threading.Lock()
@@ -403,8 +406,12 @@ class DecideWorker:
                 self._observer.trouble("gap_unreadable", error, {"partition": partition})
                 failed[partition] = messages
                 continue
-            if taken:
-                work.append((agent, [self._deciding.parse(message, control) for message in taken]))
+            try:
+                if taken:
+                    work.append((agent, [self._deciding.parse(message, control) for message in taken]))
+            except KeysUnavailable as error:  # nothing sealed can be read, so nothing may be decided
+                self._observer.trouble("keys_unavailable", error, {"partition": partition})
+                failed[partition] = messages
         self._deciding.recall([item for _, pending in work for item in pending], control)
         outcomes = self._pool.map(lambda one: _decided(one[0], one[1], control), work)
         for (agent, _), problem in zip(work, outcomes, strict=True):

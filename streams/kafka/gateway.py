@@ -14,12 +14,13 @@ from schemas.errors import (
     BadInput,
     BadRequest,
     DecisionPending,
+    Erased,
     IntegrityError,
     LumynError,
     NotFound,
     RequestConflict,
 )
-from schemas.ids import decision_time_ms
+from schemas.ids import decision_time_ms, is_decision_id
 from schemas.label import LabelEvent, LabelRequest
 from schemas.request import Request
 from streams.control import ControlState, read_control
@@ -29,6 +30,7 @@ from streams.kafka.client import Reader
 from streams.kafka.log import KafkaLog
 from streams.log import Append, Message
 from streams.policy import CompiledPolicy
+from streams.sealing import opened_record, seal_label, seal_requests, shown_record
 from streams.topics import (
     DEAD_LETTERS,
     LABEL_RECEIPTS,
@@ -77,8 +79,10 @@ class Waiter:
 class KafkaGateway:
     """Decides by asking: whoever runs `lumyn worker decide` answers. Safe for several threads."""
 
-    def __init__(self, log: KafkaLog, *, timeout_s: float = 30.0, sticky: int = 0) -> None:
+    def __init__(self, log: KafkaLog, *, timeout_s: float = 30.0, sticky: int = 0, seal: bool = False) -> None:
+        """With `seal` requests are sealed under their subjects' keys before they are sent."""
         self._log = log
+        self._seal = seal
         self._timeout_s = timeout_s
         self._sticky = sticky
         self._lock = threading.Lock()
@@ -170,7 +174,11 @@ class KafkaGateway:
         record = decode_trusted(raw)
         if record["record_digest"] != receipt["record_digest"]:
             return IntegrityError(f"the record of {receipt['decision_id']} is not what was decided", where=place)
-        return Answer(receipt["outcome"], receipt["decision_id"], raw, record)
+        try:
+            record = shown_record(self._log.keys, opened_record(self._log.keys, record))
+            return Answer(receipt["outcome"], receipt["decision_id"], raw, record)
+        except IntegrityError as error:
+            return error
 
     def _rejection(self, message: Message, place: str, start: int) -> LumynError:
         """Why it was rejected, from its dead letter, which was committed with the receipt."""
@@ -201,6 +209,8 @@ class KafkaGateway:
 
     def submit(self, requests: Sequence[Request]) -> list[Message | LumynError]:
         """Append requests without waiting for decisions; each is durable by itself."""
+        if self._seal:
+            requests = seal_requests(self._log.keys, requests)
         sticky = self._sticky % self._log.partitions(REQUESTS)
         return self._log.send_many([request_append(request, sticky) for request in requests])
 
@@ -215,6 +225,9 @@ class KafkaGateway:
                 self._idle.pop().close()
 
 
+_REFUSED: dict[str, Callable[[str], LumynError]] = {"not_found": NotFound, "erased": Erased}
+
+
 class KafkaLabels:
     """Labels by asking: whoever runs `lumyn worker labels` sequences them."""
 
@@ -226,19 +239,35 @@ class KafkaLabels:
         """Ask for labels and wait for what becomes of them, in order; a refused one is an error in its place."""
         from schemas.canonical import encode
 
+        sealed = [self._sealed(request) for request in requests]
         appends = [
             Append(LABEL_REQUESTS, encode(request), f"{request['tenant']}/{request['event_id']}".encode())
-            for request in requests
+            for request in sealed
+            if not isinstance(request, LumynError)
         ]
         reader = self._log.client.reader()
         try:
             waiter = Waiter(self._log, LABEL_RECEIPTS, reader)
-            sent = self._log.send_many(appends)
-            receipts = waiter.wait({(m.partition, m.offset) for m in sent if isinstance(m, Message)}, self._timeout_s)
+            sent = iter(self._log.send_many(appends))
+            told = [request if isinstance(request, LumynError) else next(sent) for request in sealed]
+            receipts = waiter.wait({(m.partition, m.offset) for m in told if isinstance(m, Message)}, self._timeout_s)
         finally:
             reader.close()
         events = self._events([r["version"] for r in receipts.values() if r["version"] is not None])
-        return [m if isinstance(m, LumynError) else self._answer(m, receipts, events) for m in sent]
+        return [m if isinstance(m, LumynError) else self._answer(m, receipts, events) for m in told]
+
+    def _sealed(self, request: LabelRequest) -> LabelRequest | LumynError:
+        """The request with its texts under the key of the decision's subject: the log must not hold them in clear."""
+        if not is_decision_id(request["decision_id"]):
+            return request
+        found = find_record(self._log, request["decision_id"])
+        record = decode_trusted(found.value) if found is not None else {}
+        if record.get("tenant") != request["tenant"]:
+            return request  # the label worker says that there is none
+        try:
+            return seal_label(request, record, self._log.keys)
+        except LumynError as error:
+            return error
 
     def _answer(
         self, message: Message, receipts: Mapping[Source, Mapping[str, Any]], events: Mapping[int, LabelEvent]
@@ -251,7 +280,7 @@ class KafkaLabels:
                 help="is `lumyn worker labels` running?",
             )
         if receipt["outcome"] == "refused":
-            kind: Callable[[str], LumynError] = NotFound if receipt["reason"] == "not_found" else BadInput
+            kind = _REFUSED.get(receipt["reason"], BadInput)
             return kind(receipt["detail"])
         event = events.get(receipt["version"])
         if event is None:

@@ -16,6 +16,7 @@ from schemas.ids import decision_time_ms, is_decision_id
 from streams.kafka.client import Fetched, KafkaClient, KafkaProducer, KafkaSettings, Place, Reader
 from streams.log import Append, Message
 from streams.partitioner import partition_for
+from streams.subject_keys import NO_KEYS, SubjectKeys
 from streams.topics import LABELS, TOPICS, check_key, full_name
 
 _CHUNK = 2000
@@ -37,6 +38,7 @@ class KafkaLog:
         self._read_at: tuple[Place, int] | None = None
         self._appending = threading.Lock()
         self._producer: KafkaProducer | None = None
+        self.keys: SubjectKeys = NO_KEYS
         self._bulk: KafkaProducer | None = None
         self._transactional: KafkaProducer | None = None
 

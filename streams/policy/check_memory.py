@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from schemas.policy import DEFAULT_WEIGHTS, ON_UNAVAILABLE, MemorySettings
 from streams.policy.findings import Findings
-from streams.policy.read import Fields, Unreadable, choice, fields_of, number
+from streams.policy.read import Fields, Unreadable, choice, fields_of, number, scalar_value
 from streams.policy.source import Entries, Node
 
 _DEFAULTS = MemorySettings()
 _THRESHOLDS = ("failure_block", "failure_escalate", "soften", "success_support")
 _COUNTS = {"top_k": (1, 50), "neighbours": (50, 500)}
+_HALF_LIFE = "half_life_days"
+_HALF_LIFE_DAYS = (0.001, 36_500)
+
+
+_MEANINGS: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("half_life", "halflife", "decay", "max_age_days", "max_age", "ttl"), _HALF_LIFE)
+)
 
 
 def read_memory(node: Node, out: Findings) -> MemorySettings | None:
@@ -21,7 +29,7 @@ def read_memory(node: Node, out: Findings) -> MemorySettings | None:
         out.error(node.mark, "`memory` takes a mapping; `{}` for the defaults, or leave it out to switch memory off")
         return None
     try:
-        fields = fields_of(node, "`memory`", _DEFAULTS.as_dict(), out)
+        fields = fields_of(node, "`memory`", (*_DEFAULTS.as_dict(), _HALF_LIFE), out, _MEANINGS)
     except Unreadable:
         return None
     values: dict[str, Any] = {}
@@ -42,6 +50,8 @@ def _value(key: str, fields: Fields, out: Findings) -> Any:
         return choice(node, what, ON_UNAVAILABLE, out)
     if key == "weights":
         return _weights(node, out)
+    if key == _HALF_LIFE:
+        return _half_life(node, what, out)
     value = number(node, what, out)
     if key in _COUNTS:
         low, high = _COUNTS[key]
@@ -54,6 +64,20 @@ def _value(key: str, fields: Fields, out: Findings) -> Any:
         raise Unreadable
     if key == "amount_within" and value < 1:
         out.warn(node.mark, "`amount_within` below 1 leaves out neighbours of the very same amount")
+    return value
+
+
+def _half_life(node: Node, what: str, out: Findings) -> int | float | None:
+    """Days; `null`, as when it is left out: labels do not age."""
+    if scalar_value(node, what, out) is None:
+        return None
+    value, (least, most) = number(node, what, out), _HALF_LIFE_DAYS
+    if not least <= value <= most:
+        out.error(
+            node.mark,
+            f"{what} takes a number of days from {least} to {most}, not `{value}`; without it labels do not age",
+        )
+        raise Unreadable
     return value
 
 

@@ -5,6 +5,11 @@ jackknife's over whole clusters, (G - 1) / G * sum ((y_g - r n_g) / (N - n_g))^2
 is the usual sandwich CR1. Critical values are Student's with at most G - 1 degrees of freedom; fewer, when sizes are
 uneven.
 
+A rare event sits in few clusters, and a variance that rests on k of them is itself badly known: of V = sum v_g it has,
+with Var(V) = sum v_g^2, some 2 V^2 / sum v_g^2 degrees of freedom (Satterthwaite 1946, Biometrics Bulletin 2:110).
+Those bound the critical value of proportions and paired differences, too; but no interval is made wider than if each
+cluster were all or nothing, the most that clusters can do.
+
 Sources: Liang & Zeger 1986, Biometrika 73:13 (sandwich); Bell & McCaffrey 2002, Survey Methodology 28:169 (CR3,
 degrees of freedom); MacKinnon, Nielsen & Webb 2023, J. Econometrics 232:272 (why CR3); Kish 1965 (design effect); Korn
 & Graubard 1998, Survey Methodology 24:193, and Dean & Pagano 2015, J. Surv. Stat. Methodol. 3:484 (Wilson at the
@@ -13,7 +18,8 @@ effective size).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
@@ -27,6 +33,8 @@ from streams.statistics.proportions import nothing_known
 
 FEW_CLUSTERS = 20
 """Below so many effective clusters the variance itself is badly known."""
+FEW_CARRIERS = 5
+"""Below so many clusters in which the variance sits, an interval is told to rest on them."""
 WIDE = 1.5
 """From this design effect on, ignoring clusters makes an interval at least a fifth too narrow."""
 
@@ -47,6 +55,8 @@ class Robust:
     n_kish: float
     clusters: int
     clusters_effective: float
+    carriers: float
+    """(sum v_g)^2 / sum v_g^2, v_g a cluster's part of the variance: in how many clusters the variance sits."""
     largest_share: float
 
     @property
@@ -69,6 +79,8 @@ class Robust:
             )
         if self.clusters >= 2 and self.largest_share > 0.25:
             found.append(f"one cluster holds {self.largest_share:.0%} of the weight")
+        if self.variance and self.carriers < FEW_CARRIERS <= self.clusters:
+            found.append(f"what was found sits in about {max(1, round(self.carriers))} of {self.clusters} clusters")
         return tuple(found)
 
 
@@ -79,11 +91,13 @@ def robust(sums: ClusterSums) -> Robust:
         raise BadInput("there are no observations")
     totals = sums.totals
     mean, clusters = totals.value / totals.weight, len(weights)
-    variance, df = None, 0.0
+    variance, df, carriers = None, 0.0, 0.0
     if clusters > 1:
         left = (values - mean * weights) / (totals.weight - weights)
         variance = float((clusters - 1) / clusters * (left @ left))
         df = _degrees_of_freedom(weights)
+        fourth = float((left**4).sum())
+        carriers = float(left @ left) ** 2 / fourth if fourth > 0 else 0.0
     return Robust(
         mean=mean,
         variance=variance,
@@ -93,6 +107,7 @@ def robust(sums: ClusterSums) -> Robust:
         n_kish=min(totals.n, totals.weight**2 / totals.squared_weight),
         clusters=clusters,
         clusters_effective=float(totals.weight**2 / (weights @ weights)),
+        carriers=carriers,
         largest_share=float(weights.max() / totals.weight),
     )
 
@@ -152,8 +167,18 @@ def cluster_proportion(sums: ClusterSums, level: float = LEVEL) -> Interval:
     size = found.clusters_effective
     if found.variance > 0 and 0 < rate < 1:
         size = min(found.n_kish, rate * (1 - rate) / found.variance)
-    lower, upper = wilson(rate, size, t_value(level, found.df))
+    lower, upper = _between(found, size, level, lambda n, critical: wilson(rate, n, critical))
     return Interval(rate, lower, upper, level, found.n, size, method, found.warnings)
+
+
+def _between(
+    found: Robust, size: float, level: float, ends: Callable[[float, float], tuple[float, float]]
+) -> tuple[float, float]:
+    """`ends(n, critical value)` with the degrees of freedom that the variance has, no wider than in the worst case."""
+    df = min(found.df, max(1.0, 2 * found.carriers)) if found.variance else found.df
+    lower, upper = ends(size, t_value(level, df))
+    least, most = ends(min(size, found.clusters_effective), t_value(level, found.df))
+    return max(lower, least), min(upper, most)
 
 
 def cluster_mean(sums: ClusterSums, level: float = LEVEL) -> Interval:
@@ -192,8 +217,13 @@ def cluster_difference(counts: PairedCounts, differences: ClusterSums, level: fl
         size = min(counts.n, spread / found.variance)
     elif counts.discordant == 0:
         warnings = (*warnings, "the two never differ: the interval rests on the number of clusters alone")
-    interval = newcombe(counts, size, t_value(level, found.df), level, method)
-    return replace(interval, warnings=warnings)
+
+    def ends(n: float, critical: float) -> tuple[float, float]:
+        interval = newcombe(counts, n, critical, level, method)
+        return interval.lower, interval.upper
+
+    lower, upper = _between(found, size, level, ends)
+    return Interval(found.mean, lower, upper, level, counts.n, size, method, warnings)
 
 
 def difference_test(differences: ClusterSums, null: float = 0.0) -> Test:

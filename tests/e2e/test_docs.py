@@ -127,10 +127,13 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_cleaning_the_memory_goes_as_its_page_tells(tmp_path: Path) -> None:
-    """A bad import blocks, relabelled it does not, the relabelling undone it does, quarantined it does not."""
+    """A bad import blocks, relabelled not, the relabelling undone it does, held not, also what it says next; less trusted
+    it does."""
     shell = Shell(tmp_path)
     del shell.env["LUMYN_POLICY"]
     done = shell.run("set -euo pipefail\n" + "\n".join(blocks("docs/clean-the-memory.md")))
-    assert re.findall(r"^verdict: (\w+)", done.stdout, re.M) == ["DENY", "ALLOW", "DENY", "ALLOW"]
+    assert re.findall(r"^verdict: (\w+)", done.stdout, re.M) == [
+        "DENY", "ALLOW", "DENY", "ALLOW", "ALLOW", "DENY",
+    ]  # fmt: skip
     assert "harmful -> fine: 6" in done.stdout and "harmful -> not in memory: 6" in done.stdout
     assert done.stdout.count(" 0 differ") == 2

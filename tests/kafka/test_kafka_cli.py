@@ -126,6 +126,40 @@ def test_a_job_changes_the_memory_and_is_taken_back(inside: Inside) -> None:
     assert inside.json("memory", "verify", "--json")["verified"] is True
 
 
+def test_a_labeller_is_held_in_what_he_says_next_and_released(inside: Inside, monkeypatch: Any) -> None:
+    def verdict_is(verdict: str) -> None:
+        wait_until(
+            lambda: inside.json("decide", "-", stdin=json.dumps(refund(100)))["verdict"] == verdict,
+            TIMEOUT_S, f"never {verdict}", every_s=0.1,
+        )  # fmt: skip
+
+    def imported(name: str) -> None:
+        with monkeypatch.context() as bot:
+            bot.setenv("LUMYN_ACTOR", "bot")
+            inside.run("label", name, "--label", "failure", "--summary", "imported")
+
+    one, two = (inside.json("decide", "-", stdin=json.dumps(refund(100 + n)))["decision_id"] for n in range(2))
+    imported(one)
+    verdict_is("DENY")
+    who = ("--labeller", "bot", "--why", "the import is being checked", "--apply", "--json")
+    held = inside.json("memory", "quarantine", *who)
+    assert (held["accepted"], held["refused"]) == (1, [])
+    verdict_is("ALLOW")
+    imported(two)
+    assert inside.json("decide", "-", stdin=json.dumps(refund(100)))["verdict"] == "ALLOW"
+    assert [(t["labeller"], t["trust"]) for t in inside.json("memory", "trust", "--json")["trust"]] == [("bot", 0)]
+    with monkeypatch.context() as bot:
+        bot.setenv("LUMYN_ACTOR", "bot")
+        done = inside.run("memory", "trust", "bot", 1, "--why", "it is me", "--apply", code=2)
+    assert "`bot` is held" in done.stderr
+    assert inside.json("memory", "stats", "--json")["points"] == 0
+    inside.run("memory", "release", "--labeller", "bot", "--why", "it was right", "--apply")
+    verdict_is("DENY")
+    assert inside.json("memory", "stats", "--json")["points"] == 2
+    inside.run("memory", "quarantine", "--undo", held["job"])
+    assert inside.json("memory", "verify", "--json")["verified"] is True
+
+
 def test_everything_that_was_decided_verifies(inside: Inside, live: Live) -> None:
     inside.json("decide", "-", stdin=json.dumps(refund(100)))
     live.wait_decided()

@@ -440,6 +440,16 @@ def test_a_page_shows_a_change_and_a_comparison(inside: Inside) -> None:
     assert "Changed." in text and "Another logic." in text and "no policy asked for: different" in text
 
 
+def test_decisions_of_another_engine_are_not_said_to_be_decided_again(signed: dict[str, Any]) -> None:
+    from lumyn.attestation_page import limits, page
+
+    statement = copy.deepcopy(signed["statement"])
+    assert "2; 2 decided again" in page(dict(signed, statement=statement), [], None)  # type: ignore[arg-type]
+    statement["logic"][0]["engine"] = "lumyn-engine/0"
+    assert any("2 decisions of another engine" in text for text in limits(statement))
+    assert "2; 0 decided again" in page(dict(signed, statement=statement), [], None)  # type: ignore[arg-type]
+
+
 # All orders
 
 

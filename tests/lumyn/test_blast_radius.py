@@ -28,7 +28,7 @@ from schemas.record import record_digest
 from streams.blast_radius import UNSOUND, BlastRadius, Flip
 from streams.diff import outcome_of
 from streams.label_history import histories, histories_of
-from streams.label_jobs import Plan, quarantine, relabel, supposed, take_back
+from streams.label_jobs import Plan, quarantine, relabel, supposed, take_back, trust
 from streams.reading import messages
 from streams.topics import LABELS, RECORDS
 from streams.versions import last_version
@@ -55,7 +55,7 @@ def lived(inside: Inside, seed: int, count: int = 60) -> list[str]:
 
 
 def _job(home: Home, pick: random.Random, made: list[str], jobs: list[str]) -> list[str]:
-    known, kind = histories(home.log, "default"), pick.choice(["relabel", "quarantine", "release", "undo", "rollback"])
+    known, kind = histories(home.log, "default"), pick.choice(["relabel", "quarantine", "release", "undo", "rollback", "trust"])
     signed = label_jobs.sign(home, kind, "in the story")
     some = [label_jobs.Decided(h.decision_id, h.verdict) for h in known.values() if pick.random() < 0.5]
     if kind == "relabel":
@@ -64,9 +64,11 @@ def _job(home: Home, pick: random.Random, made: list[str], jobs: list[str]) -> l
         plan = take_back(signed, {"job": pick.choice(jobs)} if jobs else {"after": 3}, known)
     elif kind == "rollback":
         plan = take_back(signed, {"after": pick.randrange(1 + max((h.last for h in known.values()), default=0))}, known)
+    elif kind == "trust":
+        plan = trust(signed, pick.choice("ab"), pick.choice([0, 25, 75, 100]), known)
     else:
         plan = quarantine(signed, some, known, out=kind == "quarantine")
-    label_jobs.send(home, [step.request for step in plan.steps], lambda count: None)
+    label_jobs.send(home, plan.requests, lambda count: None)
     return [plan.job]
 
 
@@ -78,16 +80,27 @@ def records(home: Home) -> list[dict[str, Any]]:
 
 def otherwise(home: Home, folder: Path, plan: Plan, undone: Undoes | None) -> dict[str, tuple[str, str]]:
     """The plain way: the labels' log as it would have been, a memory filled with it step by step, all asked again."""
-    changed = {step.request["decision_id"]: step for step in plan.steps}
+    changed = {request["decision_id"]: request for request in plan.requests if request["decision_id"]}
+    trusts = {request.get("labeller"): request for request in plan.trusts}
     events: list[LabelEvent] = [decode_trusted(m.value) for m in messages(home.log, LABELS, 0)]
     rewritten: list[LabelEvent] = []
     for event in events:
-        step = changed.get(event["decision_id"])
-        rewritten.append(event if step is None else _rewritten(event, step.request, rewritten, undone))
+        labeller = event.get("labeller")
+        if labeller in trusts:
+            rewritten.append(_trusted(event, rewritten, undone))
+        elif labeller is None and event["decision_id"] in changed:
+            rewritten.append(_rewritten(event, changed[event["decision_id"]], rewritten, undone))
+        else:
+            rewritten.append(event)
+    # one event more at the beginning, which sets the trust that there is to have been from the start
+    first = cast(LabelEvent, {**events[0], "type": "note", "decision": None, "version": 1})
+    if undone is None:
+        first = cast(LabelEvent, {**first, **next(iter(trusts.values()), {}), "version": 1})
+    rewritten = [first, *(cast(LabelEvent, {**event, "version": event["version"] + 1}) for event in rewritten)]
     store, recaller = open_memory(home.settings, folder, home.log.epoch)
     flips = {}
     for record in sorted(records(home), key=lambda r: r["memory"]["version"]):
-        version = record["memory"]["version"]
+        version = record["memory"]["version"] + 1
         store.apply(rewritten[:version])
         asked = Asked(record["request"], MemorySettings(**record["memory"]["settings"]), version)
         policy = home.agent.control().compiled(record["policy"]["hash"])
@@ -96,6 +109,19 @@ def otherwise(home: Home, folder: Path, plan: Plan, undone: Undoes | None) -> di
             flips[record["decision_id"]] = (record["verdict"], verdict)
     store.close()
     return flips
+
+
+def _trusted(event: LabelEvent, before: list[LabelEvent], undone: Undoes | None) -> LabelEvent:
+    """One event that sets the trust in a changed labeller as it would have been."""
+    nothing = cast(LabelEvent, {**event, "type": "note", "labeller": None})
+    if undone is None or _undoes(event, undone):
+        return nothing
+    undoes, past = event.get("undoes"), histories_of(before, "default").trusts
+    if undoes is None:
+        return event
+    labeller = str(event.get("labeller"))
+    left = past.without(labeller, undoes) if labeller in past else 100
+    return cast(LabelEvent, {**event, "trust": left / 100})
 
 
 def _rewritten(event: LabelEvent, said: Any, before: list[LabelEvent], undone: Undoes | None) -> LabelEvent:
@@ -145,10 +171,14 @@ def plans(home: Home, kind: str) -> tuple[Plan, Undoes | None]:
         return relabel(signed, found[::2], known, "retracted", None), None
     if kind == "quarantine":
         return quarantine(signed, found, known, out=True), None
+    if kind == "hold":
+        return trust(signed, "a", 0, known), None
+    if kind == "distrust":
+        return trust(signed, "b", 25, known), None
     if kind == "release":
         everything = [label_jobs.Decided(h.decision_id, h.verdict) for h in known.values()]
         out = quarantine(label_jobs.sign(home, "quarantine", "a test"), everything, known, out=True)
-        label_jobs.send(home, [step.request for step in out.steps], lambda count: None)
+        label_jobs.send(home, out.requests, lambda count: None)
         for amount in (20, 90, 400, 480):
             sdk.decide(refund(amount))
         known = histories(home.log, "default")
@@ -165,7 +195,10 @@ def plans(home: Home, kind: str) -> tuple[Plan, Undoes | None]:
 FLIPS: Counter[str] = Counter()
 
 
-@pytest.mark.parametrize("kind", ["relabel", "retract", "quarantine", "release", "rollback", "undo"])
+KINDS = ["relabel", "retract", "quarantine", "release", "rollback", "undo", "hold", "distrust"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_it_is_what_a_plain_recount_finds(inside: Inside, tmp_path: Path, kind: str, seed: int) -> None:
     made = lived(inside, seed)
@@ -181,7 +214,7 @@ def test_it_is_what_a_plain_recount_finds(inside: Inside, tmp_path: Path, kind: 
 
 
 def test_the_stories_had_flips_of_every_kind() -> None:
-    assert set(FLIPS) == {"relabel", "retract", "quarantine", "release", "rollback", "undo"}
+    assert set(FLIPS) == set(KINDS)
     assert all(FLIPS.values()), FLIPS
 
 

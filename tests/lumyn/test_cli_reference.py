@@ -17,7 +17,7 @@ PROMISED = {
     "decide", "show", "list", "explain", "export", "replay", "label", "diff", "backtest", "verify", "demo", "dev",
     "policy check", "policy show", "policy publish", "policy activate", "policy rollback", "policy list",
     "kill-switch on", "kill-switch off", "kill-switch status", "memory search", "memory stats", "memory rebuild",
-    "memory verify", "memory quarantine", "memory release", "memory rollback", "relabel",
+    "memory verify", "memory forget", "memory hold", "memory quarantine", "memory release", "memory rollback", "relabel",
     "keys show", "keys list", "keys trust", "index rebuild", "doctor", "topics create", "worker decide",
     "worker labels", "worker index",
 }  # fmt: skip

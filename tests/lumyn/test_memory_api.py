@@ -16,6 +16,9 @@ from starlette.testclient import TestClient
 
 from lumyn import LumynConfig, sdk, wiring
 from lumyn.api.app import make_app
+from lumyn.label_jobs import known, send, sign
+from lumyn.wiring import existing_home
+from streams.label_jobs import trust
 
 pytest_plugins = ("inside_plugin",)
 
@@ -65,6 +68,23 @@ def test_a_taken_back_label_stands_for_nothing(api: TestClient, inside: Inside) 
     assert point["now"] is None and [s["to_version"] for s in point["stood"]] == [2]
 
 
+def test_trust_and_what_it_makes_of_a_point(api: TestClient, inside: Inside) -> None:
+    bad = inside.decide(refund(20))["decision_id"]
+    sdk.label(bad, "failure", actor="bot")
+    inside.run("memory", "trust", "bot", 0.25, "--why", "one in five was wrong", "--apply")
+    (one,) = api.get("/v1/memory/trust").json()["trust"]
+    assert (one["labeller"], one["trust"], one["since"], one["why"]) == ("bot", 0.25, 2, "one in five was wrong")
+    point = api.get(f"/v1/memory/points/{bad}").json()
+    assert [(stood["trust"], stood["from_version"], stood["to_version"]) for stood in point["stood"]] == [
+        (1, 1, 2), (0.25, 2, None),
+    ]  # fmt: skip
+    assert point["now"]["trust"] == 0.25 and point["now"]["at"] == point["events"][0]["at"]
+    assert api.get("/v1/memory").json()["trusted_less"] == 1
+    inside.run("memory", "quarantine", "--labeller", "bot", "--why", "x", "--apply")
+    assert api.get(f"/v1/memory/points/{bad}").json()["now"] is None
+    assert api.get("/v1/memory").json()["points"] == 0
+
+
 @pytest.mark.parametrize("limit", [0, 51, "x", -1])
 def test_a_limit_has_bounds(api: TestClient, limit: object) -> None:
     response = api.post("/v1/memory/search", json=refund(20), params={"limit": limit})
@@ -73,7 +93,7 @@ def test_a_limit_has_bounds(api: TestClient, limit: object) -> None:
 
 STEP = st.tuples(
     st.sampled_from(["ours", "theirs"]),
-    st.sampled_from(["decide", "label", "retract", "quarantine"]),
+    st.sampled_from(["decide", "label", "retract", "quarantine", "trust"]),
     st.integers(0, 5),
     st.sampled_from([20, 90, 480]),
 )
@@ -102,6 +122,10 @@ def _do(config: LumynConfig, tenant: str, made: list[str], what: str, number: in
     mark = f"mark-of-{tenant}"
     if what == "decide" or not made:
         made.append(sdk.decide(refund(amount, user=mark), config)["decision_id"])
+    elif what == "trust":
+        home = existing_home(config)
+        plan = trust(sign(home, "trust", mark), mark, number * 20, known(home))
+        send(home, plan.requests, lambda count: None)
     elif what == "retract":
         sdk.label(made[number % len(made)], "retracted", summary=mark, actor=mark, config=config)
     else:
@@ -110,7 +134,7 @@ def _do(config: LumynConfig, tenant: str, made: list[str], what: str, number: in
 
 
 def _check(api: TestClient, tenant: str, other: str, made: dict[str, list[str]]) -> None:
-    answers = [api.get(f"/v1/memory{path}") for path in ("", "/suspects?limit=1000", "/contested")]
+    answers = [api.get(f"/v1/memory{path}") for path in ("", "/suspects?limit=1000", "/contested", "/trust")]
     answers += [api.post("/v1/memory/search?limit=50", json=refund(amount)) for amount in (20, 90, 480)]
     answers += [api.post("/v1/memory/search", json=refund(20, tenant=other))]
     for name in made[tenant]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from conftest_e2e import refund
 from inside import Inside
 
-from lumyn import sdk
+from lumyn import sdk, wiring
+from schemas.policy import DAY_MS
+from streams.local_log import wall_clock_ms
 
 pytest_plugins = ("inside_plugin",)
 
@@ -51,3 +54,33 @@ def test_without_a_memory_there_is_nothing_to_explain(inside: Inside) -> None:
     name = inside.decide(refund(20))["decision_id"]
     assert "without memory" in inside.refused("memory", "explain", name, code=2)
     assert inside.run("memory", "explain", "01JBQX8P2M", code=None).code != 0
+
+
+def test_the_sum_shows_how_old_each_label_was_when_it_was_asked(inside: Inside) -> None:
+    policy = (inside.folder / "policy.yml").read_text()
+    inside.write("policy.yml", policy.replace("memory: {}", "memory: {half_life_days: 30}"))
+    bad, good = (inside.decide(refund(20))["decision_id"] for _ in range(2))
+    sdk.label(bad, "failure", actor="ann")
+    sdk.label(good, "success", actor="ben")
+    later = wall_clock_ms() + 45 * DAY_MS
+    for home in wiring._homes.values():
+        home.log._clock = lambda: later  # type: ignore[attr-defined]
+    record = inside.decide(refund(20))
+    roles = {hit["role"]: hit.get("age_ms", 0) / DAY_MS for hit in record["memory"]["counted"]}
+    assert roles == {"harmful": pytest.approx(45, abs=0.01)}, "the fine one is too old"
+    told = inside.json("memory", "explain", record["decision_id"], "--json")
+    assert told["half_life_days"] == 30
+    assert [(t["labeller"], round(t["decay"], 4), t["harmful"]) for t in told["sum"]] == [
+        ("ann", 0.3536, True), ("ben", 0.3536, False),
+    ]  # fmt: skip
+    near = record["risk_signals"]["nearby"]
+    assert (near["failure_rate"], round(near["n_effective"], 4)) == (0.5, 0.7071)
+    (harmful,) = told["neighbours"]
+    assert round(harmful["worth"], 4) == 0.3536 and round(harmful["age_days"], 1) == 45
+    text = inside.run("memory", "explain", record["decision_id"]).stdout
+    assert "half-life of a label: 30 days" in text and "x trust 1 x decay 0.35355" in text and "45 days old" in text
+    assert "harmful 0.353" in text and "of 0.707" in text
+    assert "said 45 days before" in inside.run("explain", record["decision_id"]).stdout
+    assert not told["notes"]
+    inside.run("memory", "verify")
+    inside.run("verify")

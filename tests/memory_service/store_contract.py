@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_model import EPOCH, WEIGHTS, Model, event, histories, part, plain, searches
+from memory_model import EPOCH, WEIGHTS, Model, event, histories, part, plain, searches, time_of
 
 from memory_service.store import Found, MemoryStore, Search
 from memory_service.vectoriser import Vectoriser, query_of
+from memory_service.worth import oldest_that_counts
 from schemas.errors import MemoryUnavailable
 
+ANN, BEN = "s-" + "a" * 32, "s-" + "b" * 32
 FAILED = ("label", "failure", None)
 WORKED = ("label", "success", None)
 RETRACTED = ("label", "retracted", None)
@@ -59,6 +61,9 @@ class Asker:
 
     def __init__(self, store: MemoryStore, vectoriser: Vectoriser) -> None:
         self.store, self.vectoriser, self.version = store, vectoriser, 0
+
+    def trust(self, labeller: str, much: float, tenant: str = "acme") -> int:
+        return self.say(decision(tenant=tenant), ("trust", labeller, much))
 
     def say(self, told: dict, word: tuple = FAILED, actor: str = "ann") -> int:
         self.version += 1
@@ -344,6 +349,177 @@ class MemoryStoreContract:
         assert ids(found.failures) == ["A"]
         assert found.nearby == () and found.harmful is None and found.fine is None
 
+    # forgetting
+
+    def test_a_forgotten_subjects_memories_are_gone_from_every_version(self, memory, store):
+        memory.say(of_subject(decision("A"), ANN))
+        memory.say(of_subject(decision("B"), BEN))
+        memory.say(of_subject(decision("A"), ANN), WORKED)
+        assert ids(memory.ask().failures) == ["B"] and ids(memory.ask(version=1).failures) == ["A"]
+        memory.version += 1
+        store.apply([forget_event(memory.version, ANN)])
+        assert [ids(memory.ask(version=v).failures) for v in range(5)] == [[], [], ["B"], ["B"], ["B"]]
+        assert [ids(memory.ask(version=v).successes) for v in range(5)] == [[]] * 5
+        assert not store.is_remembered("A") and store.is_remembered("B")
+        assert (store.watermark().version, store.watermark().count) == (4, 1)
+
+    def test_who_had_the_store_open_meanwhile_forgets_too(self, memory, store, reopen):
+        memory.say(of_subject(decision("A"), ANN))
+        other = reopen()
+        seen = Asker(other, memory.vectoriser)
+        seen.version = memory.version
+        assert ids(seen.ask().failures) == ["A"]
+        store.apply([forget_event(2, ANN)])
+        assert ids(seen.ask(version=2).failures) == []
+        other.close()
+
+    def test_forgetting_again_or_somebody_unknown_changes_nothing(self, memory, store):
+        memory.say(of_subject(decision("A"), ANN))
+        memory.say(decision("B"))
+        store.apply([forget_event(3, ANN), forget_event(4, ANN), forget_event(5, BEN)])
+        memory.version = 5
+        assert ids(memory.ask().failures) == ["B"] and store.watermark().count == 1
+
+    @settings(SAME_STORE, max_examples=40)
+    @given(data=st.data(), events=histories())
+    def test_after_forgetting_all_is_as_if_those_events_had_spoken_of_nothing(self, store, vectoriser, data, events):
+        names = sorted({e["decision_id"] for e in events})
+        theirs = set(data.draw(st.lists(st.sampled_from(names), unique=True))) if names else set()
+        told = [of_subject(e, ANN) if e["decision_id"] in theirs and e["decision"] else e for e in events]
+        last = len(events) + 1
+        asked = [data.draw(searches(vectoriser, version)) for version in range(last + 1)]
+        store.reset(EPOCH)
+        store.apply([{**e, "decision": None} if e["decision_id"] in theirs else e for e in events])
+        store.apply([forget_event(last, ANN)])
+        never, points = [plain(f) for f in store.search(asked)], points_of(store)
+        store.reset(EPOCH)
+        cut = data.draw(st.integers(0, len(told)))
+        store.apply(told[:cut])
+        store.apply(told[cut:])
+        store.apply([forget_event(last, ANN)])
+        assert [plain(f) for f in store.search(asked)] == never
+        assert points_of(store) == points
+    def test_trust_after_forgetting_reaches_what_is_left(self, memory, store):
+        memory.say(of_subject(decision("A"), ANN), FAILED, "bot")
+        memory.say(of_subject(decision("B"), BEN), FAILED, "bot")
+        memory.version += 1
+        store.apply([forget_event(memory.version, ANN)])
+        memory.trust("bot", 0.5)
+        assert ids(memory.ask().failures) == ["B"] and store.watermark().count == 1
+        memory.trust("bot", 0)
+        assert ids(memory.ask().failures) == [] and store.watermark().count == 0
+
+    # the trust in a labeller
+
+    def test_a_held_labeller_counts_for_nothing_in_what_he_said_and_in_what_he_says_until_he_is_released(self, memory):
+        memory.say(decision("A"), FAILED, "bot")
+        memory.say(decision("B"), WORKED, "ann")
+        memory.trust("bot", 0)
+        memory.say(decision("C"), FAILED, "bot")
+        memory.say(decision("B"), FAILED, "bot")
+        found = memory.ask()
+        assert (found.harmful, ids(found.failures), ids(found.successes)) == (None, [], ["B"])
+        assert found.nearby == ((found.fine.dot, False),) and not found.fine.point.contested
+        assert memory.store.watermark().count == 1
+        assert [memory.store.is_remembered(name) for name in "ABC"] == [False, True, False]
+        memory.trust("bot", 1)
+        found = memory.ask()
+        assert ids(found.failures) == ["A", "B", "C"] and found.fine is None
+        assert memory.store.watermark().count == 3
+
+    def test_each_version_has_its_own_trust(self, memory):
+        memory.say(decision("A"), FAILED, "bot")
+        memory.trust("bot", 0)
+        memory.trust("bot", 0.5)
+        found = [ids(memory.ask(version=version).failures) for version in range(4)]
+        assert found == [[], ["A"], [], ["A"]]
+        assert [memory.ask(version=version).worths for version in (1, 3)] == [(), (0.5,)]
+
+    def test_who_is_held_settles_nothing_and_takes_nothing_out(self, memory):
+        memory.say(decision("A"), FAILED, "ann")
+        memory.say(decision("A"), ("settle", "success", None), "bot")
+        memory.say(decision("B"), FAILED, "ann")
+        memory.say(decision("B"), ("quarantine", None, None), "bot")
+        assert memory.ask().harmful is None
+        memory.trust("bot", 0)
+        assert ids(memory.ask().failures) == ["A", "B"]
+        memory.say(decision("A"), ("quarantine", None, None), "bot")
+        assert ids(memory.ask().failures) == ["A", "B"]
+
+    def test_trust_is_of_one_tenant(self, memory):
+        memory.say(decision("A"), FAILED, "bot")
+        memory.say(decision("B", tenant="globex"), FAILED, "bot")
+        memory.trust("bot", 0, "globex")
+        assert ids(memory.ask().failures) == ["A"]
+        assert memory.ask(tenant="globex") == Found()
+
+    def test_harm_keeps_full_force_at_any_trust_and_a_fine_one_needs_a_half(self, memory):
+        memory.say(decision("A"), FAILED, "bot")
+        memory.say(decision("B"), WORKED, "bot")
+        memory.say(decision("D", verdict="DENY"), FAILED, "bot")
+        for much, counts in ((0.5, True), (0.45, False), (0.05, False), (1, True)):
+            memory.trust("bot", much)
+            found = memory.ask()
+            assert found.harmful.point.memory_id == "A"
+            assert ((found.fine is not None), ids(found.softening)) == (counts, ["D"] if counts else []), much
+            assert found.worths == ((much,) * 3 if much < 1 else ())
+
+    def test_a_labeller_may_be_held_before_he_says_anything(self, memory):
+        memory.trust("bot", 0)
+        memory.say(decision("A"), FAILED, "bot")
+        assert memory.ask() == Found()
+        assert memory.store.watermark().count == 0
+
+    def test_many_of_one_labeller_are_held_at_once(self, memory):
+        events = [event(n, decision(f"D{n:04}"), FAILED, "bot") for n in range(1, 1101)]
+        held = event(1101, decision(), ("trust", "bot", 0), "ann")
+        memory.store.apply([*events, held])
+        assert (memory.store.watermark().version, memory.store.watermark().count) == (1101, 0)
+        memory.store.apply([event(1102, decision(), ("trust", "bot", 0.25), "ann")])
+        assert memory.store.watermark().count == 1100
+        assert {p.trust for p in memory.store.points()} == {25}
+
+    # age
+
+    def test_a_fine_one_counts_while_it_is_worth_a_half_and_a_harmful_one_for_ever(self, memory):
+        said = memory.say(decision("A"), FAILED, "ann")
+        memory.say(decision("B"), WORKED, "ann")
+        now, half = time_of(memory.version), 10_000
+        for age, counts in ((0, True), (half, True), (half + 1, False), (50 * half, False)):
+            found = memory.ask(half_life_ms=half, at_ms=now + age)
+            assert (found.fine is not None) is counts, age
+            assert found.harmful.point.memory_id == "A"
+            young = 0.5 ** (age / half)
+            wants = (young * 0.5 ** ((now - time_of(said)) / half), young)
+            assert found.worths == pytest.approx(wants) if age else found.worths in ((), pytest.approx(wants))
+        assert memory.ask(at_ms=now + 10**12).worths == (), "without a half-life nothing ages"
+
+    def test_saying_it_again_makes_it_new(self, memory):
+        memory.say(decision("A"), WORKED, "ann")
+        for _ in range(5):
+            memory.say(decision("Z", tenant="globex"))
+        later = time_of(memory.version + 1)
+        assert memory.ask(half_life_ms=1000, at_ms=later).fine is None
+        memory.say(decision("A"), WORKED, "ann")
+        assert memory.ask(half_life_ms=1000, at_ms=later).fine is not None
+
+    def test_less_trust_makes_a_shorter_life(self, memory):
+        memory.say(decision("A"), WORKED, "bot")
+        memory.trust("bot", 0.7)
+        now, half = time_of(1), 1_000_000
+        oldest = oldest_that_counts(70, half)
+        assert 0 < oldest < half
+        assert memory.ask(half_life_ms=half, at_ms=now + oldest).fine is not None
+        assert memory.ask(half_life_ms=half, at_ms=now + oldest + 1).fine is None
+
+    def test_what_nearby_is_made_of_is_named_when_asked_for(self, memory):
+        for name, word in (("A", FAILED), ("B", WORKED), ("C", FAILED)):
+            memory.say(decision(name), word)
+        assert memory.ask().named == ()
+        found = memory.ask(named=True)
+        assert ids(found.named) == ["A", "B", "C"]
+        assert [h.dot for h in found.named] == [dot for dot, _ in found.nearby]
+
     # against the model
 
     @settings(SAME_STORE, max_examples=150)
@@ -374,8 +550,12 @@ class MemoryStoreContract:
                 found = list(store.points(tenant, version))
                 wanted = model.known(tenant, None, version)
                 assert [
-                    (p.memory_id, p.label, p.meaning, p.contested, p.labeller, p.summary) for p in found
-                ] == [(k.memory_id, k.label, k.meaning, k.contested, k.labeller, k.summary) for k in wanted]
+                    (p.memory_id, p.label, p.meaning, p.contested, p.labeller, p.summary, p.trust / 100, p.at_ms)
+                    for p in found
+                ] == [
+                    (k.memory_id, k.label, k.meaning, k.contested, k.labeller, k.summary, k.trust, k.at_ms)
+                    for k in wanted
+                ]
                 assert [(p.verdict, p.rules, p.amount) for p in found] == [
                     (k.verdict, k.rules, k.amount) for k in wanted
                 ]
@@ -394,6 +574,17 @@ class MemoryStoreContract:
         store.apply(events)
         assert [plain(f) for f in store.search(asked)] == before
         assert (store.watermark(), points_of(store)) == (mark, points)
+
+
+def of_subject(told: dict, subject: str) -> dict:
+    """The same, of a decision about a subject."""
+    return {**told, "decision": {**told["decision"], "subject": subject}}
+
+
+def forget_event(version: int, subject: str) -> dict:
+    """What the log says of a forgotten subject."""
+    told = {"decision_id": "", "tenant": "acme", "decision": None}
+    return {**event(version, told, ("forget", None, None), "dpo"), "subject": subject}
 
 
 def points_of(store: MemoryStore) -> list[tuple]:

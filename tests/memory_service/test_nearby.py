@@ -91,3 +91,37 @@ def test_numbers_in_the_record_are_rounded_to_six_places():
     rate = weighted_rate([(0.9, True), (0.8, False), (0.7, False)])
     for value in (rate.rate, rate.lower, rate.upper, rate.n_effective):
         assert value == round(value, 6) and math.isfinite(value)
+
+
+SCORES = st.floats(-0.2, 1).map(lambda score: round(score, 4))
+WORTHS = st.lists(st.tuples(SCORES, st.booleans(), st.floats(0.05, 1), st.floats(0, 1)), min_size=1)
+
+
+@given(WORTHS)
+def test_worth_weighs_each_in_the_rate(neighbours):
+    pairs, worths = [one[:2] for one in neighbours], [one[2] for one in neighbours]
+    found = weighted_rate(pairs, 1, worths)
+    weights = [max(0.0, score) ** 4 * worth for score, _, worth, _ in neighbours]
+    assert found.n_effective == pytest.approx(sum(weights), abs=1e-5)
+    if sum(weights) > 1e-5:
+        wrong = sum(weight for weight, (_, harmful) in zip(weights, pairs, strict=True) if harmful)
+        assert found.rate == pytest.approx(wrong / sum(weights), abs=1e-5)
+        assert found.lower <= found.rate <= found.upper
+
+
+@given(WORTHS)
+def test_less_worth_never_lowers_the_upper_end_whoever_is_worth_less(neighbours):
+    """What a gate goes by: neither distrust nor age makes allowing look safer than it did."""
+    pairs = [one[:2] for one in neighbours]
+    for before in (None, [one[2] for one in neighbours]):
+        after = [one[2] * one[3] for one in neighbours]
+        assert weighted_rate(pairs, 1, after).upper >= weighted_rate(pairs, 1, before).upper - 1e-6
+
+
+def test_where_all_are_worth_one_the_rate_is_what_it_was():
+    pairs = [(0.9, True), (0.8, False), (0.7, False)]
+    assert weighted_rate(pairs) == weighted_rate(pairs, 1, ()) == weighted_rate(pairs, 1, (1.0, 1.0, 1.0))
+
+
+def test_what_is_worth_next_to_nothing_is_no_evidence():
+    assert weighted_rate([(1.0, True), (1.0, False)], 1, [1e-300, 0.0]) == UNKNOWN

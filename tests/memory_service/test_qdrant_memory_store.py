@@ -13,12 +13,24 @@ import pytest
 from hashing_embedder import Hashing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_model import EPOCH, WEIGHTS, event, part, plain
-from store_contract import FAILED, RETRACTED, WORKED, Asker, MemoryStoreContract, decision
+from memory_model import EPOCH, TRUSTS, WEIGHTS, event, part, plain, time_of
+from store_contract import (
+    ANN,
+    BEN,
+    FAILED,
+    RETRACTED,
+    WORKED,
+    Asker,
+    MemoryStoreContract,
+    decision,
+    forget_event,
+    ids,
+    of_subject,
+)
 
 from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.qdrant import memory_search, memory_store
-from memory_service.qdrant.engine import Filter, Match, NoCollection
+from memory_service.qdrant.engine import EngineError, Filter, Match, NoCollection
 from memory_service.qdrant.memory_points import WATERMARK, watermark_point
 from memory_service.qdrant.memory_store import QdrantMemoryStore
 from memory_service.sqlite_store import SqliteMemoryStore
@@ -53,6 +65,66 @@ def exact(tmp_path, vectoriser):
 
 class TestQdrantMemoryStore(MemoryStoreContract):
     """The contract."""
+
+
+# forgetting
+
+
+def held(store, collection: str, key: str) -> list[str]:
+    """What the points of a collection have at a key."""
+    points = store._engine.scroll(collection, None, limit=100).points
+    return sorted(p.payload[key] for p in points if key in p.payload)
+
+
+class _Dies:
+    """An engine whose nth write does not happen."""
+
+    def __init__(self, engine, at: int) -> None:
+        self._engine, self._left = engine, at
+
+    def __getattr__(self, name):
+        found = getattr(self._engine, name)
+        if name not in ("upsert", "set_payload", "delete"):
+            return found
+
+        def write(*args, **more):
+            self._left -= 1
+            if self._left < 0:
+                raise EngineError("killed")
+            return found(*args, **more)
+
+        return write
+
+
+def test_a_writer_that_dies_while_it_forgets_leaves_nothing_behind(reopen, vectoriser):
+    steps = 0
+    while True:
+        store = reopen()
+        store.reset(EPOCH)
+        memory = Asker(store, vectoriser)
+        memory.say(of_subject(decision("A"), ANN))
+        memory.say(of_subject(decision("A"), ANN), WORKED)
+        memory.say(of_subject(decision("B"), BEN))
+        dying = reopen(wrap=lambda engine, at=steps: _Dies(engine, at))
+        try:
+            dying.apply([forget_event(4, ANN)])
+            died = False
+        except MemoryUnavailable:
+            died = True
+        again = reopen()
+        again.apply([forget_event(4, ANN)])
+        asker = Asker(again, vectoriser)
+        assert [ids(asker.ask(version=v).failures) for v in range(5)] == [[], [], [], ["B"], ["B"]], steps
+        assert (again.watermark().version, again.watermark().count) == (4, 1)
+        assert held(again, again._memory, "memory_id") == ["B"]
+        assert held(again, again._labels, "decision_id") == ["B"]
+        assert held(again, again._labels, "forgetting") == []
+        for one in (store, dying, again):
+            one.close()
+        if not died:
+            break
+        steps += 1
+    assert steps >= 5
 
 
 # as the exact store
@@ -96,7 +168,8 @@ class Life:
             else:
                 told = self.random.choice(self.known)
             self.version += 1
-            out.append(event(self.version, told, self.random.choice(WORDS), self.random.choice(("ann", "bob"))))
+            word = self.random.choice((*WORDS, *WORDS, *TRUSTS))
+            out.append(event(self.version, told, word, self.random.choice(("ann", "bob"))))
         return out
 
     def searches(self, vectoriser: Vectoriser, count: int, earliest: int = 0, newest: int | None = None):
@@ -117,6 +190,9 @@ class Life:
                     neighbours=pick((1, 2, 5, 20, 64)),
                     leave_out=pick((None, None, pick(self.known)["decision_id"])),
                     comparable=has_comparable_amount(asked),
+                    half_life_ms=pick((None, 86_400_000, 5 * 86_400_000 + 1)),
+                    at_ms=time_of(newest) + pick((0, 3_600_000, 10**9)),
+                    named=pick((False, True)),
                 )
             )
         return out
@@ -425,7 +501,7 @@ def put_watermark(place, **changes) -> None:
     [
         ({"epoch": "epoch-2"}, "epoch `epoch-2`, not `epoch-1`"),
         ({"vectoriser_id": "other/1"}, "vectoriser_id `other/1`, not"),
-        ({"layout": 99}, "layout `99`, not `1`"),
+        ({"layout": 99}, "layout `99`, not `2`"),
         ({"version": 39}, "an older copy was put back"),
         ({"version": "many"}, "no readable watermark"),
         ({"count": None}, "no readable watermark"),
@@ -487,7 +563,8 @@ def test_an_emptied_memory_begun_anew_is_older_than_seen_until_it_has_caught_up(
 def test_points_that_went_missing_are_noticed_by_their_count(place, filled, reopen, vectoriser):
     asks(filled, vectoriser)()
     engine, name = place.open(), f"{place.prefix}-memory"
-    gone = Filter(must=(Match("from_version", next(filled.points()).from_version),))
+    first = next(filled.points())
+    gone = Filter(must=(Match("from_version", first.from_version), Match("memory_id", first.memory_id)))
     assert engine.count(name, gone) == 1
     engine.delete(name, gone)
     refused(filled.watermark, "points in force, its watermark says")

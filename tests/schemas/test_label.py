@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from schemas.errors import EXIT_USAGE, BadInput
-from schemas.label import EVENT, check_label, meaning_of
+from schemas.label import EVENT, key_of, labellers_of, meaning_of, speaks_of_labeller, trust_of
+from schemas.label_check import check_label, check_label_form
 from schemas.limits import MAX_TEXT
 
 VERDICTS = ("ALLOW", "DENY", "ESCALATE", "ABSTAIN")
@@ -132,3 +133,51 @@ def test_an_event_with_another_key_is_not_an_event():
     ):
         with pytest.raises(ValueError, match="validation error"):
             EVENT.validate_python(broken)
+
+
+def trusted(**changes):
+    return request(type="trust", label=..., should=..., decision_id="", labeller="bot", trust=0.5, **changes)
+
+
+@pytest.mark.parametrize("much", [0, 0.05, 0.35, 0.7, 0.95, 1, 1.0])
+def test_trust_goes_in_steps_from_held_to_full(much):
+    asked = {**trusted(), "trust": much}
+    assert check_label_form(asked) == asked
+    assert trust_of(asked) == round(much * 100) and speaks_of_labeller(asked)
+    assert key_of(asked) == f"labeller/{asked['tenant']}/bot"
+
+
+@pytest.mark.parametrize("much", [-0.05, 1.05, 0.01, 0.333, 1e-9, float("nan"), float("inf"), True, None, "1"])
+def test_another_trust_is_refused(much):
+    with pytest.raises(BadInput):
+        check_label_form({**trusted(), "trust": much})
+
+
+def restore(*said, **more):
+    words = [{"actor": actor, "label": "success", "should": None, "summary": "", **rest} for actor, rest in said]
+    return request(type="restore", label=..., should=..., undoes={"job": "J"}, expects=3,
+                   restored={"said": words, "quarantined": False, **more})  # fmt: skip
+
+
+def test_a_restore_may_hold_what_a_settlement_covers_and_when_it_was_said():
+    asked = restore(("ann", {"at": "2024-12-19T14:30:00.000Z"}), ("bob", {"settles": True}), ("bob", {}),
+                    quarantines=[{"actor": "ann", "out": True}])  # fmt: skip
+    check_label(asked, "ALLOW")
+    assert labellers_of(asked) >= {"ann", "bob"}
+
+
+@pytest.mark.parametrize(
+    ("said", "more"),
+    [
+        ([("bob", {}), ("bob", {})], {}),
+        ([("bob", {"settles": True}), ("bob", {"settles": True})], {}),
+        ([("bob", {}), ("bob", {"settles": True})], {}),
+        ([("bob", {"at": "yesterday"})], {}),
+        ([("bob", {"at": "2024-12-19T14:30:00Z"})], {}),
+        ([], {"quarantines": [{"actor": "a", "out": True}, {"actor": "a", "out": False}]}),
+        ([], {"quarantines": [{"actor": "a"}]}),
+    ],
+)
+def test_a_restore_that_no_fold_can_have_made_is_refused(said, more):
+    with pytest.raises(BadInput):
+        check_label(restore(*said, **more), "ALLOW")

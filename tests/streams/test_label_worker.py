@@ -131,9 +131,112 @@ def test_a_restore_is_taken_only_where_nothing_was_said_since_also_after_a_resta
     assert (fourth["label"], fourth["undoes"], fourth["restored"]["said"][0]["actor"]) == ("success", {"job": "J"}, "amy")
 
 
+def trust(home, labeller, much, event_id, **more):
+    ask(home, "", event_id, None, type="trust", labeller=labeller, trust=much, **more)
+
+
+def test_trust_is_of_a_tenants_labeller_and_is_taken_exactly_once_also_after_a_restart(home, finder, worker):
+    trust(home, "bot", 0.25, "t1")
+    trust(home, "bot", 0.25, "t1")
+    trust(home, "bot", 0.5, "t1")
+    trust(home, "bot", 0.5, "t1", tenant="globex")
+    worker.step()
+    worker.close()
+    again = LabelWorker(home.log, finder, None, Told())
+    again.open()
+    trust(home, "bot", 0.25, "t1")
+    trust(home, "bot", 1, "t1")
+    again.step()
+    assert [(r["outcome"], r["version"]) for r in receipts(home)] == [
+        ("accepted", 1), ("duplicate", 1), ("refused", None), ("accepted", 2), ("duplicate", 1), ("refused", None),
+    ]  # fmt: skip
+    assert [(e["tenant"], e["labeller"], e["trust"], e["decision"], e["decision_id"]) for e in events(home)] == [
+        ("default", "bot", 0.25, None, ""), ("globex", "bot", 0.5, None, ""),
+    ]  # fmt: skip
+    assert [m.key for m in home.log.read("labels", 0, 0)] == [b"labeller/default/bot", b"labeller/globex/bot"]
+
+
+def test_trust_is_taken_back_only_where_nobody_set_it_since(home, finder, worker):
+    back = {"undoes": {"job": "J"}, "job": "U"}
+    trust(home, "bot", 0.25, "t1", job="J")
+    trust(home, "other", 0.25, "t2")
+    trust(home, "bot", 1, "u1", expects=2, **back)
+    trust(home, "bot", 0.5, "t3")
+    trust(home, "bot", 1, "u2", expects=1, **back)
+    worker.step()
+    worker.close()
+    again = LabelWorker(home.log, finder, None, Told())
+    again.open()
+    trust(home, "bot", 1, "u3", expects=1, **back)
+    trust(home, "bot", 1, "u4", expects=3, **back)
+    again.step()
+    assert [r["version"] for r in receipts(home)] == [1, 2, None, 3, None, None, 4]
+    assert "the trust in `bot` was changed meanwhile (version 3, not 1)" in receipts(home)[5]["detail"]
+
+
+def test_who_is_held_is_recorded_but_takes_nothing_back_and_trusts_nobody(home, finder, worker):
+    (name,) = decided(home, 1)
+    ask(home, name, "e1", actor="mallory")
+    trust(home, "mallory", 0, "t1", actor="ops")
+    ask(home, name, "e2", "success", actor="mallory")
+    trust(home, "mallory", 1, "t2", actor="mallory")
+    worker.step()
+    worker.close()
+    again = LabelWorker(home.log, finder, None, Told())
+    again.open()
+    trust(home, "ops", 0, "t3", actor="mallory")
+    ask(home, name, "u1", None, type="restore", actor="mallory", expects=3, undoes={"after": 0}, job="U",
+        restored={"said": [], "quarantined": False})  # fmt: skip
+    trust(home, "mallory", 0.5, "t4", actor="ops")
+    trust(home, "bot", 0.5, "t5", actor="mallory")
+    trust(home, "bot", 0.5, "t6", actor="mallory", tenant="globex")
+    again.step()
+    assert [r["version"] for r in receipts(home)] == [1, 2, 3, None, None, None, 4, 5, 6]
+    assert all("`mallory` is held (memory version 2)" in r["detail"] for r in receipts(home) if r["version"] is None)
+
+
+def test_both_sequencers_make_the_same_events(home, worker):
+    """One asks the log what it needs, the other keeps it."""
+    from streams.label_agent import LabelAgent
+
+    (name,) = decided(home, 1)
+    trust(home, "bot", 0.25, "t1", job="J")
+    ask(home, name, "e1", actor="bot")
+    trust(home, "bot", 1, "u1", undoes={"job": "J"}, job="U", expects=1)
+    asked = [decode_trusted(m.value) for m in home.log.read("label-requests", 0, 0)]
+    worker.step()
+    requests = [{**one, "event_id": f"again-{one['event_id']}"} for one in asked]
+    requests[-1]["expects"] = 4
+    agent = LabelAgent(home.log)
+    made = [agent.label([one])[0] for one in requests]
+    first = events(home)[:3]
+    for one, other in zip(first, made, strict=True):
+        differ = {"version", "event_id", "at"}
+        assert {k: v for k, v in one.items() if k not in differ} == {k: v for k, v in other.items() if k not in differ}
+    assert agent.label([requests[0]])[0]["version"] == 4, "a retry gives the first event"
+    (stale,) = agent.label([{**requests[2], "event_id": "late"}])
+    assert "the trust in `bot` was changed meanwhile" in str(stale)
+    (other,) = agent.label([{**requests[0], "trust": 0.5}])
+    assert "was used before for another label" in str(other)
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
+        ({"type": "trust", "label": None}, "bad_input"),
+        ({"type": "trust", "label": None, "labeller": "bot", "trust": 0.5}, "bad_input"),
+        ({"type": "trust", "label": None, "labeller": "", "trust": 0.5, "decision_id": ""}, "bad_input"),
+        ({"type": "trust", "label": None, "labeller": "bot", "trust": 0.51, "decision_id": ""}, "bad_input"),
+        ({"type": "trust", "label": None, "labeller": "bot", "trust": -0.5, "decision_id": ""}, "bad_input"),
+        ({"type": "trust", "label": None, "labeller": "bot", "trust": True, "decision_id": ""}, "bad_input"),
+        ({"type": "trust", "label": None, "labeller": "bot", "trust": "1", "decision_id": ""}, "bad_input"),
+        ({"type": "trust", "label": "failure", "labeller": "bot", "trust": 0.5, "decision_id": ""}, "bad_input"),
+        ({"type": "trust", "label": None, "labeller": "bot", "trust": 1, "decision_id": "", "expects": 1}, "bad_input"),
+        ({"labeller": "bot"}, "bad_input"),
+        ({"trust": 0.5}, "bad_input"),
+        ({"type": "restore", "label": None, "expects": 0, "undoes": {"job": "J"}, "restored": {"said": [
+            {"actor": "a", "label": "success", "should": None, "summary": "", "at": "soon"}], "quarantined": False}},
+         "bad_input"),
         ({"decision_id": "01M7YHMTP8XZ0C2HZDJN4YDVFG"}, "not_found"),
         ({"decision_id": "no id at all"}, "not_found"),
         ({"tenant": "globex"}, "not_found"),

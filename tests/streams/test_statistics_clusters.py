@@ -8,6 +8,7 @@ import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memory_service.nearby import wilson
 from schemas.errors import BadInput
 from streams.statistics.cluster_sums import ClusterSums
 from streams.statistics.clusters import (
@@ -18,6 +19,7 @@ from streams.statistics.clusters import (
     robust,
     wideness,
 )
+from streams.statistics.estimate import t_value
 from streams.statistics.paired import PairedCounts, paired_difference
 from streams.statistics.proportions import wilson_interval
 
@@ -92,6 +94,19 @@ def test_decisions_of_their_own_subjects_have_nearly_wilsons_interval(outcomes):
     assert robustly.lower <= plain.lower + 1e-9 and robustly.upper >= plain.upper - 1e-9
     assert robustly.lower == pytest.approx(plain.lower, abs=0.02)
     assert robustly.upper == pytest.approx(plain.upper, abs=0.02)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=3, max_size=40))
+def test_no_interval_is_wider_than_if_each_subject_were_all_or_nothing(clusters):
+    sums = ClusterSums()
+    for name, (n, share) in enumerate(clusters):
+        sums.add_many(str(name), n, round(share * n))
+    found, interval = robust(sums), cluster_proportion(sums)
+    size = min(interval.n_effective, found.clusters_effective)
+    lower, upper = wilson(interval.estimate, size, t_value(0.95, found.df))
+    assert interval.lower >= lower - 1e-12 and interval.upper <= upper + 1e-12
+    assert 0 <= interval.lower <= interval.estimate + 1e-12 and interval.estimate - 1e-12 <= interval.upper <= 1
+    assert found.carriers <= len(clusters) + 1e-9
 
 
 def test_clones_add_nothing():

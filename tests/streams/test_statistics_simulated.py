@@ -130,6 +130,38 @@ def test_intervals_of_clustered_decisions_cover_where_naive_ones_do_not(clusters
     assert covered(naive, 0.3) < 0.85
 
 
+@pytest.mark.parametrize(("clusters", "rate", "agreement"), [(100, 0.01, 0.5), (30, 0.05, 1.0), (300, 0.01, 0.2)])
+def test_rare_events_that_sit_in_a_few_subjects_are_covered_too(clusters, rate, agreement):
+    rng = np.random.default_rng(clusters)
+    robustly, as_mean = [], []
+    for _ in range(RUNS):
+        sizes = rng.integers(1, 13, clusters)
+        events = rng.binomial(sizes, rng.beta(rate * agreement, (1 - rate) * agreement, clusters))
+        sums = ClusterSums()
+        for name, (n, s) in enumerate(zip(sizes.tolist(), events.tolist(), strict=True)):
+            sums.add_many(str(name), n, s)
+        robustly.append(cluster_proportion(sums))
+        as_mean.append(cluster_mean(sums))
+    assert covered(robustly, rate) > 0.95 - slack(0.95)
+    assert covered(as_mean, rate) < 0.9  # the plain sandwich, with as many degrees of freedom as there are clusters
+    assert sum(any("sits in about" in warning for warning in one.warnings) for one in robustly) > RUNS / 10
+
+
+def test_differences_that_sit_in_a_few_subjects_are_covered_too():
+    rng = np.random.default_rng(17)
+    intervals = []
+    for _ in range(RUNS):
+        sizes = rng.integers(1, 13, 200)
+        better = rng.random(200) < 0.02  # on these subjects the second is right throughout, and the first is not
+        sums = ClusterSums()
+        for name, (n, hit) in enumerate(zip(sizes.tolist(), better.tolist(), strict=True)):
+            sums.add_many(str(name), n, n * hit, n * hit)
+        gained, rest = int(sizes[better].sum()), int(sizes[~better].sum())
+        counts = PairedCounts(rest * 4 // 5, 0, gained, rest - rest * 4 // 5)
+        intervals.append(cluster_difference(counts, sums))
+    assert covered(intervals, 0.02) > 0.95 - slack(0.95)
+
+
 def test_folded_clusters_still_cover():
     rng = np.random.default_rng(6)
     intervals, naive = [], []
