@@ -10,7 +10,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from lumyn import backtest_plot as plot
-from lumyn.backtest_words import SHOWN, bar_row, change, interval, is_unsound, notes, number, outcome_lines, rate, share
+from lumyn.backtest_words import (
+    SHOWN,
+    bar_row,
+    change,
+    fired,
+    interval,
+    is_unsound,
+    notes,
+    number,
+    outcome_lines,
+    rate,
+    share,
+)
 from lumyn.cli.output import one_line
 from schemas.canonical import encode
 from schemas.verdict import VERDICTS
@@ -30,7 +42,7 @@ def _template() -> Template:
         finalize=_shown,
     )
     environment.globals.update(
-        number=number, rate=rate, interval=interval, share=share, bar_row=bar_row, change=change,
+        number=number, rate=rate, interval=interval, share=share, bar_row=bar_row, change=change, fired=fired,
         outcome_lines=outcome_lines, plot=plot, fact=_fact, verdicts=VERDICTS, shown=SHOWN, most_values=_VALUES,
     )  # fmt: skip
     return environment.get_template("backtest.html.j2")

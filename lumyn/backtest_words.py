@@ -56,6 +56,12 @@ def interval(figure: Mapping[str, Any]) -> str:
     return f"{number(figure['count'])}, {rate(figure['rate'])} ({rate(figure['lower'])} to {rate(figure['upper'])})"
 
 
+def fired(rule: Mapping[str, Any], when: str) -> str:
+    """How often a rule fired, `before` or `after`, and how often it lacked a fact to tell."""
+    unknown = rule[f"unknown_{when}"]
+    return number(rule[f"fired_{when}"]) + (f" (+{number(unknown)} lacked a fact)" if unknown else "")
+
+
 def p_value(p: float) -> str:
     """A p-value as people write it."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -79,7 +85,7 @@ def outcome_lines(outcomes: Mapping[str, Any]) -> list[str]:
         gap = paired["difference"]
         lines[0] += (
             f"; difference {gap['estimate']:+.2%} ({gap['lower']:+.2%} to {gap['upper']:+.2%}), "
-            f"{p_value(paired['clustered_p'])} (by subjects), {p_value(paired['mcnemar_p'])} ({paired['mcnemar']})"
+            f"{p_value(paired['clustered_p'])} (clustered), {p_value(paired['mcnemar_p'])} ({paired['mcnemar']})"
         )
         if paired["detectable"] is not None:
             lines.append(f"a difference below {paired['detectable']:.2%} would most likely not show here (power 80%)")
@@ -90,7 +96,8 @@ def outcome_lines(outcomes: Mapping[str, Any]) -> list[str]:
         one = allowed[when]
         lines.append(
             f"wrong among what is allowed, {name}: {rate(one['lower'])} to {rate(one['upper'])}, whatever the "
-            f"unlabelled are ({one['labelled']} of {one['allowed']} have an outcome)"
+            f"unlabelled are ({one['labelled']} of {one['allowed']} have an outcome); with sampling error "
+            f"{rate(one['interval_lower'])} to {rate(one['interval_upper'])}"
         )
     return lines
 

@@ -172,16 +172,24 @@ def _check_judged(report: dict[str, Any]) -> None:
     for candidate in report["candidates"]:
         for bar in candidate["bars"]:
             if bar["holds"] is None and candidate["coverage"]["compared"]:
-                raise UsageError(
-                    f"`{bar['bar']}` can't be judged: no decision in the range has an outcome that it could go by",
-                    help="`lumyn label ID --label failure|success`, or a range that has labels",
-                )
+                raise _unjudged(bar["bar"])
+
+
+def _unjudged(bar: str) -> UsageError:
+    return UsageError(
+        f"`{bar}` can't be judged: no decision in the range has an outcome that it could go by",
+        help="`lumyn label ID --label failure|success`, `--outcomes FILE`, or a range that has labels",
+    )
 
 
 def _parts(plan: Plan, source: Source, left: tuple[Stretch, ...], home: Home | None) -> Iterator[tuple[Stretch, Part]]:
     """The part of each stretch, in order."""
     records = sum(map(_size, left)) // (_BYTES_A_RECORD if plan.asked.files else 1)
     outcomes = outcomes_of(plan, home)
+    if not outcomes:
+        for bar in plan.bars:
+            if bar.measure.of_labels:
+                raise _unjudged(bar.text)
     if records < _WORTH_PROCESSES or len(left) < 2 or (os.cpu_count() or 1) < 2:
         evaluator = make_evaluator(plan, outcomes, home)
         for stretch in left:

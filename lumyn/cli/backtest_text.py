@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lumyn.backtest_words import SHOWN, bar_row, change, flip_row, interval, number, outcome_lines, share
+from lumyn.backtest_words import SHOWN, bar_row, change, fired, flip_row, interval, number, outcome_lines, share
 from lumyn.cli.output import one_line, table
 from schemas.verdict import VERDICTS
 
@@ -75,8 +75,8 @@ def _sections(candidate: Mapping[str, Any], table_: Table) -> Iterable[tuple[str
         [
             (
                 rule["rule"] + ("" if rule["in_candidate"] else " (not in the candidate)"),
-                number(rule["fired_before"]),
-                number(rule["fired_after"]),
+                fired(rule, "before"),
+                fired(rule, "after"),
                 number(rule["flips"]),
                 share(rule["precision_after"]),
                 share(rule["recall_after"]),

@@ -16,9 +16,9 @@ _NEIGHBOURS = 5
 
 
 def matters(case: Case, new: str) -> tuple[Any, ...]:
-    """The order of flips, the first matters most: known to be wrong, then by amount x (1 + uncertainty)."""
+    """The order of flips, the first matters most: what was right and gets wrong, then amount x (1 + uncertainty)."""
     meaning, amount = case.outcome.meaning, case.amount or 0
-    wrong = (meaning == "harmful" and new == "ALLOW") or (meaning == "fine" and new != "ALLOW")
+    wrong = (meaning == "harmful" and new == "ALLOW") or (meaning == "fine" and case.old.verdict == "ALLOW")
     uncertainty = case.record["risk_signals"]["uncertainty_score"]
     return not wrong, -abs(amount) * (1 + uncertainty), -uncertainty, case.record["decision_id"]
 

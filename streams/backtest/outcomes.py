@@ -58,6 +58,9 @@ class Outcomes:
         label, should = said
         return Outcome(meaning_of(verdict, label, should) if label != "retracted" else None, label)
 
+    def __len__(self) -> int:
+        return len(self._known) + len(self._given)
+
     def is_labelled(self, decision_id: str) -> bool:
         """Whether the log holds any label event of a decision."""
         return decision_id in self._known

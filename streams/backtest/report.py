@@ -118,7 +118,8 @@ def judged(bar: Bar, figures: Intervals) -> dict[str, Any]:
     """Whether a candidate meets a bar. `holds` is None where nothing was observed: that is no pass."""
     tally, weights = figures.tally, figures.weights
     value, before = measured(bar.measure, tally, weights), measured(bar.measure, tally, weights, baseline=True)
-    told: dict[str, Any] = {"bar": bar.text, "holds": None, "value": None, "baseline": None, "of": value.seen[1]}
+    told: dict[str, Any] = {"bar": bar.text, "means": bar.measure.means, "of": value.seen[1]}
+    told |= {"holds": None, "value": None, "baseline": None}
     if value.rate is None or (bar.from_baseline and before.rate is None):
         return told
     found = value.count if bar.counts else value.rate

@@ -351,6 +351,20 @@ def test_bars_on_outcomes_need_outcomes(inside: Inside, decided: list[Any]) -> N
     assert done.stdout == "" and "can't be judged" in done.stderr
 
 
+def test_without_any_outcome_such_a_bar_is_refused_before_a_record_is_read(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.write("mild.yml", MILD)
+    sdk.decide(refund(20))
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("a record was read")
+
+    monkeypatch.setattr("streams.backtest.sources.LogSource.read", never)
+    done = inside.refused("backtest", "--policy", "mild.yml", "--require", "accuracy >= 50%", code=2)
+    assert "can't be judged" in done
+
+
 def test_requests_for_another_policy_are_not_compared(inside: Inside, decided: list[Any]) -> None:
     sdk.decide({**refund(20), "policy": "refunds"})
     inside.write("other.yml", MILD.replace("policy: refunds", "policy: payments"))
