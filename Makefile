@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: bench-live bench-memory demo test test-transformers lint types imports pytest bench bench-containment soak setup clean
+.PHONY: bench-live bench-memory bench-replay demo test test-transformers lint types imports pytest bench bench-containment soak setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.installed
@@ -72,6 +72,10 @@ bench-live: setup
 # make bench-memory [TASKS="signal speed"]: public labelled decisions come with a package that only this environment has.
 bench-memory: .venv-bench/.installed
 	@.venv-bench/bin/python benchmarks/memory.py $(TASKS)
+
+# make bench-replay [TASKS="candidates asof"]: backtests (benchmarks/replay.py says what each task needs).
+bench-replay: setup
+	@$(RUN) benchmarks/replay.py $(TASKS)
 
 clean:
 	rm -rf .venv .venv-bench .venv-transformers .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-out
