@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, get_args
+from typing import Annotated, Literal, NotRequired, get_args
 
-from pydantic import TypeAdapter, with_config
+from pydantic import Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from schemas.verdict import Verdict
 
 LedgerType = Literal["backfill_begun", "contested", "backfill_written", "state", "redriven"]
 State = Literal["open", "upheld", "corrected", "disclosed"]
+Amount = Annotated[int | float | None, Field(description="as in the action")]
+"""Annotated: a bare union would be drawn in whatever order another module first wrote it in."""
 STATES: tuple[State, ...] = get_args(State)
 Against = Literal["policy", "outputs", "command", "url"]
 
@@ -43,7 +45,7 @@ class Outcome(TypedDict):
     reason_codes: NotRequired[list[str]]
     policy: NotRequired[str]
     action_type: NotRequired[str | None]
-    amount: NotRequired[int | float | None]
+    amount: NotRequired[Amount]
     currency: NotRequired[str | None]
 
 
@@ -59,7 +61,7 @@ class Contested(TypedDict):
     decided_at: str
     subject: str
     action_type: str
-    amount: int | float | None
+    amount: Amount
     currency: str | None
     recorded: Outcome
     would_be: Outcome

@@ -23,7 +23,7 @@ def as_text(report: Mapping[str, Any]) -> str:
 
 def as_markdown(report: Mapping[str, Any]) -> str:
     """For a pull request or a page."""
-    return _made(report, _markdown_table, lambda level, text: f"{'#' * (level + 1)} {_escaped(text)}")
+    return _made(report, markdown_table, lambda level, text: f"{'#' * (level + 1)} {escaped(text)}")
 
 
 def _made(report: Mapping[str, Any], table_: Table, heading: Heading) -> str:
@@ -118,12 +118,13 @@ def _matrix(cells: Sequence[Mapping[str, Any]], table_: Table) -> str:
     )
 
 
-def _markdown_table(head: Sequence[str], rows: Rows) -> str:
-    lines = ["| " + " | ".join(map(_escaped, head)) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(map(_escaped, row)) + " |" for row in rows)])
+def markdown_table(head: Sequence[str], rows: Rows) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(map(escaped, head)) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(map(escaped, row)) + " |" for row in rows)])
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Recorded text can't be Markdown, HTML or another row: what either acts on is written as an entity."""
     return "".join(_ENTITIES.get(char, char) for char in one_line(text))
 
