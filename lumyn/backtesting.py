@@ -152,7 +152,7 @@ def report_of(plan: Plan, run: Run, source: Source, home: Home | None) -> dict[s
     }
     setting = Setting(source.name, asked.memory, told, fixed.weights, fixed.strata, plan.bars)
     report = make_report(run, plan.candidates(), setting, gaps)
-    _check_judged(report)
+    check_judged(report)
     return report
 
 
@@ -169,7 +169,7 @@ def check_found(run: Run) -> None:
             )
 
 
-def _check_judged(report: dict[str, Any]) -> None:
+def check_judged(report: dict[str, Any]) -> None:
     """A bar on outcomes says nothing where nothing is labelled. Raises `UsageError`."""
     for candidate in report["candidates"]:
         for bar in candidate["bars"]:

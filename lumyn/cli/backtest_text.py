@@ -70,20 +70,19 @@ def _sections(candidate: Mapping[str, Any], table_: Table) -> Iterable[tuple[str
         ]
         text = table_(("figure", "recorded", "candidate"), rows)
         yield "where the outcome is known", "\n\n".join([text, *outcome_lines(candidate["outcomes"])])
-    yield "rules", table_(
-        ("rule", "fired before", "after", "flips it causes", "precision", "recall"),
-        [
-            (
-                rule["rule"] + ("" if rule["in_candidate"] else " (not in the candidate)"),
-                number(rule["fired_before"]),
-                number(rule["fired_after"]),
-                number(rule["flips"]),
-                share(rule["precision_after"]),
-                share(rule["recall_after"]),
-            )
-            for rule in candidate["rules"]
-        ],
-    )
+    fired = [
+        (
+            rule["rule"] + ("" if rule["in_candidate"] else " (not in the candidate)"),
+            number(rule["fired_before"]),
+            number(rule["fired_after"]),
+            number(rule["flips"]),
+            share(rule["precision_after"]),
+            share(rule["recall_after"]),
+        )
+        for rule in candidate["rules"]
+    ]
+    if fired:
+        yield "rules", table_(("rule", "fired before", "after", "flips it causes", "precision", "recall"), fired)
     for name, values in candidate["slices"].items():
         if len(values) > 1:
             cut = [
@@ -105,8 +104,11 @@ def _headline(candidate: Mapping[str, Any]) -> str:
         f"stricter: {interval(candidate['stricter'])}; milder: {interval(candidate['milder'])}; "
         f"same verdict for other reasons: {number(candidate['other_reasons'])}",
         f"with an outcome: {coverage['labelled']}; not comparable: {coverage['errored']}; of another policy: "
-        f"{coverage['out_of_policy']}; by default, no rule spoke: {number(coverage['by_default'])}",
+        f"{coverage['out_of_policy']}"
+        + ("" if coverage["by_default"] is None else f"; by default, no rule spoke: {number(coverage['by_default'])}"),
     ]
+    if coverage.get("without_memory"):
+        lines.append(f"evaluated while the memory was away: {coverage['without_memory']}")
     return "\n".join(lines)
 
 

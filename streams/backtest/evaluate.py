@@ -78,8 +78,16 @@ class Evaluator:
     def cases(self, raws: Iterable[Raw]) -> tuple[list[Case], Part]:
         """The decisions as cases, without asking a candidate, and what was met on the way."""
         counting = Counting([])
-        cases = [case for raw in raws if (case := self._case(raw, counting)) is not None]
-        return cases, counting.finished((), [])
+        return self.taken(raws, counting), counting.finished((), [])
+
+    def taken(self, raws: Iterable[Raw], counting: Counting) -> list[Case]:
+        """The records that are taken, as cases; what is not, and why, is counted."""
+        return [case for raw in raws if (case := self._case(raw, counting)) is not None]
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The names of what decisions are told apart by."""
+        return tuple(self._reading.dimensions)
 
     def _trim(self) -> None:
         """Between stretches: memory stays flat however many different outcomes there are."""
