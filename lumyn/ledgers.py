@@ -40,23 +40,33 @@ def state_named(name: str) -> State:
 
 
 def chosen(ledger: Ledger, wanted: Filter) -> list[Entry]:
-    """The entries that fit, in the order they were contested. Raises `NotFound` for an id that is not contested."""
+    """The entries that fit, in the order they were contested. Raises `NotFound` for an id that is not contested,
+    `UsageError` for a start of several.
+    """
     if wanted.state is not None:
         state_named(wanted.state)
     if wanted.job is not None and wanted.job not in ledger.backfills:
         raise NotFound(f"the ledger holds no backfill `{wanted.job}`", help="`lumyn ledger list` shows what it holds")
     of_job = [one for one in ledger.entries.values() if wanted.job in (None, one.job)]
-    for name in wanted.ids:
-        if not any(one.about["decision_id"].startswith(name) for one in of_job):
-            raise NotFound(f"decision `{name}` is not contested", help="`lumyn ledger list` shows those that are")
+    names = {_whole(name, of_job) for name in wanted.ids}
     return [
         one
         for one in of_job
-        if (not wanted.ids or any(one.about["decision_id"].startswith(name) for name in wanted.ids))
+        if (not wanted.ids or one.about["decision_id"] in names)
         and wanted.state in (None, one.state)
         and wanted.owner in (None, one.owner)
         and wanted.direction in (None, one.about["direction"])
     ]
+
+
+def _whole(start: str, entries: Sequence[Entry]) -> str:
+    """The contested decision whose id starts so: a short start must not change what nobody meant."""
+    found = {one.about["decision_id"] for one in entries if one.about["decision_id"].startswith(start.upper())}
+    if not start or not found:
+        raise NotFound(f"decision `{start}` is not contested", help="`lumyn ledger list` shows those that are")
+    if len(found) > 1:
+        raise UsageError(f"`{start}` is the start of {len(found)} contested decisions", help="give more of the id")
+    return found.pop()
 
 
 def set_state(home: Home, entries: Sequence[Entry], state: str | None, owner: str | None, why: str) -> None:

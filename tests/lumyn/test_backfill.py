@@ -197,6 +197,9 @@ def test_what_can_t_be_said_is_refused(inside: Inside, decided: list[dict[str, A
     name = entries(inside)[0]["decision_id"]
     end = in_ledger()
     assert "no state `gone`" in inside.refused("ledger", "set", name, "--state", "gone", "--why", "w", code=2)
+    several = inside.refused("ledger", "set", name[:2], "--state", "upheld", "--why", "w", code=2)
+    assert "is the start of" in several, "a short start must not change them all"
+    inside.refused("ledger", "set", "", "--state", "upheld", "--why", "w", code=2)
     assert "`--why` is empty" in inside.refused("ledger", "set", name, "--state", "upheld", code=2)
     assert "which?" in inside.refused("ledger", "set", "--state", "upheld", "--why", "w", code=2)
     assert "no backfill `nope`" in inside.refused("ledger", "list", "--job", "nope", code=2)
