@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lumyn.config import LumynConfig, Settings, read_policy_file, resolve
 from lumyn.replaying import check_pack
@@ -53,6 +53,8 @@ class Asked:
     """A file of outcomes that go before the home's labels."""
     policies: tuple[tuple[str, str], ...] = ()
     """(name of the file, text) of each candidate."""
+    kept: Literal["counts", "flips", "cases"] = "counts"
+    """`flips`: each flip is noted, too, for a backfill. `cases`: no candidate is asked, only the range is settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,8 @@ def make_plan(
     """
     settings, now_ms = resolve(config), wall_clock_ms()
     home = home_of(config)
-    asked = replace(asked, policies=asked.policies or _default_policy(home, settings))
+    if asked.kept != "cases":
+        asked = replace(asked, policies=asked.policies or _default_policy(home, settings))
     draft = Plan(asked, Fixed(now_ms, None, (), {}, 0), config)
     _ = draft.mode, draft.bars, draft.span, reading(asked.by, asked.cluster), draft.candidates()
     chosen = draft.chosen()

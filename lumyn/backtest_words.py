@@ -145,6 +145,8 @@ def notes(report: Mapping[str, Any]) -> Iterable[str]:
 
 
 _KINDS = {
+    "shadow": "were not evaluated by the shadow worker; they count neither as changed nor as the same",
+    "record": "have a shadow verdict, and not the record that it speaks of",
     "unexplained": "come out otherwise though policy, memory and engine are the same: that must not be; `lumyn verify`",
     "memory": "can't be answered from recorded memory; `--memory as-of` asks it again",
 }

@@ -25,6 +25,7 @@ from lumyn.processes import in_order
 from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError, NotFound, StorageUnavailable, UsageError
+from streams.backfill.contested import contested_of
 from streams.backtest.case import reading
 from streams.backtest.evaluate import Evaluator
 from streams.backtest.gaps import find_gaps
@@ -114,13 +115,13 @@ def carry_out(job: Job, tick: Tick) -> dict[str, Any]:
     saved = time.monotonic()
     try:
         with collector_paused():
-            for stretch, part in _parts(plan, source, left, home):
+            for stretch, part in parts(plan, source, left, home):
                 run.add(stretch, part)
                 tick(_size(stretch), run)
                 if time.monotonic() - saved > _SAVE_EACH_S:
                     job.save()
                     saved = time.monotonic()
-        report = _report(plan, run, source, home)
+        report = report_of(plan, run, source, home)
     except UsageError:
         raise
     except (KeyboardInterrupt, LumynError):
@@ -131,8 +132,9 @@ def carry_out(job: Job, tick: Tick) -> dict[str, Any]:
     return report
 
 
-def _report(plan: Plan, run: Run, source: Source, home: Home | None) -> dict[str, Any]:
-    _check_found(run)
+def report_of(plan: Plan, run: Run, source: Source, home: Home | None) -> dict[str, Any]:
+    """The report of a run that went through. Raises `UsageError` for an empty range, or bars that can't be judged."""
+    check_found(run)
     asked, fixed, gaps = plan.asked, plan.fixed, None
     if not asked.files and home is not None and fixed.ids is None and fixed.since is None:
         gaps = find_gaps(home.log, plan.span, fixed.request_ends, run.runs).as_dict()
@@ -150,11 +152,11 @@ def _report(plan: Plan, run: Run, source: Source, home: Home | None) -> dict[str
     }
     setting = Setting(source.name, asked.memory, told, fixed.weights, fixed.strata, plan.bars)
     report = make_report(run, plan.candidates(), setting, gaps)
-    _check_judged(report)
+    check_judged(report)
     return report
 
 
-def _check_found(run: Run) -> None:
+def check_found(run: Run) -> None:
     """An empty range is no pass. Raises `UsageError`."""
     if not run.seen.taken and not run.seen.refused:
         what = f"none of the {run.seen.read} records read is wanted" if run.seen.read else "there is no decision in it"
@@ -167,7 +169,7 @@ def _check_found(run: Run) -> None:
             )
 
 
-def _check_judged(report: dict[str, Any]) -> None:
+def check_judged(report: dict[str, Any]) -> None:
     """A bar on outcomes says nothing where nothing is labelled. Raises `UsageError`."""
     for candidate in report["candidates"]:
         for bar in candidate["bars"]:
@@ -182,7 +184,7 @@ def _unjudged(bar: str) -> UsageError:
     )
 
 
-def _parts(plan: Plan, source: Source, left: tuple[Stretch, ...], home: Home | None) -> Iterator[tuple[Stretch, Part]]:
+def parts(plan: Plan, source: Source, left: tuple[Stretch, ...], home: Home | None) -> Iterator[tuple[Stretch, Part]]:
     """The part of each stretch, in order."""
     records = sum(map(_size, left)) // (_BYTES_A_RECORD if plan.asked.files else 1)
     outcomes = outcomes_of(plan, home)
@@ -217,6 +219,7 @@ def make_evaluator(plan: Plan, outcomes: Outcomes, home: Home | None) -> Evaluat
         plan.chosen(),
         reading(plan.asked.by, plan.asked.cluster),
         NO_KEYS if home is None else home.log.keys,
+        contested_of(plan.candidates()[0]) if plan.asked.kept == "flips" else None,
     )
 
 

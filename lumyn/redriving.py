@@ -66,6 +66,16 @@ def waiting(home: Home, rows: Sequence[IndexedRecord]) -> list[IndexedRecord]:
     return left
 
 
+def redriven_before(home: Home, decision_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The redrives that there are of decisions, by the decision's id, as far as the index knows."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for start in range(0, len(decision_ids), _ASK):
+        names = ", ".join(f"'{name}'" for name in decision_ids[start : start + _ASK])
+        again = _redrives(home, f"provenance.redrive_of IN ({names})")
+        found |= {record["links"]["redrive_of"]: record for record in again}
+    return found
+
+
 def _redrives(home: Home, query: str) -> list[Mapping[str, Any]]:
     """The redrives among what a query finds: a caller's own `provenance.redrive_of` makes none."""
     index, fetch = home.index(), fetcher(home.log)

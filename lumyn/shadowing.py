@@ -67,15 +67,20 @@ def _is(shadow: ShadowedPolicy, which: str) -> bool:
     )
 
 
-def results(home: Home) -> list[dict[str, Any]]:
-    """Every candidate under trial, with what it said so far of the home's tenant."""
-    if is_embedded(home.log):  # no worker runs here: what was decided meanwhile is evaluated now
+def catch_up(home: Home) -> None:
+    """Where no worker runs, what was decided meanwhile is evaluated now."""
+    if is_embedded(home.log):
         agent = ShadowAgent(home.log, home.memories, Observer())
         try:
             while agent.step():
                 pass
         finally:
             agent.close()
+
+
+def results(home: Home) -> list[dict[str, Any]]:
+    """Every candidate under trial, with what it said so far of the home's tenant."""
+    catch_up(home)
     said = shadow_results(home.log, home.settings.tenant)
     return [
         {

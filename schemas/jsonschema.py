@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from schemas import attestation, checkpoint, control, label, label_receipt, receipt, record, request, shadow
+from schemas import attestation, checkpoint, control, label, label_receipt, ledger, receipt, record, request, shadow
 
 SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "decision_request": request.ADAPTER,
@@ -22,6 +22,7 @@ SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "label_receipt": label_receipt.ADAPTER,
     "control_event": control.ADAPTER,
     "shadow_verdict": shadow.ADAPTER,
+    "ledger_event": ledger.ADAPTER,
     "checkpoint": checkpoint.EVENT,
     "inclusion_proof": checkpoint.PROOF,
     "attestation": attestation.ADAPTER,

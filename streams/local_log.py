@@ -84,6 +84,7 @@ class LocalLog:
             self._db = self._connect(read_only, durable, busy_timeout_s)
             self._partitions, self.epoch = self._layout(partitions, read_only)
             self._counts = {topic.name: topic.partitions or self._partitions for topic in TOPICS.values()}
+            self._absent = set(TOPICS) - self._present()
         except sqlite3.Error as error:
             raise _unavailable(error, path) from None
 
@@ -123,15 +124,35 @@ class LocalLog:
             "writer TEXT, PRIMARY KEY (grp, topic, partition)) WITHOUT ROWID"
         )
         for topic in TOPICS:
-            table = _of(topic).table
-            self._db.execute(
-                f"CREATE TABLE {table} (pos INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, key BLOB, "
-                "value BLOB NOT NULL)"
-            )
-            if topic in _KEYED:
-                self._db.execute(f"CREATE INDEX {table}_key ON {table} (key) WHERE key IS NOT NULL")
+            self._create_topic(topic)
         meta = {"layout": _LAYOUT, "partitions": str(partitions), "prefix": self.prefix, "epoch": uuid.uuid4().hex}
         self._db.executemany("INSERT INTO log_meta VALUES (?, ?)", meta.items())
+
+    def _create_topic(self, topic: str) -> None:
+        table = _of(topic).table
+        self._db.execute(
+            f"CREATE TABLE IF NOT EXISTS {table} (pos INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, key BLOB, "
+            "value BLOB NOT NULL)"
+        )
+        if topic in _KEYED:
+            self._db.execute(f"CREATE INDEX IF NOT EXISTS {table}_key ON {table} (key) WHERE key IS NOT NULL")
+
+    def _present(self) -> set[str]:
+        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return {topic for topic, statements in _STATEMENTS.items() if statements.table in tables}
+
+    def _is_absent(self, topic: str) -> bool:
+        """Whether this log is of a version before the topic, and nobody has written to it since."""
+        if topic in self._absent:
+            self._absent -= self._present()
+        return topic in self._absent
+
+    def _absent_now(self, topic: str) -> bool:
+        with self._lock:
+            try:
+                return self._is_absent(topic)
+            except sqlite3.Error as error:
+                raise _unavailable(error, self.path) from None
 
     def partitions(self, topic: str) -> int:
         _of(topic)
@@ -143,6 +164,8 @@ class LocalLog:
 
     def read(self, topic: str, partition: int, offset: int, limit: int = 1000) -> list[Message]:
         low = partition << _SHIFT
+        if topic in self._absent and self._absent_now(topic):
+            return []
         rows = self._rows(_of(topic).read, (low + offset, (partition + 1) << _SHIFT, limit))
         return [Message(topic, partition, pos - low, at, key, value) for pos, at, key, value in rows]
 
@@ -163,6 +186,8 @@ class LocalLog:
             self._notice_others()
         known = self._ends.get((topic, partition))
         if known is None:
+            if topic in self._absent and self._is_absent(topic):
+                return 0, 0
             row = self._db.execute(_of(topic).last, ((partition + 1) << _SHIFT,)).fetchone()
             low = partition << _SHIFT
             known = (row[0] - low + 1, row[1]) if row and row[0] >= low else (0, 0)
@@ -250,6 +275,7 @@ class LocalLog:
         try:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            self._absent = set(TOPICS) - self._present()  # a topic's table may have been taken back, too
         except sqlite3.Error:  # a dead connection has rolled back already
             return
 
@@ -308,6 +334,8 @@ class LocalTransaction:
             topic, partition, key, value = item.topic, item.partition, item.key, item.value
             if key is None:
                 check_key(topic, key)
+            if topic in log._absent:
+                log._create_topic(topic)
             count = counts.get(topic) or log.partitions(topic)
             if partition is None:
                 partition = 0 if count == 1 else partition_for(key or value, count)

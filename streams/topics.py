@@ -19,6 +19,7 @@ CONTROL = "control"
 SHADOW = "shadow"
 DEAD_LETTERS = "dead-letters"
 CHECKPOINTS = "checkpoints"
+LEDGER = "ledger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ TOPICS: dict[str, Topic] = {
         Topic(SHADOW, None, retention_ms=30 * DAY_MS),
         Topic(DEAD_LETTERS, 1, retention_ms=90 * DAY_MS),
         Topic(CHECKPOINTS, 1),
+        Topic(LEDGER, 1),
     )
 }
 DEFAULT_PARTITIONS = 8

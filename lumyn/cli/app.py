@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from lumyn.cli import (
+    backfill,
     backtest,
     checkpoint,
     dead_letters,
@@ -21,6 +22,7 @@ from lumyn.cli import (
     keys,
     kill_switch,
     label,
+    ledger,
     list_,
     memory,
     memory_explain,
@@ -57,6 +59,7 @@ app.command("replay")(replay.replay)
 app.command("label")(label.label)
 app.command("diff")(diff.diff)
 app.command("backtest")(backtest.backtest)
+app.command("backfill")(backfill.backfill)
 app.command("verify")(verify.verify)
 app.command("relabel")(relabel.relabel)
 app.command("redrive")(redrive.redrive)
@@ -75,6 +78,7 @@ memory.app.command("trust")(memory_trust.trust)
 for _of_subjects in (memory_forget.forget, memory_forget.hold):
     memory.app.command(_of_subjects.__name__)(_of_subjects)
 memory.app.command("suspects")(memory_suspects.suspects)
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(memory.app, name="memory")
 app.add_typer(index.app, name="index")
 app.add_typer(keys.app, name="keys")

@@ -43,6 +43,9 @@ def backtest(
     outcomes: Path | None = typer.Option(
         None, "--outcomes", metavar="FILE", help="Labels from a file, such as `lumyn list --json` writes."
     ),
+    shadow: bool = typer.Option(
+        False, "--shadow", help="What a candidate said beside live decisions; --policy NAME@VERSION says which."
+    ),
     html: Path | None = typer.Option(None, "--html", metavar="FILE", help="Write the report as one HTML file."),
     markdown: bool = typer.Option(False, "--markdown", help="Print as Markdown."),
     resume: str | None = typer.Option(None, "--resume", metavar="JOB", help="Go on with one that was broken off."),
@@ -54,6 +57,7 @@ def backtest(
     Examples: lumyn backtest --policy candidate.yml
               lumyn backtest --from 2024-12-01 --to 2024-12-31 --policy a.yml --policy b.yml --html report.html
               lumyn backtest --from 3:1000 --to 3:2000 --policy candidate.yml
+              lumyn backtest --shadow --policy refunds@5.0.0
               lumyn backtest decisions.jsonl --policy candidate.yml --require 'flips.ALLOW_to_DENY <= 0.5%'
     3:1000 is partition 3, offset 1000 of the requests; 14:25, two digits on both sides, is a time of today.
     Exit 0: done, whatever changes. 1: a bar is missed. 2: a record could not be compared. 3: a record is not what was
@@ -66,6 +70,14 @@ def backtest(
         raise UsageError("this is a folder, not a file to write", where=str(html))
     if json_ and markdown:
         raise UsageError("give `--json` or `--markdown`, not both")
+    if shadow:
+        given = (files, start, end, query, limit, sample, outcomes, resume)
+        if any(given) or seed or memory != "recorded" or len(policy or ()) > 1:
+            raise UsageError(
+                "`--shadow` takes all that the shadow worker evaluated",
+                help="with it go one `--policy NAME@VERSION`, `--by`, `--cluster`, `--require`, and forms of report",
+            )
+        return _told(_shadow(policy, by, cluster, require), html, json_, markdown)
     asked = Asked(
         files=tuple(map(str, files or ())),
         start=start,
@@ -81,7 +93,18 @@ def backtest(
         outcomes=None if outcomes is None else str(outcomes),
         policies=tuple(candidate_file(path) for path in policy or ()),
     )
-    report = _run(_job(asked, resume))
+    return _told(_run(_job(asked, resume)), html, json_, markdown)
+
+
+def _shadow(policy: list[Path] | None, by: list[str] | None, cluster: str, require: list[str] | None) -> dict[str, Any]:
+    from lumyn.backtest_shadow import shadow_report
+    from lumyn.wiring import existing_home
+
+    which = str(policy[0]) if policy else None
+    return shadow_report(existing_home(), which, by or (), cluster, require or ())
+
+
+def _told(report: dict[str, Any], html: Path | None, json_: bool, markdown: bool) -> int:
     if html is not None:
         _write_html(report, html)
     _print(report, json_, markdown)

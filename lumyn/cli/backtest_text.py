@@ -23,7 +23,7 @@ def as_text(report: Mapping[str, Any]) -> str:
 
 def as_markdown(report: Mapping[str, Any]) -> str:
     """For a pull request or a page."""
-    return _made(report, _markdown_table, lambda level, text: f"{'#' * (level + 1)} {_escaped(text)}")
+    return _made(report, markdown_table, lambda level, text: f"{'#' * (level + 1)} {escaped(text)}")
 
 
 def _made(report: Mapping[str, Any], table_: Table, heading: Heading) -> str:
@@ -70,20 +70,19 @@ def _sections(candidate: Mapping[str, Any], table_: Table) -> Iterable[tuple[str
         ]
         text = table_(("figure", "recorded", "candidate"), rows)
         yield "where the outcome is known", "\n\n".join([text, *outcome_lines(candidate["outcomes"])])
-    yield "rules", table_(
-        ("rule", "fired before", "after", "flips it causes", "precision", "recall"),
-        [
-            (
-                rule["rule"] + ("" if rule["in_candidate"] else " (not in the candidate)"),
-                fired(rule, "before"),
-                fired(rule, "after"),
-                number(rule["flips"]),
-                share(rule["precision_after"]),
-                share(rule["recall_after"]),
-            )
-            for rule in candidate["rules"]
-        ],
-    )
+    rules = [
+        (
+            rule["rule"] + ("" if rule["in_candidate"] else " (not in the candidate)"),
+            fired(rule, "before"),
+            fired(rule, "after"),
+            number(rule["flips"]),
+            share(rule["precision_after"]),
+            share(rule["recall_after"]),
+        )
+        for rule in candidate["rules"]
+    ]
+    if rules:
+        yield "rules", table_(("rule", "fired before", "after", "flips it causes", "precision", "recall"), rules)
     for name, values in candidate["slices"].items():
         if len(values) > 1:
             cut = [
@@ -105,8 +104,11 @@ def _headline(candidate: Mapping[str, Any]) -> str:
         f"stricter: {interval(candidate['stricter'])}; milder: {interval(candidate['milder'])}; "
         f"same verdict for other reasons: {number(candidate['other_reasons'])}",
         f"with an outcome: {coverage['labelled']}; not comparable: {coverage['errored']}; of another policy: "
-        f"{coverage['out_of_policy']}; by default, no rule spoke: {number(coverage['by_default'])}",
+        f"{coverage['out_of_policy']}"
+        + ("" if coverage["by_default"] is None else f"; by default, no rule spoke: {number(coverage['by_default'])}"),
     ]
+    if coverage.get("without_memory"):
+        lines.append(f"evaluated while the memory was away: {coverage['without_memory']}")
     return "\n".join(lines)
 
 
@@ -118,12 +120,13 @@ def _matrix(cells: Sequence[Mapping[str, Any]], table_: Table) -> str:
     )
 
 
-def _markdown_table(head: Sequence[str], rows: Rows) -> str:
-    lines = ["| " + " | ".join(map(_escaped, head)) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(map(_escaped, row)) + " |" for row in rows)])
+def markdown_table(head: Sequence[str], rows: Rows) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(map(escaped, head)) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(map(escaped, row)) + " |" for row in rows)])
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Recorded text can't be Markdown, HTML or another row: what either acts on is written as an entity."""
     return "".join(_ENTITIES.get(char, char) for char in one_line(text))
 

@@ -46,6 +46,8 @@ class Case:
     """Its cluster's group."""
     amount: int | float | None
     """The bare amount: what flips are ordered by, among other things."""
+    kid: str | None = None
+    """The pseudonym of its subject, where the record is stored sealed."""
     again: Result | None = None
     """What the policy and memory of then give on this engine, once it was asked."""
     _recalled: Recall | None = None

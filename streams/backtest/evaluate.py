@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from schemas.errors import BadJson, IntegrityError, KeysUnavailable, LumynError
+from schemas.seal import OpenRecord, kid_of
 from streams.backtest.attribution import Attribution
 from streams.backtest.candidate import MOST_KEPT, Candidate, Result, Results
 from streams.backtest.case import HOUR_MS, Case, Reading
@@ -26,6 +27,9 @@ from streams.subject_keys import NO_KEYS, SubjectKeys
 PolicyOf = Callable[[Mapping[str, Any]], CompiledPolicy | None]
 """The policy that a record names; None where its document isn't at hand. May raise `LumynError` for the same."""
 
+Noted = Callable[[Case, Result, str], Any]
+"""What is kept of a decision that gets another verdict, besides being counted: of the case, the result, the cause."""
+
 _AT_ONCE = 256
 """Cases that one question to the memory is about."""
 
@@ -42,8 +46,12 @@ class Evaluator:
         chosen: Chosen,
         reading: Reading,
         keys: SubjectKeys = NO_KEYS,
+        note: Noted | None = None,
     ) -> None:
-        """`keys` open what is sealed; a decision that nothing opens is counted as erased, or refused."""
+        """`keys` open what is sealed; a decision that nothing opens is counted as erased, or refused.
+
+        `note` makes what a part keeps of each flip, in the order of the range.
+        """
         self._mode: Mode = recaller.mode
         asked = [without_memory(one) for one in candidates] if self._mode == "none" else candidates
         self._candidates = [Candidate(policy) for policy in asked]
@@ -53,6 +61,7 @@ class Evaluator:
         self._chosen = chosen
         self._reading = reading
         self._keys = keys
+        self._note = note
         self._recorded = Results()
         self._panels = panels(self._candidates)
         self._known_changes: dict[tuple[Result, Answers], tuple[int, ...]] = {}
@@ -65,6 +74,20 @@ class Evaluator:
         while some := list(islice(waiting, _AT_ONCE)):
             self._some(some, counting)
         return counting.finished(tuple(self._reading.dimensions), [c.policy.default_verdict for c in self._candidates])
+
+    def cases(self, raws: Iterable[Raw]) -> tuple[list[Case], Part]:
+        """The decisions as cases, without asking a candidate, and what was met on the way."""
+        counting = Counting([])
+        return self.taken(raws, counting), counting.finished((), [])
+
+    def taken(self, raws: Iterable[Raw], counting: Counting) -> list[Case]:
+        """The records that are taken, as cases; what is not, and why, is counted."""
+        return [case for raw in raws if (case := self._case(raw, counting)) is not None]
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The names of what decisions are told apart by."""
+        return tuple(self._reading.dimensions)
 
     def _trim(self) -> None:
         """Between stretches: memory stays flat however many different outcomes there are."""
@@ -100,8 +123,11 @@ class Evaluator:
             counting.take(record["record_digest"])
             taken = True
             place = f"{raw.place} ({record['decision_id']})"
-            record = dict(require_open(opened_record(self._keys, record)))
+            readable = require_open(opened_record(self._keys, record))
+            record = dict(readable)
             case = self._reading.case(record, place, self._recorded.recorded(record), outcome)
+            if isinstance(readable, OpenRecord):
+                case.kid = kid_of(readable.stored["request"])
             counting.took(record, case.time_ms, outcome.meaning)
             return case
         except KeysUnavailable:
@@ -181,6 +207,8 @@ class Evaluator:
             tally.fail("unexplained", case.place, "the same policy, memory and engine decide otherwise than recorded")
         if new.verdict == case.old.verdict:
             return
+        if self._note is not None:
+            counting.notes.append(self._note(case, new, cause))
         order = matters(case, new.verdict)
         if tally.would_keep(order):
             policy = self._candidates[k].policy

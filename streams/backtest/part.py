@@ -102,6 +102,8 @@ class Part:
     """32 bytes a record: the hash of its Merkle leaf, in order."""
     offsets: list[tuple[int, int]]
     """Runs [first, last] of request offsets that records spoke of, in order."""
+    notes: list[Any]
+    """What was noted of flips, if that was asked for."""
 
 
 class Counting:
@@ -119,6 +121,7 @@ class Counting:
         self._out: list[Marks] = [{} for _ in range(candidates)]
         self._leaves: list[bytes] = []
         self._offsets: list[tuple[int, int]] = []
+        self.notes: list[Any] = []
 
     def met(self, offset: int) -> None:
         """A sound record speaks of this request offset, whether or not it is taken."""
@@ -195,7 +198,7 @@ class Counting:
                 tally.groups.add_all(heading, groups)
             for heading, groups in out.items():
                 tally.groups.add_all(heading, groups, [-1] * len(groups))
-        return Part(self.seen, self.tallies, b"".join(self._leaves), self._offsets)
+        return Part(self.seen, self.tallies, b"".join(self._leaves), self._offsets, self.notes)
 
 
 def _put_mark(marks: Marks, what: str, verdict: str, group: int) -> None:

@@ -70,6 +70,6 @@ def test_what_is_kept_and_for_how_long() -> None:
     assert "`requests` and `label-requests` 90 days, `receipts` 7 days" in said
     assert "`dead-letters` 90 days" in said
     assert TOPICS["records"].compacted
-    for name in ("labels", "control", "checkpoints"):
+    for name in ("labels", "control", "checkpoints", "ledger"):
         assert TOPICS[name].retention_ms is None
         assert not TOPICS[name].compacted

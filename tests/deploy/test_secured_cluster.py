@@ -213,7 +213,7 @@ def test_the_table_names_topics_that_exist_and_workers_that_run() -> None:
     assert set(PRINCIPALS) == {"gateway", "decide", "labels", "index", "shadow", "operator"}
     for row in TABLE.values():
         assert set(row["reads"]) | set(row["writes"]) <= set(TOPICS)
-    answering = {"records", "receipts", "labels", "label-receipts", "checkpoints", "control"}
+    answering = {"records", "receipts", "labels", "label-receipts", "checkpoints", "control", "ledger"}
     assert not answering & set(TABLE["gateway"]["writes"])
     assert [p for p in PRINCIPALS if "records" in TABLE[p]["writes"]] == ["decide"]
     assert [p for p in PRINCIPALS if "labels" in TABLE[p]["writes"]] == ["labels"]
@@ -235,6 +235,9 @@ def test_with_the_tables_rights_everybody_can_do_his_work(cluster: Cluster) -> N
         assert json.loads(cluster.run("gateway", "decide", str(REQUEST)))["verdict"] == "ESCALATE"
         _tried(cluster)
         cluster.run("operator", "verify", name)
+        candidate = cluster.folder / "candidate.yml"
+        cluster.run("operator", "backfill", "--policy", str(candidate), "--apply", "--why", "a test")
+        assert "against policy" in cluster.run("operator", "ledger", "list")
         cluster.run("operator", "kill-switch", "on", "--action-type", "refund", "--why", "a test")
         assert json.loads(cluster.run("gateway", "decide", str(REQUEST)))["reason_codes"] == ["KILL_SWITCH"]
         cluster.run("operator", "dead-letters", "list")

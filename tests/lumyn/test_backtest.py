@@ -190,7 +190,7 @@ def test_broken_off_it_is_taken_up_where_it_was(
 ) -> None:
     whole = report(inside, "--policy", "mild.yml", "--policy", "policy.yml")
     monkeypatch.setattr("lumyn.backtest_plan._EACH", 7)
-    real, seen = backtesting._parts, []
+    real, seen = backtesting.parts, []
 
     def broken(*arguments: Any) -> Any:
         for number, one in enumerate(real(*arguments)):
@@ -199,7 +199,7 @@ def test_broken_off_it_is_taken_up_where_it_was(
                 raise KeyboardInterrupt
             yield one
 
-    monkeypatch.setattr(backtesting, "_parts", broken)
+    monkeypatch.setattr(backtesting, "parts", broken)
     done = inside.run("backtest", "--policy", "mild.yml", "--policy", "policy.yml", code=130)
     job = next(word for word in done.stderr.split() if word.startswith("backtest-")).rstrip("`")
     assert f"lumyn backtest --resume {job}" in done.stderr
