@@ -31,6 +31,7 @@ from lumyn.cli import (
     memory_trust,
     policy,
     policy_shadow,
+    rate,
     redrive,
     relabel,
     replay,
@@ -76,6 +77,7 @@ for _of_subjects in (memory_forget.forget, memory_forget.hold):
     memory.app.command(_of_subjects.__name__)(_of_subjects)
 memory.app.command("suspects")(memory_suspects.suspects)
 app.add_typer(memory.app, name="memory")
+app.add_typer(rate.app, name="rate")
 app.add_typer(index.app, name="index")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")
