@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lumyn.cli.output import out, out_json, progress, say, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lumyn.agent_runs import Agent, AgentRun
     from streams.rate_sample import RateSample
 
@@ -22,6 +24,10 @@ def rate(
     context: typer.Context,
     pack: Path | None = typer.Option(None, "--pack", metavar="PACK.zip", help="Run the agent on this pack's input."),
     decision: str | None = typer.Option(None, "--decision", metavar="ID", help="The same for a decision of this home."),
+    query: str | None = typer.Option(None, "--query", "-q", help="Recorded traffic instead: what a query finds."),
+    like: str | None = typer.Option(None, "--like", metavar="ID", help="Recorded traffic like this decision."),
+    similarity: float = typer.Option(0.9, "--similarity", min=0.0, max=1.0, help="How alike, for `--like`."),
+    bad: str | None = typer.Option(None, "--bad", help="With `--query`, `--like`: the event as a query."),
     command: str | None = typer.Option(None, "--command", help="The agent: input on stdin, JSON on stdout; no shell."),
     url: str | None = typer.Option(None, "--url", help="The agent behind HTTP: the input is POSTed as JSON."),
     count: int = typer.Option(_RUNS, "--runs", min=1, max=100_000, help="How many runs at the most."),
@@ -46,18 +52,28 @@ def rate(
     Examples: lumyn rate --pack incident.zip --runs 100 --command './agent.py'
               lumyn rate --pack incident.zip --url http://127.0.0.1:8000/agent --reported '3 of 200'
               lumyn rate --decision 01JBQX8P2M... --command './agent.py' --outcome '/in (\\w+) (hours|days)/'
+              lumyn rate --query "created_at > '2024-12-01'" --bad "label=failure"
+              lumyn rate --like 01JBQX8P2M... --outcome verdict
     The agent really runs, so often: give it tools that do nothing. Runs that hang, fail or flood are counted as such.
-    Exit 0: measured. 1: the rate is not the reported one. 4: no run gave an answer.
+    Exit 0: measured. 1: the rate is not the reported one. 3: records were changed. 4: no run gave an answer.
     """
     if context.invoked_subcommand is not None:
         return 0
     from schemas.errors import UsageError
 
-    if (pack is None) == (decision is None):
-        if pack is None:
-            say(context.get_help())
-            return 2
-        raise UsageError("give `--pack` or `--decision`, not both")
+    given = [name for name, value in (("--pack", pack), ("--decision", decision)) if value is not None]
+    traffic = query is not None or like is not None
+    if len(given) + traffic > 1:
+        raise UsageError("give one of `--pack` and `--decision`, or `--query` and `--like`: not both")
+    if traffic:
+        if command is not None or url is not None or reported is not None or margin is not None:
+            raise UsageError("nothing is run for recorded traffic", help="`--pack` or `--decision` run an agent")
+        return _traffic(query, like, similarity, bad, outcome, event, json_)
+    if bad is not None:
+        raise UsageError("`--bad` is for recorded traffic", help="beside `--query` or `--like`")
+    if not given:
+        say(context.get_help())
+        return 2
     if (command is None) == (url is None):
         raise UsageError("give `--command` or `--url`: what is run again", help="`lumyn rate --help` has examples")
     from lumyn.config import resolve
@@ -91,6 +107,41 @@ def rate(
     if failing and failing[0].said:
         say(f"the first run that failed says: {failing[0].said}")
     return show_sample(taken, json_)
+
+
+def _traffic(
+    query: str | None,
+    like: str | None,
+    similarity: float,
+    bad: str | None,
+    outcome: str | None,
+    event: str | None,
+    json_: bool,
+) -> int:
+    from lumyn.cli.rate_text import traffic_text
+    from lumyn.traffic import rate_of_query
+    from lumyn.wiring import existing_home
+    from streams.outcome import DEFAULT, parse_outcome
+
+    with progress("reading decisions", None) as tick:
+        told = rate_of_query(
+            existing_home(), query, parse_outcome(outcome or DEFAULT), event=event, bad=bad, like=like,
+            similarity=similarity, say=say, tick=tick,
+        )  # fmt: skip
+    if json_:
+        out_json(told)
+    else:
+        traffic_text(told)
+    return left_out(told)
+
+
+def left_out(told: Mapping[str, Any]) -> int:
+    """Say what was not counted; returns the exit code."""
+    if told["closed"]:
+        say(f"{told['closed']} decisions are left out: what was asked is erased, or its key is not here")
+    if told["unsound"]:
+        say(f"{told['unsound']} records are not what was decided, and left out: `lumyn verify` names them")
+    return 3 if told["unsound"] else 0
 
 
 def the_agent(command: str | None, url: str | None, timeout_s: float) -> tuple[Agent, str]:

@@ -68,3 +68,37 @@ def _metadata_text(told: Mapping[str, Any]) -> None:
         out(table(("provider metadata", "recorded then", "now", "runs", "with the event"), rows))
     for name in told["changed_since_recorded"]:
         say(f"`{one_line(name)}` is another one than when the decision was made: this samples the agent as it is now")
+
+
+def traffic_text(told: Mapping[str, Any]) -> None:
+    """Print a rate in recorded traffic."""
+    of = f" like {told['like']} (similarity {told['similarity']:g} or more)" if told["like"] else ""
+    out(f"{told['decisions']} decisions{of}")
+    if told["outcomes"]:
+        out(table((told["outcome"], "decisions", "rate, 95%", ""), [
+            (one_line(row["outcome"]), str(row["events"]), share(row), bar(row["rate"])) for row in told["outcomes"]
+        ]))  # fmt: skip
+    event = told["event"]
+    if event is None:
+        say("`--event OUTCOME` or `--bad QUERY` names what to estimate, before and after each change")
+        return
+    out("")
+    named = event["bad"] if event["bad"] is not None else event["outcome"]
+    seen = share(event) or "nothing is known"
+    out(f"`{one_line(named)}`: {event['events']} times, {seen}, {event['subjects']} subjects")
+    for warning in event["warnings"]:
+        say(f"note: {warning}")
+    if told["changes"]:
+        out("")
+        out(table(("from", "what became new", "before", "after", "p (Holm)"), [
+            (one["at"][:19] + "Z", f"{one_line(one['factor'])} = {one_line(one['value'])}", _counted(one["before"]),
+             _counted(one["after"]), f"{one['p_adjusted']:.2g}")
+            for one in told["changes"]
+        ]))  # fmt: skip
+    if told["not_compared"]:
+        names = ", ".join(map(one_line, told["not_compared"]))
+        say(f"another value nearly each time, or numbers, so without a before and after: {names}")
+
+
+def _counted(figure: Mapping[str, Any]) -> str:
+    return f"{figure['events']} of {figure['n']}, {share(figure)}"

@@ -213,6 +213,8 @@ def test_outcomes_by_regular_expression_and_exit_code(inside: Inside, pack: Path
     (("--command", "true", "--reported", "many"), "is no rate"),
     (("--command", "true", "--outcome", "exit", "--margin", "0.1"), "which outcome was reported"),
     (("--command", "true", "--decision", "01"), "not both"),
+    (("--command", "true", "--query", "verdict=DENY"), "not both"),
+    (("--command", "true", "--bad", "verdict=DENY"), "recorded traffic"),
 ])  # fmt: skip
 def test_misuse_is_exit_2(inside: Inside, pack: Path, more: tuple[str, ...], says: str) -> None:
     assert says in inside.refused("rate", "--pack", "incident.zip", *more, code=2)
