@@ -133,7 +133,7 @@ def sample(
     sampled = runs(agent, repeat(given, plan.count), parallel=plan.parallel)
     try:
         for number, run in enumerate(sampled, start=1):
-            line = _line(number, run, plan.outcome)
+            line = line_of(number, run, plan.outcome)
             found.append(line)
             if line["outcome"] is None:
                 tally.failures[line["failed"]] += 1
@@ -170,7 +170,8 @@ def sample(
     return RateSample(header, found, stopped)
 
 
-def _line(number: int, run: AgentRun, outcome: Outcome) -> dict[str, Any]:
+def line_of(number: int, run: AgentRun, outcome: Outcome) -> dict[str, Any]:
+    """A run as a sample holds it: its outcome, or why it has none."""
     said: str | None = None
     failed: str | None = None
     if run.status != "ended":
