@@ -146,7 +146,10 @@ def rate_of_query(
         seen = _near(home, given, seen, outcome, similarity, left_out, tick)
     found = []
     for one, record in seen:
-        found.append(_One(one, outcome_in(outcome, one, record), factors_of(record)))
+        factors = factors_of(record)
+        if bad is None and outcome.is_of_the_action:
+            del factors["action_type"]  # it is what is measured, not what stood around it
+        found.append(_One(one, outcome_in(outcome, one, record), factors))
         tick(1)
     found.sort(key=lambda one: one.row.decision_id)
 

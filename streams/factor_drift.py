@@ -59,8 +59,8 @@ def _factor(
     binned = list(kinds) != list(raw) and any(numbers)
     return {
         "factor": name,
-        "new": [] if binned else [kind for kind in ranked if not before[kind]][:_MOST_VALUES],
-        "gone": [] if binned else [kind for kind in ranked if not inside[kind]][:_MOST_VALUES],
+        "new": [] if binned or not cut else [kind for kind in ranked if not before[kind]][:_MOST_VALUES],
+        "gone": [] if binned or cut == len(kinds) else [kind for kind in ranked if not inside[kind]][:_MOST_VALUES],
         "median": [median(part) if part else None for part in numbers] if binned else None,
         "differs": _compared(before, inside),
         "separates": _compared(good, bad) if with_bad else None,
