@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lumyn.wiring import Home
-from schemas.query import Value, describe, parse_query, with_values
+from schemas.query import Query, Value, describe, parse_query, with_values
 from streams.index_sync import fetcher
 from streams.local_log import wall_clock_ms
 
@@ -24,10 +24,14 @@ def search(
     home: Home, query: str | None, *, limit: int | None, newest_first: bool, say: Callable[[str], None]
 ) -> list[IndexedRecord]:
     """Decisions of the home's tenant that fit; what was understood is said when there is a query. Raises `BadQuery`."""
-    parsed = parse_query(query, now_ms=wall_clock_ms()) if query else None
-    if parsed is not None:
-        say(f"query: {describe(parsed)}")
-        parsed = replace(parsed, expression=with_values(parsed.expression, "subject_id", _pseudonyms(home)))
+    parsed = understood(home, query, say) if query else None
     return home.index().find(
         parsed, tenant=home.settings.tenant, limit=limit, newest_first=newest_first, fetch=fetcher(home.log)
     )
+
+
+def understood(home: Home, query: str, say: Callable[[str], None]) -> Query:
+    """A query for the home's index; what was understood is said. Raises `BadQuery`."""
+    parsed = parse_query(query, now_ms=wall_clock_ms())
+    say(f"query: {describe(parsed)}")
+    return replace(parsed, expression=with_values(parsed.expression, "subject_id", _pseudonyms(home)))

@@ -33,12 +33,15 @@ from lumyn.cli import (
     memory_trust,
     policy,
     policy_shadow,
+    rate,
+    rate_changes,
     redrive,
     relabel,
     replay,
     show,
     topics,
     verify,
+    watch,
     worker,
 )
 from lumyn.cli.output import one_line, say
@@ -80,6 +83,9 @@ for _of_subjects in (memory_forget.forget, memory_forget.hold):
 memory.app.command("suspects")(memory_suspects.suspects)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(memory.app, name="memory")
+rate.app.command("changes")(rate_changes.changes)
+app.add_typer(rate.app, name="rate")
+app.add_typer(watch.app, name="watch")
 app.add_typer(index.app, name="index")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")

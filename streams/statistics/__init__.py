@@ -7,6 +7,7 @@
 | two policies on the same decisions | `paired.mcnemar`, `paired.paired_difference` |
 | the same where decisions share subjects | `clusters.difference_test`, `clusters.cluster_difference` |
 | a rate where decisions share subjects | `clusters.cluster_proportion`; whether that matters: `clusters.wideness` |
+| two groups of independent decisions | `two_groups.fisher`, `two_groups.association` |
 | many slices | `multiple.holm` |
 | a run that is watched | `sequences.proportion_sequence`, `.difference_sequence` |
 | the same, subject by subject | `betting.RatioSequence` |

@@ -1,0 +1,93 @@
+"""`lumyn rate changes`: what was otherwise in a window, ranked by how well it tells bad from good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from lumyn.cli.output import one_line, out, out_json, progress, say, table
+
+
+def changes(
+    start: str = typer.Option(..., "--from", metavar="T", help="The window's start (UTC)."),
+    end: str | None = typer.Option(None, "--to", metavar="T", help="Its end; default: now."),
+    since: str | None = typer.Option(
+        None, "--since", metavar="T", help="Compare from here to `--from`; default: as long as the window."
+    ),
+    bad: str | None = typer.Option(None, "--bad", help="What is bad, as a query: `label=failure`."),
+    query: str | None = typer.Option(None, "--query", "-q", help="Only decisions that fit."),
+    limit: int = typer.Option(20, "--limit", "-n", min=1, help="How many factors to show."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> int:
+    """Track what nobody decides on: provenance, policy, engine, traffic mix; what changed in an incident's window?
+
+    \b
+    Examples: lumyn rate changes --from '2024-12-19 14:00' --to '2024-12-19 15:00' --bad label=failure
+              lumyn rate changes --from 2024-12-19 --since 2024-12-01 --query action_type=refund
+    Exit 0: compared. 3: records are not what was decided.
+    """
+    from lumyn.cli.rate import left_out
+    from lumyn.uncontrolled import changed_in, window_of
+    from lumyn.wiring import existing_home
+
+    with progress("reading decisions", None) as tick:
+        window = window_of(start, end, since)
+        told = changed_in(existing_home(), window, query=query, bad=bad, say=say, tick=tick)
+    if json_:
+        out_json(told)
+    else:
+        _show(told, limit)
+    return left_out(told)
+
+
+def _show(told: Mapping[str, Any], limit: int) -> None:
+    out(f"before: {_part(told['since'], told['from'], told['before'])}")
+    out(f"window: {_part(told['from'], told['to'], told['window'])}")
+    if not told["before"]["n"] or not told["window"]["n"]:
+        say("one of them is empty, so there is nothing to compare: `--since` reaches further back")
+    out("")
+    if told["factors"]:
+        out(table(("factor", "separates", "p (Holm)", "PSI (by chance)", "p (Holm)", "in the window"), [
+            (one_line(one["factor"]), *_figures(one), one_line(_what(one))) for one in told["factors"][:limit]
+        ]))  # fmt: skip
+    else:
+        out("nothing changed: every factor has one value throughout")
+    if told["not_compared"]:
+        say("another value nearly each time, so not compared: " + ", ".join(map(one_line, told["not_compared"])))
+    if told["bad"] is None:
+        say("ranked by how much they differ; `--bad QUERY` ranks them by how well they tell bad from good")
+    for one in told["canary"]:
+        score = "no answers" if one["drift_score"] is None else f"drift score {one['drift_score']:.0%}"
+        out(f"canary `{one_line(one['name'])}` {one['at'][:19]}Z: {score}{', DRIFTED' if one['drifted'] else ''}")
+
+
+def _part(start: str, end: str, figure: Mapping[str, Any]) -> str:
+    bad = "" if figure.get("rate") is None else f", {figure['events']} bad ({figure['rate']:.1%})"
+    return f"{start[:19]}Z to {end[:19]}Z: {figure['n']} decisions{bad}"
+
+
+def _figures(one: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    separates, differs = one["separates"], one["differs"]
+    return (
+        f"{separates['association']:.2f}" if separates else "",
+        f"{separates['p_adjusted']:.2g}" if separates else "",
+        f"{differs['psi']:.2f} ({differs['psi_expected']:.2f})" if differs else "",
+        f"{differs['p_adjusted']:.2g}" if differs else "",
+    )
+
+
+def _what(one: Mapping[str, Any]) -> str:
+    parts = []
+    if one["new"]:
+        parts.append("new: " + ", ".join(one["new"][:3]))
+    if one["gone"]:
+        parts.append("gone: " + ", ".join(one["gone"][:3]))
+    if one["median"] is not None and None not in one["median"]:
+        parts.append(f"median {one['median'][0]:g} -> {one['median'][1]:g}")
+    worst = [value for value in one["values"] if value.get("bad", {}).get("events")]
+    if worst:
+        most = max(worst, key=lambda value: (value["bad"]["lower"], value["value"]))
+        parts.append(f"worst: {most['value']}, {most['bad']['events']} of {most['bad']['n']} bad")
+    return "; ".join(parts)

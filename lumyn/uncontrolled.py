@@ -1,0 +1,81 @@
+"""What changed in a window that nobody decided on: each factor before and in it, ranked by what tells bad from good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lumyn.canary import as_ticks
+from lumyn.rate_files import load_all
+from lumyn.traffic import LeftOut, recorded, rows_of
+from lumyn.wiring import Home
+from schemas.errors import UsageError
+from schemas.ids import iso_time
+from streams.factor_drift import compared_factors
+from streams.factors import Observed, factors_of, rate_of
+from streams.local_log import wall_clock_ms
+from streams.span import parse_span
+
+
+def window_of(start: str, end: str | None, since: str | None) -> tuple[int, int, int]:
+    """(start of the comparison, start and end of the window), in ms. Raises `UsageError`."""
+    now = wall_clock_ms()
+    span = parse_span(start, end, now_ms=now)
+    if span.partition is not None or span.start is None:
+        raise UsageError("`--from` and `--to` are times here", help="such as '2024-12-19 14:00'")
+    last = span.end if span.end is not None else now + 1
+    if last <= span.start:
+        raise UsageError("`--from` lies in the future")
+    if since is None:
+        return max(0, span.start - (last - span.start)), span.start, last
+    before = parse_span(since, None, now_ms=now)
+    if before.partition is not None or before.start is None or before.start >= span.start:
+        raise UsageError("`--since` must be a time before `--from`")
+    return before.start, span.start, last
+
+
+def changed_in(
+    home: Home,
+    window: tuple[int, int, int],
+    *,
+    query: str | None,
+    bad: str | None,
+    say: Callable[[str], None],
+    tick: Callable[[int], None] = lambda count: None,
+) -> dict[str, Any]:
+    """Each factor in the window and before it. Raises `BadQuery`, `StorageUnavailable`."""
+    first, start, end = window
+    left_out = LeftOut()
+    rows = rows_of(home, query, say, start=first, end=end)
+    bad_ids = {row.decision_id for row in rows_of(home, bad, say, start=first, end=end)} if bad is not None else set()
+    observed = []
+    for row, record in recorded(home, rows, left_out):
+        event = row.decision_id in bad_ids
+        observed.append(Observed(row.created_ms, row.subject_id or row.decision_id, event, factors_of(record)))
+        tick(1)
+    observed.sort(key=lambda one: one.at_ms)
+    before = [one for one in observed if one.at_ms < start]
+    inside = observed[len(before) :]
+    told, ids = compared_factors(observed, len(before), with_bad=bad is not None)
+    bad_before, bad_inside = (sum(one.event for one in part) for part in (before, inside))
+    return {
+        "since": iso_time(first),
+        "from": iso_time(start),
+        "to": iso_time(end),
+        "query": query,
+        "bad": bad,
+        "before": rate_of(bad_before, len(before)) if bad is not None else {"n": len(before)},
+        "window": rate_of(bad_inside, len(inside)) if bad is not None else {"n": len(inside)},
+        "ranked_by": "separates" if bad is not None else "differs",
+        "factors": told,
+        "not_compared": ids,
+        "canary": _canary(home, first, end),
+        "closed": left_out.closed,
+        "unsound": left_out.unsound,
+    }
+
+
+def _canary(home: Home, first: int, end: int) -> list[dict[str, Any]]:
+    """What `lumyn watch canary` measured from the comparison's start to the window's end."""
+    found, _ = load_all(home.settings, "canary")
+    return [one for one in as_ticks(found) if iso_time(first) <= one["at"] < iso_time(end)]

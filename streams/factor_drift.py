@@ -1,0 +1,92 @@
+"""How each factor differs between a window and the time before it, and how well it tells bad decisions from good."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from streams.factors import Observed, categories, names, number, rate_of, values
+from streams.statistics.drift import drift
+from streams.statistics.multiple import holm
+from streams.statistics.two_groups import association
+
+_MOST_VALUES = 20
+
+
+def compared_factors(
+    observed: Sequence[Observed], cut: int, *, with_bad: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every factor that is not always the same, the most telling first; and those that are ids.
+
+    `observed` in the order of time; from place `cut` on they are in the window. `differs` compares the two parts,
+    `separates` (with `with_bad`) the events with the others. p-values are Holm's over all factors.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    ids = []
+    for name in names(observed):
+        raw = values(observed, name)
+        if len(set(raw)) < 2:
+            continue
+        kinds = categories(raw)
+        if kinds is None:
+            ids.append(name)
+            continue
+        told[name] = _factor(name, raw, kinds, [one.event for one in observed], cut, with_bad)
+    for figure in ("differs", "separates"):
+        adjusted = holm({name: one[figure]["p_value"] for name, one in told.items() if one[figure] is not None})
+        for name, p_value in adjusted.items():
+            told[name][figure]["p_adjusted"] = p_value
+    key = "separates" if with_bad else "differs"
+
+    def rank(one: Mapping[str, Any]) -> tuple[float, float, float, str]:
+        figure, other = one[key], one["differs"]
+        strength = -figure["association"] if figure else 1.0
+        return strength, figure["p_value"] if figure else 1.0, -other["association"] if other else 1.0, one["factor"]
+
+    return sorted(told.values(), key=rank), ids
+
+
+def _factor(
+    name: str, raw: Sequence[str], kinds: Sequence[str], events: Sequence[bool], cut: int, with_bad: bool
+) -> dict[str, Any]:
+    before, inside = Counter(kinds[:cut]), Counter(kinds[cut:])
+    bad = Counter(kind for kind, event in zip(kinds, events, strict=True) if event)
+    good = Counter(kind for kind, event in zip(kinds, events, strict=True) if not event)
+    ranked = sorted({*before, *inside}, key=lambda kind: (-inside[kind], -before[kind], kind))
+    numbers = [[found for text in part if (found := number(text)) is not None] for part in (raw[:cut], raw[cut:])]
+    binned = list(kinds) != list(raw) and any(numbers)
+    return {
+        "factor": name,
+        "new": [] if binned or not cut else [kind for kind in ranked if not before[kind]][:_MOST_VALUES],
+        "gone": [] if binned or cut == len(kinds) else [kind for kind in ranked if not inside[kind]][:_MOST_VALUES],
+        "median": [median(part) if part else None for part in numbers] if binned else None,
+        "differs": _compared(before, inside),
+        "separates": _compared(good, bad) if with_bad else None,
+        "values": [
+            {
+                "value": kind,
+                "before": before[kind],
+                "window": inside[kind],
+                **({"bad": rate_of(bad[kind], bad[kind] + good[kind])} if with_bad else {}),
+            }
+            for kind in ranked[:_MOST_VALUES]
+        ],
+    }
+
+
+def _compared(first: Counter[str], second: Counter[str]) -> dict[str, Any] | None:
+    """How far two mixes differ; None where one of them is empty."""
+    if not first.total() or not second.total():
+        return None
+    found = drift(first, second)
+    return {
+        "association": association(first, second),
+        "psi": found.psi,
+        "psi_expected": found.psi_expected,
+        "chi_squared": found.chi_squared,
+        "df": found.df,
+        "p_value": found.p_value,
+        "warnings": list(found.warnings),
+    }
