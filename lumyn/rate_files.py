@@ -9,14 +9,14 @@ from pathlib import Path
 
 from lumyn.config import Settings
 from lumyn.exporting import write_whole
-from lumyn.replaying import trusted_keys
-from lumyn.wiring import KEY_FILE
 from schemas.errors import LumynError, NotFound, StorageUnavailable
 from schemas.limits import MAX_PACK_BYTES
 from streams.rate_sample import RateSample, read_sample, write_sample
 from streams.signing import SigningKey
 
 FOLDER = "rates"
+KEY_FILE = "keys/rates.pem"
+"""Not the key of packs: a home that had none would believe no pack of others any more once it had one."""
 _NAME = re.compile(r"rate-[0-9a-f]{12}")
 
 
@@ -26,7 +26,7 @@ def new_id() -> str:
 
 
 def save(settings: Settings, sample: RateSample) -> Path:
-    """Sign a sample with the home's key and keep it, whole or not at all. Raises `StorageUnavailable`."""
+    """Sign a sample with the home's key for samples and keep it, whole or not at all. Raises `StorageUnavailable`."""
     path = _file(settings, sample.header["rate_id"])
     with suppress(OSError):  # writing tells
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def load(settings: Settings, name: str) -> RateSample:
         raise none from None
     except OSError as error:
         raise StorageUnavailable(f"can't be read: {error.strerror or error}", where=str(path)) from None
-    sample = read_sample(data, str(path), trusted_keys(settings.home))
+    sample = read_sample(data, str(path), _own_key(settings))
     if sample.header["tenant"] != settings.tenant or sample.header["rate_id"] != name:
         raise none
     return sample
@@ -67,6 +67,11 @@ def load_all(settings: Settings, kind: str | None = None) -> tuple[list[RateSamp
             wrong.append(error)
     chosen = [sample for sample in found if kind in (None, sample.header["kind"])]
     return sorted(chosen, key=lambda s: (s.header["created_at"], s.header["rate_id"])), wrong
+
+
+def _own_key(settings: Settings) -> dict[str, str] | None:
+    path = settings.home / KEY_FILE
+    return {SigningKey.load_or_create(path).public.key_id: "own"} if path.exists() else None
 
 
 def _file(settings: Settings, name: str) -> Path:

@@ -237,8 +237,17 @@ def test_an_edited_sample_is_exit_3(inside: Inside, pack: Path) -> None:
 
 def test_a_sample_signed_by_another_key_does_not_count(inside: Inside, pack: Path) -> None:
     told = rate(inside, seeded(inside, 0.3), "--runs", 5)
-    (inside.home / "keys" / "signing.pem").unlink()
+    (inside.home / "keys" / "rates.pem").unlink()
     assert "does not trust" in inside.refused("rate", "show", told["rate_id"], code=3)
+
+
+def test_where_there_is_no_home_a_pack_is_sampled_again_and_again(
+    inside: Inside, pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keeping the first sample must not make the home one that does not trust the pack any more."""
+    monkeypatch.setenv("LUMYN_HOME", "elsewhere")
+    names = [rate(inside, seeded(inside, 0.3), "--runs", 2)["rate_id"] for _ in range(2)]
+    assert [row["rate_id"] for row in inside.json("rate", "list", "--json")] == names
 
 
 def test_tenants_never_meet(inside: Inside, pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,9 @@ def tally(event: int, other: int, failed: int = 0) -> Tally:
     return Tally(Counter({"bad": event, "fine": other}), Counter({"exit 1": failed}) if failed else Counter())
 
 
-def stops_wrongly(rate: float, reported_of: int, runs: int, rng: random.Random) -> bool:
+def stops_wrongly(rate: float, report: str, runs: int, rng: random.Random) -> bool:
     """Whether a run that is looked at after each answer is ended for a report of the same rate."""
-    times = sum(rng.random() < rate for _ in range(reported_of))
-    reported = parse_reported(f"{times} of {reported_of}")
+    reported = parse_reported(report)
     seen = Tally()
     for _ in range(runs):
         seen.outcomes["bad" if rng.random() < rate else "fine"] += 1
@@ -29,11 +28,21 @@ def stops_wrongly(rate: float, reported_of: int, runs: int, rng: random.Random) 
     return False
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.3])
-def test_looking_after_every_run_calls_a_true_report_false_in_fewer_than_one_of_twenty(rate: float) -> None:
+@pytest.mark.parametrize("report", ["30%", "300000 of 1000000"])
+def test_looking_after_every_run_calls_a_true_report_false_in_fewer_than_one_of_twenty(report: str) -> None:
+    """The report is exact, so that all the error is the sample's."""
     rng = random.Random(20240613)
-    wrong = sum(stops_wrongly(rate, 60, 80, rng) for _ in range(120))
-    assert wrong <= 6, wrong
+    wrong = sum(stops_wrongly(0.3, report, 120, rng) for _ in range(100))
+    assert wrong <= 5, wrong
+
+
+def test_a_report_that_is_a_sample_itself_may_err_too() -> None:
+    rng = random.Random(20240614)
+    wrong = 0
+    for _ in range(100):
+        times = sum(rng.random() < 0.05 for _ in range(60))
+        wrong += stops_wrongly(0.05, f"{times} of 60", 60, rng)
+    assert wrong <= 5, wrong
 
 
 def test_a_report_of_another_rate_is_found_out() -> None:
