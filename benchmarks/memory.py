@@ -68,6 +68,11 @@ def poison(few: bool) -> list[dict[str, Any]]:
                   f"{row['precision_100']:.2f}, recall {row['recall_100']:.2f}; of {row['asked']} decisions {row['flips']} "
                   f"flip, {row['flips_first_100_out']} with the first 100 out of recall, "
                   f"{row['flips_doubted_labellers_out']} with the doubted labellers out", flush=True)  # fmt: skip
+        beside = memory_poison.peer(name, (0.05, 0.10), 200 if few else 800)
+        if beside is not None:
+            out.append({"peer": beside})
+            print(f"{name}, the peer: of {beside['asked']} decisions flip {beside['flips']}; stopped with clean labels: "
+                  f"{beside['stopped_clean']}; it has nothing that finds or mends them", flush=True)  # fmt: skip
     return out
 
 

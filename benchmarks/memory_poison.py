@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from labelled_data import Case, load
 from memory_signal import events_of
 
 from lumyn.stores import make_vectoriser
+from memory_service.embedders.static import StaticEmbedder
 from memory_service.recall import Asked
 from memory_service.recaller import Recaller
 from memory_service.supposed import SupposedMemory
@@ -84,6 +89,37 @@ def measure(name: str, share: float, settings_of: Callable[[], Any], tests: int 
         "flips_doubted_labellers_out": _differ(before, verdicts(without, asked, vectoriser)),
         "doubted": sorted(doubted),
     }  # fmt: skip
+
+
+def peer(name: str, shares: Sequence[float], tests: int = 800) -> dict[str, Any] | None:
+    """Flips of the peer on the same streams, by share of poison; None without its interpreter (PEER_PYTHON)."""
+    python = os.environ.get("PEER_PYTHON")
+    if not python:
+        return None
+    cases = load(name)
+    train = [case for case in cases if case.fold]
+    asked = [case for case in cases if not case.fold][:tests]
+    told = _peer(python, "texts", {"requests": [case.request for case in [*train, *asked]]})["texts"]
+    embedder = StaticEmbedder()
+    every = sorted(set(told))
+    rows = [row for start in range(0, len(every), 512) for row in embedder.embed(every[start : start + 512]).tolist()]
+    outcomes = []
+    for share in (0.0, *shares):
+        by_id = {event["decision_id"]: event["label"] for event in poisoned(train, share)[0]}
+        outcomes.append([-1 if label == "failure" else 1 for label in by_id.values()])
+    given = {"vectors": dict(zip(every, rows, strict=True)), "labelled": told[: len(train)], "outcomes": outcomes,
+             "asked": [case.request for case in asked]}  # fmt: skip
+    clean, *dirty = _peer(python, "decide", given)["verdicts"]
+    return {"dataset": name, "asked": len(asked), "stopped_clean": sum(verdict != "ALLOW" for verdict in clean),
+            "flips": {str(share): _differ(clean, some) for share, some in zip(shares, dirty, strict=True)}}  # fmt: skip
+
+
+def _peer(python: str, task: str, given: dict[str, Any]) -> Any:
+    script = Path(__file__).with_name("peer_poison.py")
+    done = subprocess.run(
+        [python, str(script), task], input=json.dumps(given), capture_output=True, text=True, timeout=1800, check=True
+    )
+    return json.loads(done.stdout)
 
 
 def _differ(one: Sequence[str], other: Sequence[str]) -> int:

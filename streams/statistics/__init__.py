@@ -17,3 +17,10 @@
 
 What shares a subject is summed by subject as it streams by (`cluster_sums.ClusterSums`), in bounded memory.
 """
+
+from schemas.errors import BadConfig
+
+try:
+    import scipy.special  # noqa: F401
+except ImportError:
+    raise BadConfig("rates and backtests need scipy", help="pip install 'lumyn-streams[stats]'") from None

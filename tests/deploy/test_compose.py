@@ -188,7 +188,7 @@ def test_the_image_is_slim_without_root_and_of_two_stages() -> None:
     assert all(re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", image) for image in stages)
     last = text.rpartition("\nFROM ")[2]
     assert re.search(r"^USER (?!0|root)\S+$", last, re.M)
-    assert "lumyn-streams[kafka,qdrant]" in last
+    assert "lumyn-streams[kafka,qdrant,stats]" in last
     assert not re.search(r"\b(ADD|curl|wget)\b", text)
 
 
@@ -203,7 +203,8 @@ def test_the_images_packages_are_pinned_and_torch_is_none_of_them() -> None:
     )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    todo = [Requirement(text) for text in [*project["dependencies"], *extras["kafka"], *extras["qdrant"]]]
+    wanted_extras = [text for name in ("kafka", "qdrant", "stats") for text in extras[name]]
+    todo = [Requirement(text) for text in [*project["dependencies"], *wanted_extras]]
     followed: set[tuple[str, frozenset[str]]] = set()
     while todo:
         wanted = todo.pop()
