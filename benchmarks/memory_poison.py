@@ -116,9 +116,12 @@ def peer(name: str, shares: Sequence[float], tests: int = 800) -> dict[str, Any]
 
 def _peer(python: str, task: str, given: dict[str, Any]) -> Any:
     script = Path(__file__).with_name("peer_poison.py")
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # both are called lumyn
     done = subprocess.run(
-        [python, str(script), task], input=json.dumps(given), capture_output=True, text=True, timeout=1800, check=True
-    )
+        [python, str(script), task], input=json.dumps(given), env=own, capture_output=True, text=True, timeout=1800,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"the peer, {task}: {done.stderr[-2000:]}")
     return json.loads(done.stdout)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from labelled_data import FOLDS, Case, load
 from rated import auc, brier, reliability
 
-from lumyn.stores import _static_vectoriser as static_vectoriser
+from lumyn.config import resolve
+from lumyn.stores import make_vectoriser
 from memory_service.profile import remembered_part
 from memory_service.recall import Asked
 from memory_service.recaller import Recaller
@@ -36,7 +37,7 @@ def events_of(cases: Sequence[Case]) -> list[Any]:
 
 def rates(train: Sequence[Case], test: Sequence[Case], settings: MemorySettings) -> list[float]:
     """Each test case's `nearby.failure_rate` in a memory of the training cases; the base rate where nothing is near."""
-    vectoriser = static_vectoriser()
+    vectoriser = make_vectoriser(resolve(None))
     memory = SupposedMemory(events_of(train), vectoriser, "bench", len(train), {})
     base = sum(case.harmful for case in train) / len(train)
     asked = [Asked(case.request, settings, len(train)) for case in test]

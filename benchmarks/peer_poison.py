@@ -40,7 +40,8 @@ def main() -> None:
 
 def _to_peer(request: dict[str, Any]) -> dict[str, Any]:
     """It knows few types of subjects and actions; all here are of one."""
-    subject, action = {**request["subject"], "type": "user"}, {**request["action"], "type": "support.refund"}
+    subject = {**request["subject"], "type": "user"}
+    action = {"intent": "a loan", **request["action"], "type": "support.refund"}
     context = {"mode": "digest_only", "digest": "sha256:" + hashlib.sha256(b"{}").hexdigest()}
     return workload.to_peer({**request, "subject": subject, "action": action, "context": context})
 

@@ -143,7 +143,8 @@ def peer_diff() -> float | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         command = [python, str(HERE / "peer_worker.py"), "diff", "--n", "1500", "--dir", folder]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=True)
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # both are called lumyn
+        done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=1800, check=True)
     return float(json.loads(done.stdout.strip().splitlines()[-1])["per_second"])
 
 
