@@ -124,7 +124,11 @@ def _is_time(text: str) -> bool:
 
 def check_label(request: LabelRequest, verdict: Verdict) -> None:
     """Refuse a label that is malformed or contradicts itself. Raises `BadInput`."""
-    check_label_form(request)
+    check_words(check_label_form(request), verdict)
+
+
+def check_words(request: LabelRequest, verdict: Verdict) -> None:
+    """Refuse a label, well formed, that contradicts itself or the verdict it speaks of. Raises `BadInput`."""
     for word in (request.get("restored") or {"said": []})["said"]:
         _check_word(word["label"], word["should"], verdict)
     if request["type"] in ("label", "settle") and request.get("label") is None:

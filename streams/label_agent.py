@@ -20,7 +20,7 @@ from schemas.label import (
     speaks_of_labeller,
     trust_of,
 )
-from schemas.label_check import check_label, check_label_form
+from schemas.label_check import check_label_form, check_words
 from streams.log import Append, Transaction, TransactionalLog
 from streams.sealing import opened_record, require_open, seal_facts, seal_label
 from streams.subject_keys import NO_KEYS, SubjectKeys, keys_of
@@ -66,7 +66,7 @@ class LabelAgent:
         if not speaks_of_decision(request):
             return self._append(transaction, request, key, None)
         record = self._record(request)
-        check_label(request, record["verdict"])
+        check_words(request, record["verdict"])
         return self._append(transaction, seal_label(request, record, self._keys), key, record)
 
     def _record(self, request: LabelRequest) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from schemas.digests import digest
 from schemas.errors import BadInput, KeysUnavailable, LumynError, NotFound, to_keep
 from schemas.ids import is_decision_id
 from schemas.label import ABOUT_SUBJECTS, LabelEvent, LabelRequest, key_of, speaks_of_decision, speaks_of_labeller
-from schemas.label_check import check_label, check_label_form
+from schemas.label_check import check_label_form, check_words
 from schemas.label_receipt import LabelOutcome, LabelReceipt
 from streams.control import ControlState, read_control
 from streams.find_records import RecordFinder
@@ -195,7 +195,7 @@ class LabelWorker:
         record = records.get(request["decision_id"])
         if record is None or record["tenant"] != request["tenant"]:  # another tenant's decision does not exist here
             raise NotFound(f"no decision `{request['decision_id']}`")
-        check_label(request, record["verdict"])
+        check_words(request, record["verdict"])
         if request["type"] == "restore":
             check_unchanged(request, told.last(request["decision_id"]))
         return label_event(request, record, version, time_ms, keys_of(self._log))
