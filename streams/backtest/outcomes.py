@@ -66,7 +66,10 @@ class Outcomes:
         return decision_id in self._known
 
     def version_at(self, time_ms: int) -> int:
-        """The memory version that a decision of this time would have been made at."""
+        """The memory version that a decision of this time would have been made at.
+
+        A label of the same millisecond is left out: which of the two was first is not known.
+        """
         return bisect_left(self._times, time_ms)
 
 
