@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: bench-live bench-memory bench-replay demo test test-transformers lint types imports pytest bench bench-containment soak setup clean
+.PHONY: bench-live test-full bench-memory bench-replay demo test test-transformers lint types imports pytest bench bench-containment soak setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.installed
@@ -40,14 +40,20 @@ types: setup
 imports: setup
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
-# What starts brokers goes after the rest, two files at a time; what kills processes goes alone.
+# Many tests wait for processes that they start: one more than there are cores.
+PROCESSES ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
+# What starts brokers goes after the rest, three files at a time; what kills processes goes alone.
 SERVERS := tests/kafka tests/deploy
 FAULTS := tests/faults
 
 pytest: setup
-	@$(RUN) -m pytest -n auto --dist loadfile $(SERVERS:%=--ignore=%) --ignore=$(FAULTS)
-	@$(RUN) -m pytest -n 2 --dist loadfile $(SERVERS)
+	@$(RUN) -m pytest -n $(PROCESSES) --dist loadgroup $(SERVERS:%=--ignore=%) --ignore=$(FAULTS)
+	@$(RUN) -m pytest -n 3 --dist loadgroup $(SERVERS)
 	@$(RUN) -m pytest $(FAULTS)
+
+# The slow generated tests with all of their examples.
+test-full: export LUMYN_TEST_EFFORT = full
+test-full: test
 
 bench: setup
 	@$(RUN) benchmarks/run.py

@@ -9,6 +9,8 @@ from contextlib import suppress
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 different, 2 usage or bad input, 3 integrity, 4 unreachable."""
+    # Products are small, and the other cores have processes: threads of the linear algebra would only spin beside them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = os.environ.get("LUMYN_DEBUG") == "1"
     code = 0
     stopping = sys.argv[1:3] == ["kill-switch", "on"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,7 +155,7 @@ def _of_pack(path: Path, home: Home | None) -> Raw:
     """A pack's record. Raises `IntegrityError` for one that is not what it was."""
     pack = read_pack(path)
     require(check_pack(pack, settings_home=None if home is None else home.path), where=str(path))
-    return Raw(str(path), None, 0, pack.record_bytes)
+    return Raw(str(path), None, None, 0, pack.record_bytes)
 
 
 def policies_of(asked: Asked, home: Home | None) -> dict[str, bytes]:
@@ -178,6 +180,8 @@ def make_plan(
 
     `watch` begins a progress bar of a name and size, and gives what moves it.
     """
+    if find_spec("scipy") is None:
+        import_module("streams.statistics")  # says so now, not when the range was read
     settings, now_ms = resolve(config), wall_clock_ms()
     home = home_of(config)
     if asked.kept != "cases":

@@ -10,8 +10,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -32,7 +33,6 @@ from streams.backtest.gaps import find_gaps
 from streams.backtest.memory import Answering, Asking, Recaller
 from streams.backtest.outcomes import Outcomes
 from streams.backtest.part import Part
-from streams.backtest.report import Setting, make_report
 from streams.backtest.run import Run
 from streams.backtest.sources import Source, Stretch
 from streams.backtest.tally import Tally
@@ -40,7 +40,8 @@ from streams.integrity import recorded_policy
 from streams.subject_keys import NO_KEYS
 
 _WORTH_PROCESSES = 12_000
-"""Records from which on several processes are faster than one."""
+_WORTH_ASKING = 2_000
+"""Records from which on several processes are faster than one; where a memory is asked about each, fewer."""
 _BYTES_A_RECORD = 2500
 _SAVE_EACH_S = 60.0
 _NAME = re.compile(r"backtest-[0-9a-f]{12}")
@@ -150,6 +151,8 @@ def report_of(plan: Plan, run: Run, source: Source, home: Home | None) -> dict[s
         "outcomes": asked.outcomes,
         "outcomes_digest": fixed.outcomes_digest,
     }
+    from streams.backtest.report import Setting, make_report
+
     setting = Setting(source.name, asked.memory, told, fixed.weights, fixed.strata, plan.bars)
     report = make_report(run, plan.candidates(), setting, gaps)
     check_judged(report)
@@ -192,7 +195,8 @@ def parts(plan: Plan, source: Source, left: tuple[Stretch, ...], home: Home | No
         for bar in plan.bars:
             if bar.measure.of_labels:
                 raise _unjudged(bar.text)
-    if records < _WORTH_PROCESSES or len(left) < 2 or (os.cpu_count() or 1) < 2:
+    worth = _WORTH_ASKING if plan.mode in ("as-of", "current") else _WORTH_PROCESSES
+    if records < worth or len(left) < 2 or (os.cpu_count() or 1) < 2:
         evaluator = make_evaluator(plan, outcomes, home)
         for stretch in left:
             yield stretch, evaluator.evaluate(source.read(stretch))
@@ -247,7 +251,15 @@ def _in_processes(plan: Plan, outcomes: Outcomes, left: tuple[Stretch, ...]) -> 
     settings = resolve(plan.config)
     forks = hasattr(os, "fork") and settings.kafka is None and settings.embedder == "static"
     lost = "a process of the backtest was killed"
-    yield from in_order(_work, left, _start, (plan, outcomes), method="fork" if forks else "spawn", lost=lost)
+    method: Literal["fork", "spawn"] = "fork" if forks else "spawn"
+    yield from in_order(
+        _work, left, _start, (plan, outcomes), method=method, lost=lost, meanwhile=_load_statistics
+    )
+
+
+def _load_statistics() -> None:
+    """Only the report needs scipy, which takes as long to load as some thousand decisions. Raises `BadConfig`."""
+    import_module("streams.backtest.report")
 
 
 def _start(plan: Plan, outcomes: Outcomes) -> None:

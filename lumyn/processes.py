@@ -25,8 +25,9 @@ def in_order(
     *,
     method: Literal["fork", "spawn"],
     lost: str,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item with its result. `start(*arguments)` is called once in each process.
+    """Each item with its result. `start(*arguments)` is called once in each process, `meanwhile()` here, beside them.
 
     Raises `StorageUnavailable` with the message `lost` when a process is killed, and what `work` raises.
     """
@@ -37,6 +38,9 @@ def in_order(
         for item in items:
             waiting.append((item, pool.submit(work, item)))
             if len(waiting) == _AHEAD * count:
+                if meanwhile is not None:
+                    meanwhile()
+                    meanwhile = None
                 yield _next(waiting)
         while waiting:
             yield _next(waiting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,8 +56,6 @@ def _log(settings: Settings, observer: Observer) -> KafkaLog:
 
 def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
     """A decide worker: memory from the Qdrant server, or an exact one of its own, filled from the same labels."""
-    # Before numpy is loaded: a second thread of a matrix product would only take the other workers' processor.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     log = _log(settings, observer)
     from streams.kafka.decide_worker import DecideWorker, WorkerSettings
 

@@ -62,10 +62,12 @@ def _iso_second(second: int) -> str:
 
 def time_ms_of(text: str) -> int:
     """Inverse of `iso_time`. Raises `ValueError` for another form."""
-    if len(text) == _ISO_LENGTH and text[4] == text[7] == "-" and text[10] == "T" and text[19] == ".":
-        moment = datetime.fromisoformat(text)  # twenty times as fast, but it takes other forms as well
-        if moment.tzinfo is not UTC:
-            raise ValueError(f"`{text}` is not in UTC")
-    else:
-        moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    if len(text) == _ISO_LENGTH and text[19] == "." and text[23] == "Z" and text.isascii() and text[20:23].isdigit():
+        return _second_ms(text[:19]) + int(text[20:23])
+    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)
+
+
+@lru_cache(maxsize=256)
+def _second_ms(text: str) -> int:
+    return round(datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC).timestamp()) * 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from streams.subject_keys import SubjectKeys
 
@@ -20,8 +20,7 @@ class Append:
     partition: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message in the log; `time_ms` is the log's append time, which callers can't forge."""
 
     topic: str

@@ -23,7 +23,7 @@ def test_every_package_is_listed() -> None:
 
 def test_without_scipy_a_backtest_says_how_to_get_it(tmp_path: Path) -> None:
     """It comes with an extra: a gate that only decides needs none of it."""
-    (tmp_path / "scipy.py").write_text("raise ImportError('not here')")
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['scipy'] = None")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     command = [sys.executable, "-m", "lumyn", "backtest", "--policy", "examples/refunds/policy.yml"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

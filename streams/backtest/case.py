@@ -16,6 +16,7 @@ from schemas.verdict import Verdict
 from streams.backtest.candidate import Result
 from streams.backtest.groups import group_of
 from streams.backtest.outcomes import Outcome
+from streams.backtest.raw import Raw
 from streams.diff import fixed_outcome
 from streams.policy.facts import amount_of, currency_of
 
@@ -35,7 +36,7 @@ class Case:
     """A sound record with all that its evaluations share."""
 
     record: dict[str, Any]
-    place: str
+    raw: Raw
     old: Result
     outcome: Outcome
     time_ms: int
@@ -53,6 +54,11 @@ class Case:
     _recalled: Recall | None = None
 
     @property
+    def place(self) -> str:
+        """Where it stands, for people."""
+        return f"{self.raw.place} ({self.record['decision_id']})"
+
+    @property
     def recalled(self) -> Recall:
         """The memory that it was decided on; made once."""
         if self._recalled is None:
@@ -67,12 +73,12 @@ class Reading:
     dimensions: Mapping[str, Reader]
     cluster: Reader
 
-    def case(self, record: dict[str, Any], place: str, old: Result, outcome: Outcome) -> Case:
+    def case(self, record: dict[str, Any], raw: Raw, old: Result, outcome: Outcome) -> Case:
         """Raises `BadJson` for a decision whose evaluation raised, and what a misshapen record raises."""
         request, time_ms, fixed = record["request"], time_ms_of(record["created_at"]), fixed_outcome(record)
         values = tuple([read(request) for read in self.dimensions.values()])
         group, amount = group_of(self.cluster(request)), amount_of(request["action"])
-        return Case(record, place, old, outcome, time_ms, fixed, values, group, amount)
+        return Case(record, raw, old, outcome, time_ms, fixed, values, group, amount)
 
 
 def reading(dimensions: Sequence[str], cluster: str) -> Reading:
@@ -117,7 +123,7 @@ def amount_band(request: Mapping[str, Any]) -> str:
     """The band of the amount; of another currency than dollars with its name."""
     action = request["action"]
     amount = amount_of(action)
-    if not isinstance(amount, int | float) or isinstance(amount, bool):
+    if amount is None:
         return NONE
     band = _BANDS[bisect_right(_EDGES, amount)]
     currency = currency_of(action)

@@ -122,10 +122,10 @@ class Evaluator:
                 return None
             counting.take(record["record_digest"])
             taken = True
-            place = f"{raw.place} ({record['decision_id']})"
             readable = require_open(opened_record(self._keys, record))
-            record = dict(readable)
-            case = self._reading.case(record, place, self._recorded.recorded(record), outcome)
+            if readable is not record:
+                record = dict(readable)
+            case = self._reading.case(record, raw, self._recorded.recorded(record), outcome)
             if isinstance(readable, OpenRecord):
                 case.kid = kid_of(readable.stored["request"])
             counting.took(record, case.time_ms, outcome.meaning)

@@ -28,6 +28,10 @@ Marks = dict[Heading, list[int]]
 """Groups of the decisions under each heading, one entry a decision."""
 
 
+_Kind = tuple[str, str, str, str, str, str | None]
+"""A policy's hash, name and version, recorded verdict, engine, meaning; counted with the first and the last time."""
+
+
 @dataclass(slots=True)
 class Seen:
     """What was met in a range, whatever the candidates say. Parts are added in the order of the range."""
@@ -65,6 +69,19 @@ class Seen:
         for ms in (other.first_ms, other.last_ms):
             self.note_time(ms)
         self.named += other.named[: MOST_ERRORS - len(self.named)]
+
+    def note(self, kind: _Kind, number: int, first: int, last: int) -> None:
+        """Count decisions of a kind, made between two times (ms)."""
+        hash_, name, version, verdict, engine, meaning = kind
+        self.taken += number
+        self.verdicts[verdict] += number
+        self.engines[engine] += number
+        if meaning is not None:
+            self.labelled[meaning] += number
+        known = self.policies.setdefault(hash_, [f"{name}@{version}", first, 0])
+        known[1], known[2] = min(known[1], first), known[2] + number
+        self.note_time(first)
+        self.note_time(last)
 
     def note_time(self, ms: int | None) -> None:
         """Widen the time span."""
@@ -121,6 +138,7 @@ class Counting:
         self._out: list[Marks] = [{} for _ in range(candidates)]
         self._leaves: list[bytes] = []
         self._offsets: list[tuple[int, int]] = []
+        self._kinds: dict[_Kind, list[int]] = {}
         self.notes: list[Any] = []
 
     def met(self, offset: int) -> None:
@@ -136,19 +154,17 @@ class Counting:
 
     def took(self, record: Mapping[str, Any], time_ms: int, meaning: str | None) -> None:
         """It was one that has the form."""
-        policy, verdict, engine = record["policy"], record["verdict"], record["engine"]
-        name, hash_ = f"{policy['name']}@{policy['version']}", policy["hash"]
-        seen = self.seen
-        seen.taken += 1
-        seen.verdicts[verdict] += 1
-        seen.engines[engine] += 1
-        if meaning is not None:
-            seen.labelled[meaning] += 1
-        known = seen.policies.get(hash_)
+        policy = record["policy"]
+        kind = (policy["hash"], policy["name"], policy["version"], record["verdict"], record["engine"], meaning)
+        known = self._kinds.get(kind)
         if known is None:
-            known = seen.policies[hash_] = [name, time_ms, 0]
-        known[1], known[2] = min(known[1], time_ms), known[2] + 1
-        seen.note_time(time_ms)
+            self._kinds[kind] = [1, time_ms, time_ms]
+            return
+        known[0] += 1
+        if time_ms > known[2]:
+            known[2] = time_ms
+        elif time_ms < known[1]:
+            known[1] = time_ms
 
     def refuse(self, raw: Raw, error: LumynError, *, leaf: bool) -> None:
         """A record that can't be evaluated; its bytes are its leaf, where it was not taken before."""
@@ -182,6 +198,8 @@ class Counting:
 
     def finished(self, dimensions: Sequence[str], defaults: Sequence[str]) -> Part:
         """The part; `defaults` are the candidates' default verdicts."""
+        for kind, (number, first, last) in self._kinds.items():
+            self.seen.note(kind, number, first, last)
         for (old, meaning, hour, values), results in self._cells.items():
             named = list(zip(dimensions, values, strict=True))
             for numbers, counts in zip(self._panels, results, strict=True):

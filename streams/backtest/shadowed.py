@@ -105,7 +105,7 @@ def _count(
             continue
         by_id[one["decision_id"]] = one
         place = f"{RECORDS}/{message.partition}/{message.offset}"
-        raws.append(Raw(place, message.key or b"", message.partition, message.value))
+        raws.append(Raw(place, None, message.key or b"", message.partition, message.value))
     for case in evaluator.taken(raws, counting):
         one_of = by_id.get(case.record["decision_id"])
         new = _result(case, one_of, policy, tally, results)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -60,10 +59,11 @@ class LogSource:
         return self.parts
 
     def read(self, stretch: Stretch) -> Iterator[Raw]:
-        found = messages(self.log, RECORDS, stretch.partition, stretch.start)
-        for message in takewhile(lambda one: one.offset < stretch.end, found):
-            place = f"{RECORDS}/{message.partition}/{message.offset}"
-            yield Raw(place, message.key or b"", message.partition, message.value)
+        where = f"{RECORDS}/{stretch.partition}/"
+        for _, partition, offset, _, key, value in messages(self.log, RECORDS, stretch.partition, stretch.start):
+            if offset >= stretch.end:
+                return
+            yield Raw(where, offset, key or b"", partition, value)
 
 
 def plan(log: Log, span: Span, each: int) -> list[Stretch]:
@@ -126,7 +126,7 @@ class FileSource:
             while at < stretch.end and (line := file.readline()):
                 at += len(line)
                 if line.strip():
-                    yield Raw(f"{self.path}:{number}", None, 0, line.rstrip(b"\r\n"))
+                    yield Raw(f"{self.path}:", number, None, 0, line.rstrip(b"\r\n"))
                 number += 1
 
 

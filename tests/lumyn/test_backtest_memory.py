@@ -101,7 +101,7 @@ def test_made_with_memory_off_a_decision_is_asked_by_its_time(inside: Inside) ->
 def test_processes_ask_the_same_memory(inside: Inside, decided: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     one = of(inside, "current")
     monkeypatch.setattr("lumyn.backtest_plan._EACH_ASKED", 3)
-    monkeypatch.setattr(backtesting, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(backtesting, "_WORTH_ASKING", 1)
     assert of(inside, "current") == one
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_index_model import (
@@ -69,7 +70,7 @@ class RecordIndexContract:
         )]  # fmt: skip
         assert index.positions() == {3: 18} and index.labels_position() == 1
 
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    @settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
     @given(history=histories(), asked=st.lists(written_queries | built_queries, min_size=10, max_size=24))
     def test_it_finds_exactly_what_matches(
         self, index: RecordIndex, history: History, asked: list[Query]

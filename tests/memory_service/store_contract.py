@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memory_model import EPOCH, WEIGHTS, Model, event, histories, part, plain, searches, time_of
@@ -24,6 +25,7 @@ FAILED = ("label", "failure", None)
 WORKED = ("label", "success", None)
 RETRACTED = ("label", "retracted", None)
 SAME_STORE = settings(
+    max_examples=examples(60),
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,
@@ -380,7 +382,7 @@ class MemoryStoreContract:
         memory.version = 5
         assert ids(memory.ask().failures) == ["B"] and store.watermark().count == 1
 
-    @settings(SAME_STORE, max_examples=40)
+    @settings(SAME_STORE, max_examples=examples(40))
     @given(data=st.data(), events=histories())
     def test_after_forgetting_all_is_as_if_those_events_had_spoken_of_nothing(self, store, vectoriser, data, events):
         names = sorted({e["decision_id"] for e in events})
@@ -522,7 +524,7 @@ class MemoryStoreContract:
 
     # against the model
 
-    @settings(SAME_STORE, max_examples=150)
+    @settings(SAME_STORE, max_examples=examples(150))
     @given(data=st.data(), events=histories())
     def test_every_answer_at_every_version_equals_brute_force(self, store, vectoriser, data, events):
         store.reset(EPOCH)
@@ -561,7 +563,7 @@ class MemoryStoreContract:
                 ]
                 assert all(np.array_equal(p.vector, k.vector) for p, k in zip(found, wanted, strict=True))
 
-    @settings(SAME_STORE, max_examples=20)
+    @settings(SAME_STORE, max_examples=examples(20))
     @given(data=st.data(), events=histories())
     def test_a_rebuild_answers_as_before_at_every_version(self, store, vectoriser, data, events):
         store.reset(EPOCH)

@@ -10,6 +10,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from effort import examples
 from hashing_embedder import Hashing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -214,7 +215,7 @@ def everything(store, version=None):
 def test_it_answers_as_the_exact_store_where_limits_cut_through_equal_scores(store, exact, vectoriser, monkeypatch):
     version = 0
 
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    @settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
     @given(
         seed=st.integers(0, 2**32), count=st.integers(1, 120), spare=st.sampled_from((0, 1, 16)), again=st.floats(0, 1)
     )  # fmt: skip

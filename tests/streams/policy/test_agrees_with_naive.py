@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from effort import examples
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from naive import OPERATORS, decide
@@ -176,7 +177,7 @@ def written(policy):
     return json.dumps(policy).encode()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(policies(), st.lists(requests(), min_size=1, max_size=4), TIMES, MEMORY)
 def test_the_engine_decides_as_the_naive_interpreter_does(policy, asked, time_ms, memory):
     compiled = load_policy(written(policy), name="p.json")
@@ -187,7 +188,7 @@ def test_the_engine_decides_as_the_naive_interpreter_does(policy, asked, time_ms
         event(got.verdict)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(policies(), requests(), TIMES, MEMORY)
 def test_every_hit_is_explained_by_facts_that_a_record_can_hold(policy, request, time_ms, memory):
     compiled = load_policy(written(policy), name="p.json")
@@ -205,7 +206,7 @@ def test_every_hit_is_explained_by_facts_that_a_record_can_hold(policy, request,
     assert (again.verdict, again.reason_codes) == (got.verdict, got.reason_codes)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(policies(), requests(), TIMES, MEMORY)
 def test_the_generated_code_and_the_explanation_say_the_same(policy, request, time_ms, memory):
     compiled = load_policy(written(policy), name="p.json")
@@ -213,7 +214,7 @@ def test_the_generated_code_and_the_explanation_say_the_same(policy, request, ti
         assert explain(compiled.rules[index].condition, values)[0] is certain
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(policies(), requests(), TIMES)
 def test_a_rule_said_never_to_match_never_does_and_a_shadowed_one_changes_no_verdict(policy, request, time_ms):
     report = check_policy(written(policy), name="p.json")
