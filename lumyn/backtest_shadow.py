@@ -10,6 +10,7 @@ from lumyn.backtesting import check_found, check_judged
 from lumyn.shadowing import catch_up
 from lumyn.wiring import Home
 from schemas.errors import NotFound, UsageError
+from schemas.query import parse_query
 from streams.backtest.bars import parse_bar
 from streams.backtest.case import reading
 from streams.backtest.chosen import Chosen
@@ -18,38 +19,61 @@ from streams.backtest.memory import Recaller
 from streams.backtest.outcomes import read_outcomes
 from streams.backtest.report import Setting, make_report
 from streams.backtest.shadowed import bare, joined
+from streams.backtest.sources import check_partition
+from streams.local_log import wall_clock_ms
+from streams.log import Log
 from streams.policy import CompiledPolicy
 from streams.shadow_results import shadow_verdicts
-from streams.topics import LABELS
+from streams.span import EVERYTHING, Span, parse_span
+from streams.topics import LABELS, REQUESTS
 
-_UNASKED = ("from", "to", "query", "limit", "sample", "seed", "outcomes", "outcomes_digest")
+_UNASKED = ("limit", "sample", "seed", "outcomes", "outcomes_digest")
 """What a backtest may be asked, and this can't."""
 
 
 def shadow_report(
-    home: Home, which: str | None, by: Sequence[str], cluster: str, require: Sequence[str]
+    home: Home,
+    which: str | None,
+    by: Sequence[str],
+    cluster: str,
+    require: Sequence[str],
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    query: str | None = None,
 ) -> dict[str, Any]:
     """The report of one candidate: `which` is NAME, NAME@VERSION or the start of its hash; None: the only one.
 
-    Raises `NotFound`, `UsageError`.
+    `start`, `end` and `query` are those of a backtest. Raises `NotFound`, `UsageError`, `BadQuery`.
     """
-    bars, read = tuple(map(parse_bar, require)), reading(by, cluster)
+    bars, read, now_ms = tuple(map(parse_bar, require)), reading(by, cluster), wall_clock_ms()
+    wanted, span = parse_query(query, now_ms=now_ms) if query else None, parse_span(start, end, now_ms=now_ms)
     catch_up(home)
     log, tenant = home.log, home.settings.tenant
+    check_partition(log, span)
     policy = _candidate(home, which, Counter(one["candidate_hash"] for one in shadow_verdicts(log, tenant)))
     outcomes = read_outcomes(log, tenant, log.end(LABELS, 0))
     recaller = Recaller("recorded", None, outcomes)
-    evaluator = Evaluator([], recaller, outcomes, lambda _: None, Chosen(tenant), read, log.keys)
+    chosen = Chosen(tenant, wanted, places=_places(log, span))
+    evaluator = Evaluator([], recaller, outcomes, lambda _: None, chosen, read, log.keys)
     mine = (one for one in shadow_verdicts(log, tenant) if one["candidate_hash"] == policy.policy_hash)
     found = joined(log, mine, evaluator, policy)
     if not found.run.tallies[0].errors:
         check_found(found.run)
     asked: dict[str, Any] = dict.fromkeys(_UNASKED)
+    asked |= {"from": start, "to": end, "query": query}
     asked |= {"by": list(by), "cluster": cluster, "shadow": f"{policy.name}@{policy.version}"}
     setting = Setting("the shadow topic", "as the shadow worker asked it", asked, None, None, bars)
     report = make_report(found.run, [policy], setting, None)
     check_judged(report)
     return report | {"candidates": [bare(candidate, found) for candidate in report["candidates"]]}
+
+
+def _places(log: Log, span: Span) -> dict[int, tuple[int, int | None]] | None:
+    if span == EVERYTHING:
+        return None
+    parts = {partition: span.offsets(log, partition) for partition in range(log.partitions(REQUESTS))}
+    return {partition: part for partition, part in parts.items() if part is not None}
 
 
 def _candidate(home: Home, which: str | None, said: Counter[str]) -> CompiledPolicy:

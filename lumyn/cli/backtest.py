@@ -71,13 +71,21 @@ def backtest(
     if json_ and markdown:
         raise UsageError("give `--json` or `--markdown`, not both")
     if shadow:
-        given = (files, start, end, query, limit, sample, outcomes, resume)
+        from lumyn.backtest_shadow import shadow_report
+        from lumyn.wiring import existing_home
+
+        given = (files, limit, sample, outcomes, resume)
         if any(given) or seed or memory != "recorded" or len(policy or ()) > 1:
             raise UsageError(
-                "`--shadow` takes all that the shadow worker evaluated",
-                help="with it go one `--policy NAME@VERSION`, `--by`, `--cluster`, `--require`, and forms of report",
+                "`--shadow` takes what the shadow worker evaluated, as it did",
+                help="with it go one `--policy NAME@VERSION`, `--from`, `--to`, `--query`, `--by`, `--cluster`, "
+                "`--require`, and forms of report",
             )
-        return _told(_shadow(policy, by, cluster, require), html, json_, markdown)
+        which = str(policy[0]) if policy else None
+        found = shadow_report(
+            existing_home(), which, by or (), cluster, require or (), start=start, end=end, query=query
+        )
+        return _told(found, html, json_, markdown)
     asked = Asked(
         files=tuple(map(str, files or ())),
         start=start,
@@ -94,14 +102,6 @@ def backtest(
         policies=tuple(candidate_file(path) for path in policy or ()),
     )
     return _told(_run(_job(asked, resume)), html, json_, markdown)
-
-
-def _shadow(policy: list[Path] | None, by: list[str] | None, cluster: str, require: list[str] | None) -> dict[str, Any]:
-    from lumyn.backtest_shadow import shadow_report
-    from lumyn.wiring import existing_home
-
-    which = str(policy[0]) if policy else None
-    return shadow_report(existing_home(), which, by or (), cluster, require or ())
 
 
 def _told(report: dict[str, Any], html: Path | None, json_: bool, markdown: bool) -> int:

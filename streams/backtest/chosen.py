@@ -23,6 +23,8 @@ class Chosen:
     ids: frozenset[str] | None = None
     since: str | None = None
     """Only the decision with this id and later ones."""
+    places: Mapping[int, tuple[int, int | None]] | None = None
+    """By partition, the first request offset and the one after the last (None: no end)."""
 
     def by_id(self, raw: Raw) -> bool:
         """Whether a record may be taken, by its id alone; one whose id can't be told is looked at."""
@@ -37,6 +39,11 @@ class Chosen:
         """Whether a sound record is taken. Raises what a misshapen record raises."""
         if self.tenant is not None and record["tenant"] != self.tenant:
             return False
+        if self.places is not None:
+            at = record["log"]
+            first, after = self.places.get(at["partition"], (0, 0))
+            if at["offset"] < first or (after is not None and at["offset"] >= after):
+                return False
         return self.query is None or holds(self.query.expression, facts_of(record, label))
 
 

@@ -104,8 +104,8 @@ def _count(
             tally.fail("record", _where(one), "its record is not in the log any more")
             continue
         by_id[one["decision_id"]] = one
-        place = f"{RECORDS}/{message.partition}/{message.offset}"
-        raws.append(Raw(place, None, message.key or b"", message.partition, message.value))
+        where = f"{RECORDS}/{message.partition}/"
+        raws.append(Raw(where, message.offset, message.key or b"", message.partition, message.value))
     for case in evaluator.taken(raws, counting):
         one_of = by_id.get(case.record["decision_id"])
         new = _result(case, one_of, policy, tally, results)

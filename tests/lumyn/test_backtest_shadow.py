@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -53,6 +54,38 @@ def test_it_is_what_a_backtest_of_the_same_decisions_says(inside: Inside, tried:
         assert told["range"][name] == want["range"][name], name
     assert mine["coverage"]["labelled"] == theirs["coverage"]["labelled"] == 6
     assert (mine["rules"], mine["causes"], mine["top"]) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        ("--from", "{p}:{a}", "--to", "{p}:{b}"),
+        ("--from", "{p}:{b}"),
+        ("--query", "amount_usd >= 300 AND subject_id != before"),
+        ("--query", "label IN (failure, success)", "--to", "{p}:{b}"),
+        ("--from", "{t}"),
+    ],
+)
+def test_a_part_of_the_range_is_that_of_a_backtest(
+    inside: Inside, tried: list[dict[str, Any]], part: tuple[str, ...]
+) -> None:
+    places = Counter(record["log"]["partition"] for record in tried)
+    partition = max(places, key=places.__getitem__)
+    offsets = sorted(record["log"]["offset"] for record in tried if record["log"]["partition"] == partition)
+    names = {"p": partition, "a": offsets[0], "b": offsets[-1], "t": tried[6]["created_at"]}
+    told = [text.format(**names) for text in part]
+    mine, theirs = report(inside, *told), inside.json("backtest", "--policy", "new.yml", *told, "--json")
+    one, other = mine["candidates"][0], theirs["candidates"][0]
+    assert 0 < one["compared"] < 12
+    for name in ("compared", "matrix", "flips", "outcomes", "slices"):
+        assert one[name] == other[name], name
+
+
+def test_an_empty_part_is_no_pass(inside: Inside, tried: list[dict[str, Any]]) -> None:
+    done = inside.run("backtest", "--shadow", "--from", "0:5000", code=2)
+    assert "nothing to compare" in done.stderr
+    inside.run("backtest", "--shadow", "--from", "7:0", code=2)
+    inside.run("backtest", "--shadow", "--query", "nonsense ===", code=2)
 
 
 def test_it_is_told_in_every_form_and_bars_hold(inside: Inside, tried: list[dict[str, Any]]) -> None:
