@@ -10,7 +10,7 @@ from typing import Any
 from schemas.verdict import SEVERITY, VERDICTS
 
 WIDTH, HEIGHT = 640, 180
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 10, 10, 24
 
 
 @dataclass(frozen=True, slots=True)
