@@ -1,4 +1,4 @@
-"""The checkpointer: signs what became of the requests, and what control and labels hold, range after range."""
+"""The checkpointer: signs what became of the requests, and the events of people, range after range."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streams.leaves import CODES, GAP, event_entry, gap_entry, request_entry, re
 from streams.log import Append, Log, Message, PartitionWriter
 from streams.reading import is_embedded, messages, object_in, request_offset, start_of
 from streams.signing import SigningKey
-from streams.topics import CHECKPOINTS, CONTROL, LABELS, RECEIPTS, REQUESTS, full_name
+from streams.topics import CHECKPOINTS, CONTROL, EVENTS, LABELS, RECEIPTS, REQUESTS, full_name
 
 GROUP = "checkpoint"
 _FAR = 2000
@@ -62,8 +62,8 @@ class Checkpointer:
         """
         partitions = range(self._log.partitions(REQUESTS))
         ends = {partition: self._log.end(RECEIPTS, partition) for partition in partitions}
-        # control and labels are covered after the receipts' ends were read: they hold all that those rested on
-        wanted = [(topic, 0, self._log.end(topic, 0)) for topic in (CONTROL, LABELS)]
+        # events are covered after the receipts' ends were read: they hold all that those rested on
+        wanted = [(topic, 0, self._log.end(topic, 0)) for topic in EVENTS]
         wanted += [(REQUESTS, partition, ends[partition]) for partition in partitions]
         made: list[Checkpoint] = []
         faults: list[IntegrityError] = []

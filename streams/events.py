@@ -1,4 +1,4 @@
-"""Verify `control` and `labels` against the checkpoints that cover them: every event is the one that was signed for."""
+"""Verify control, labels and ledger against the checkpoints that cover them: each event is the one signed for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streams.integrity import Check
 from streams.leaves import GAP, event_entry
 from streams.log import Log, Message
 from streams.reading import is_embedded, messages, object_in
-from streams.topics import LABELS, full_name
+from streams.topics import LABELS, LEDGER, full_name
 
 Finding = tuple[str, list[Check]]
 
@@ -56,5 +56,7 @@ def _named(event: Message) -> str:
         return f"the trust in `{value.get('labeller')}`"
     if event.topic == LABELS:
         return f"the label of decision {value.get('decision_id')}"
+    if event.topic == LEDGER:
+        return f"the ledger's event `{value.get('type')}` of job `{value.get('job')}`"
     what = value.get("name") or value.get("switch_id")
     return f"the event `{value.get('type')}`" + (f" of `{what}`" if what else "")

@@ -53,7 +53,7 @@ def request_entry(leaf: RequestLeaf) -> bytes:
 
 
 def event_entry(prefix: str, message: Message) -> bytes:
-    """The 33 bytes of a message of `control` or `labels`."""
+    """The 33 bytes of a message of `control`, `labels` or `ledger`."""
     leaf: EventLeaf = {
         "topic": full_name(prefix, message.topic),
         "partition": message.partition,

@@ -23,7 +23,7 @@ from streams.retention import Held
 from streams.sealing import is_erased
 from streams.slots import Finding, Partition, Slot, check_unrecorded, expects_record
 from streams.span import EVERYTHING, Span
-from streams.topics import CONTROL, DEAD_LETTERS, LABELS, RECEIPTS, RECORDS, REQUESTS, full_name
+from streams.topics import DEAD_LETTERS, EVENTS, RECEIPTS, RECORDS, REQUESTS, full_name
 from streams.verify import Traces, opened_checks, stored_checks
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ def verify_all(
     """
     for fault in chain.faults:
         yield Finding(fault.place, [Check("checkpoint", False, fault.detail)])
-    for topic in (CONTROL, LABELS):
+    for topic in EVENTS:
         for place, checks in check_events(log, chain, topic):
             yield Finding(place, checks)
         summary.events_after_last += uncovered_events(log, chain, topic)

@@ -53,6 +53,8 @@ TOPICS: dict[str, Topic] = {
     )
 }
 DEFAULT_PARTITIONS = 8
+EVENTS = (CONTROL, LABELS, LEDGER)
+"""What people did: one partition each, kept for good, every event under a checkpoint."""
 
 
 def full_name(prefix: str, topic: str) -> str:

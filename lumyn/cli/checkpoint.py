@@ -8,7 +8,7 @@ from lumyn.cli.output import out, out_json, say
 
 
 def checkpoint(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
-    """Sign what the log holds and no checkpoint covers yet: requests with what became of them, control, labels.
+    """Sign what the log holds and no checkpoint covers yet: requests with what became of them, control, labels, ledger.
 
     \b
     Example: lumyn checkpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import sqlite3
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from inside import Inside
 from lumyn import backfilling, sdk
 from lumyn.agent_outputs import Command, NoOutput
 from lumyn.wiring import close_homes, existing_home
+from schemas.canonical import encode
 from streams import ledger as ledger_module
 from streams.backtest.evaluate import Evaluator
 from streams.reading import all_messages
@@ -458,3 +460,26 @@ def test_a_service_that_fails_redirects_or_drips(inside: Inside, decided: list[d
         inside.refused("backfill", "--url", url, code=2)
     nobody = backfill(inside, "--url", "http://127.0.0.1:9/", "--limit", 2, code=2)
     assert nobody["not_compared"] == {"unreachable": 2}
+
+
+@pytest.mark.parametrize("what", ["state", "owner", "gone"])
+def test_a_rewritten_ledger_is_found_by_its_checkpoint(
+    inside: Inside, decided: list[dict[str, Any]], what: str
+) -> None:
+    backfill(inside, "--policy", "new.yml", "--apply", "--why", "w")
+    name = entries(inside)[0]["decision_id"]
+    inside.run("ledger", "set", name, "--state", "upheld", "--owner", "ann", "--why", "promised")
+    inside.run("checkpoint")
+    inside.run("verify")
+    last = in_ledger() - 1
+    close_homes()
+    with sqlite3.connect(inside.home / "lumyn.db") as db:
+        pos, value = db.execute("SELECT pos, value FROM log_ledger ORDER BY pos DESC LIMIT 1").fetchone()
+        if what == "gone":
+            db.execute("DELETE FROM log_ledger WHERE pos = ?", (pos,))
+        else:
+            event = json.loads(value) | {"state": {"state": "corrected"}, "owner": {"owner": "bob"}}[what]
+            db.execute("UPDATE log_ledger SET value = ? WHERE pos = ?", (encode(event), pos))
+    found = inside.run("verify", code=3)
+    told = found.stdout + found.stderr
+    assert f"ledger/0/{last}" in told and ("an event is gone" if what == "gone" else "is not what checkpoint") in told
