@@ -1,7 +1,7 @@
 """A record's fields under the names that decision traceability APIs use, taken from the record alone.
 
-`condition` is the policy, `outcome` whether one of its rules fired; threshold, strategy, direction and action are those of
-what decided (`streams/explain_facts.py`).
+`condition` is the policy, `outcome` whether one of its rules fired; threshold, strategy, direction and action are those
+of what decided (`streams/explain_facts.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ def traceability(record: Mapping[str, Any]) -> dict[str, Any]:
         "direction": decided["direction"],
         "action_id": decided["action_id"],
     }
+
+
+def with_traceability(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with these fields beside its own."""
+    return {**record, **traceability(record)}
 
 
 def outcome(record: Mapping[str, Any]) -> str:
