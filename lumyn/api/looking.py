@@ -43,7 +43,7 @@ def add_looking(app: FastAPI) -> None:
     ) -> Response:
         return json_answer(page(request, Paging(limit, order, expand, cursor)))
 
-    @app.get(_ID, **endpoint("One record", "read", "Decision"))
+    @app.get(_ID, **endpoint("One record", "read", "DecisionOrRecord"))
     def get(decision_id: str, request: Request, form: Form = "full") -> Response:
         raw, record = sound_record(home_of(request), decision_id)
         if form == "full":

@@ -368,6 +368,7 @@ SHAPES: dict[str, TypeAdapter[Any]] = {
     "DecisionRequest": TypeAdapter(DecisionRequest),
     "Requests": TypeAdapter(list[DecisionRequest]),
     "Decision": TypeAdapter(Decision),
+    "DecisionOrRecord": TypeAdapter(Decision | DecisionRecord),
     "Decisions": TypeAdapter(list[Decision | Failed]),
     "LabelEvent": TypeAdapter(LabelEvent),
     "LabelEvents": TypeAdapter(list[LabelEvent]),

@@ -52,6 +52,7 @@ def main() -> None:
                 "DecisionRequest": REQUEST,
                 "Requests": [REQUEST],
                 "Decision": decision,
+                "DecisionOrRecord": decision,
                 "Decisions": [decision],
                 "Page": api.get("/v1/decisions?condition_id=churn&outcome=triggered&limit=1").json(),
                 "Explanation": api.post(f"{place}/explain").json(),
