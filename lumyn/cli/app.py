@@ -16,6 +16,7 @@ from lumyn.cli import (
     demo,
     diff,
     doctor,
+    explain,
     export,
     index,
     keys,
@@ -42,6 +43,7 @@ from lumyn.cli import (
     topics,
     verify,
     watch,
+    watch_queries,
     worker,
 )
 from lumyn.cli.output import one_line, say
@@ -56,7 +58,7 @@ app = typer.Typer(
 app.command("decide")(decide.decide)
 app.command("show")(show.show)
 app.command("list")(list_.list_)
-app.command("explain")(show.explain)
+app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("replay")(replay.replay)
 app.command("label")(label.label)
@@ -86,6 +88,11 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(memory.app, name="memory")
 rate.app.command("changes")(rate_changes.changes)
 app.add_typer(rate.app, name="rate")
+for _name, _of_watches in (
+    ("add", watch_queries.add), ("list", watch_queries.list_), ("show", watch_queries.show),
+    ("remove", watch_queries.remove), ("check", watch_queries.check), ("run", watch_queries.run),
+):  # fmt: skip
+    watch.app.command(_name)(_of_watches)
 app.add_typer(watch.app, name="watch")
 app.add_typer(index.app, name="index")
 app.add_typer(keys.app, name="keys")
