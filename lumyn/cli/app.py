@@ -18,6 +18,7 @@ from lumyn.cli import (
     diff,
     doctor,
     export,
+    gameday,
     index,
     keys,
     kill_switch,
@@ -81,6 +82,7 @@ memory.app.command("trust")(memory_trust.trust)
 for _of_subjects in (memory_forget.forget, memory_forget.hold):
     memory.app.command(_of_subjects.__name__)(_of_subjects)
 memory.app.command("suspects")(memory_suspects.suspects)
+app.add_typer(gameday.app, name="gameday")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(memory.app, name="memory")
 rate.app.command("changes")(rate_changes.changes)
