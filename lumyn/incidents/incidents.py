@@ -12,7 +12,7 @@ from lumyn.incidents.model import ACTION_STATES, SEVERITIES, STATUSES, Incident
 from lumyn.incidents.store import IncidentStore
 from lumyn.incidents.target import parse_target
 from lumyn.lookup import shown
-from lumyn.wiring import Home
+from lumyn.wiring import Home, home_as
 from schemas.errors import BadInput, NotFound, UsageError
 from schemas.limits import MAX_TEXT
 from schemas.query import describe, parse_query
@@ -35,9 +35,10 @@ class Incidents:
     """
 
     def __init__(self, home: Home, *, tenant: str | None = None, actor: str | None = None) -> None:
+        if tenant is not None or actor is not None:
+            home = home_as(home, tenant or home.settings.tenant, actor or home.settings.actor)
         self.home = home
-        self.tenant = tenant or home.settings.tenant
-        self.actor = actor or home.settings.actor
+        self.tenant, self.actor = home.settings.tenant, home.settings.actor
         self.store = IncidentStore(home.path)
 
     def open(
@@ -172,7 +173,7 @@ class Incidents:
             elif field == "query":
                 data[field] = self._query(value) if value else None
             elif field == "ticket":
-                data[field] = links.ticket(self.home, self.tenant, value)[0] if value else None
+                data[field] = links.ticket(self.home, value)[0] if value else None
             else:
                 data[field] = _text(value, field, empty=field != "text") or None
         if "owner" in data:
@@ -228,7 +229,7 @@ class Incidents:
             raise UsageError(f"{len(given)} things to link are too many", help="give the query that finds them")
         said: dict[tuple[str, str], tuple[str, Mapping[str, Any]]] = {}
         for kind, ref, note in given:
-            whole, seen = links.checked(self.home, self.tenant, kind, ref)
+            whole, seen = links.checked(self.home, kind, ref)
             data = {"kind": kind, "ref": whole, "note": _text(note, "note", empty=True), "detail": seen}
             said[kind, whole] = ("added", data)
         return list(said.values())

@@ -23,18 +23,18 @@ _TICKET = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}[-#/][A-Za-z0-9_#/-]{0,60}", 
 _MOST_FILE_BYTES = 256 * 1024 * 1024
 
 
-def checked(home: Home, tenant: str, kind: str, ref: str) -> Checked:
+def checked(home: Home, kind: str, ref: str) -> Checked:
     """Look a reference up. Raises `NotFound`, `UsageError`, `IntegrityError`."""
     if kind not in KINDS:
         raise UsageError(f"an incident has no links of kind `{shown(kind)}`", help=f"one of {', '.join(KINDS)}")
     if not ref.strip():
         raise UsageError(f"the {kind} to link is empty text")
-    return KINDS[kind](home, tenant, ref.strip())
+    return KINDS[kind](home, ref.strip())
 
 
-def decision(home: Home, tenant: str, ref: str) -> Checked:
+def decision(home: Home, ref: str) -> Checked:
     """A decision, by an id or a unique prefix."""
-    record = find_record(home, ref, tenant)[1]
+    record = find_record(home, ref)[1]
     seen = {
         "verdict": record["verdict"],
         "action_type": record["request"]["action"]["type"],
@@ -44,11 +44,11 @@ def decision(home: Home, tenant: str, ref: str) -> Checked:
     return str(record["decision_id"]), seen
 
 
-def label(home: Home, tenant: str, ref: str) -> Checked:
+def label(home: Home, ref: str) -> Checked:
     """A label: `DECISION@VERSION`, or `DECISION` for its latest."""
     name, _, version = ref.partition("@")
-    whole = decision(home, tenant, name)[0]
-    told = [event for event in home.events(whole) if event["tenant"] == tenant]
+    whole = decision(home, name)[0]
+    told = [event for event in home.events(whole) if event["tenant"] == home.settings.tenant]
     found = [event for event in told if not version or str(event["version"]) == version]
     if not found:
         raise NotFound(f"decision `{whole}` has no label {version}".rstrip(), help=f"`lumyn show {whole}` lists them")
@@ -57,38 +57,36 @@ def label(home: Home, tenant: str, ref: str) -> Checked:
     return f"{whole}@{event['version']}", seen
 
 
-def rate(home: Home, tenant: str, ref: str) -> Checked:
+def rate(home: Home, ref: str) -> Checked:
     """A stored sample of a behaviour rate."""
-    from dataclasses import replace
-
     from lumyn.rate_files import load
 
-    header = load(replace(home.settings, tenant=tenant), ref).header
+    header = load(home.settings, ref).header
     return ref, {"kind": header["kind"], "created_at": header["created_at"], "decision_id": header["decision_id"]}
 
 
-def job(home: Home, tenant: str, ref: str) -> Checked:
+def job(home: Home, ref: str) -> Checked:
     """A label job that said something: relabel, quarantine, rollback, undo."""
     events = [
         event
         for message in messages(home.log, LABELS, 0)
-        if (event := object_in(message)).get("job") == ref and event.get("tenant") == tenant
+        if (event := object_in(message)).get("job") == ref and event.get("tenant") == home.settings.tenant
     ]
     if not events:
         raise NotFound(f"no label is of a job `{shown(ref)}`", help="a job is linked once it was applied")
     return ref, {"labels": len(events), "at": events[0]["at"], "actor": events[0]["actor"]}
 
 
-def policy(home: Home, _tenant: str, ref: str) -> Checked:
+def policy(home: Home, ref: str) -> Checked:
     """A published policy, `NAME@VERSION` or `NAME` for its latest."""
     name, _, version = ref.partition("@")
     found = home.agent.control().find(name, version or None)
     return f"{found.name}@{found.version}", {"hash": found.hash, "published_at": found.at}
 
 
-def kill_switch(home: Home, tenant: str, ref: str) -> Checked:
+def kill_switch(home: Home, ref: str) -> Checked:
     """A kill switch that is or was on, by a unique prefix of its id."""
-    on = [c for c in control_history(home.log, tenant) if c.kind == "kill_switch_on"]
+    on = [c for c in control_history(home.log, home.settings.tenant) if c.kind == "kill_switch_on"]
     found = [change for change in on if str(change.said.get("switch_id", "")).startswith(ref)]
     if len({change.said["switch_id"] for change in found}) != 1:
         raise NotFound(f"no one kill switch `{shown(ref)}` was ever on", help="`lumyn kill-switch on` prints its id")
@@ -97,7 +95,7 @@ def kill_switch(home: Home, tenant: str, ref: str) -> Checked:
     return str(change.said["switch_id"]), seen
 
 
-def pack(home: Home, tenant: str, ref: str) -> Checked:
+def pack(home: Home, ref: str) -> Checked:
     """A pack's file that checks out and is of this tenant."""
     from lumyn.replaying import check_pack
     from streams.integrity import require
@@ -106,18 +104,34 @@ def pack(home: Home, tenant: str, ref: str) -> Checked:
     path = Path(ref)
     read = read_pack(path)
     require(check_pack(read, trust_signer=True, settings_home=home.settings.home), where=shown(ref))
-    if read.record["tenant"] != tenant:
-        raise NotFound(f"`{shown(ref)}` is no pack of tenant {tenant}")
+    if read.record["tenant"] != home.settings.tenant:
+        raise NotFound(f"`{shown(ref)}` is no pack of tenant {home.settings.tenant}")
     return str(path.absolute()), {"decision_id": read.record["decision_id"], "digest": digest(_bytes(path))}
 
 
-def backtest(_home: Home, _tenant: str, ref: str) -> Checked:
+def watch(home: Home, ref: str) -> Checked:
+    """A saved query that is checked as a rate."""
+    from lumyn.watches import watch_named
+
+    found = watch_named(home, ref).watch
+    return found.name, {"query": found.query, "of": found.of}
+
+
+def incident(home: Home, ref: str) -> Checked:
+    """Another incident of the tenant: the same again, or what it came from."""
+    from lumyn.incidents.incidents import Incidents
+
+    found = Incidents(home).show(ref)
+    return found.id, {"title": found.title}
+
+
+def backtest(_home: Home, ref: str) -> Checked:
     """A backtest's report, `--json` or `--html`, as a file."""
     path = Path(ref)
     return str(path.absolute()), {"digest": digest(_bytes(path))}
 
 
-def ticket(_home: Home, _tenant: str, ref: str) -> Checked:
+def ticket(_home: Home, ref: str) -> Checked:
     """A ticket elsewhere: an http address or a key such as `OPS-12`. It can't be looked up, its form is checked."""
     if ref.startswith(("https://", "http://")):
         try:
@@ -143,13 +157,15 @@ def _bytes(path: Path) -> bytes:
         raise StorageUnavailable(f"can't be read: {error.strerror or error}", where=shown(str(path))) from None
 
 
-KINDS: Final[Mapping[str, Callable[[Home, str, str], Checked]]] = {
+KINDS: Final[Mapping[str, Callable[[Home, str], Checked]]] = {
     "decision": decision,
     "label": label,
     "rate": rate,
     "job": job,
     "policy": policy,
     "kill-switch": kill_switch,
+    "watch": watch,
+    "incident": incident,
     "pack": pack,
     "backtest": backtest,
     "ticket": ticket,
