@@ -63,7 +63,22 @@ def _played(scenario: Any, keep: Path | None) -> dict[str, Any]:
     if home_of(None) is not None:
         name = save(resolve(None), report)
         say(f"kept as {name}: `lumyn gameday show {name}`")
+        if report["incident"] is not None:
+            say(_linked(report["incident"], name, "holds" if report["passed"] else "fails"))
     return report
+
+
+def _linked(incident: str, name: str, note: str) -> str:
+    """The run belongs to its incident, where that is here; what came of it."""
+    from lumyn.incidents.incidents import Incidents
+    from lumyn.wiring import existing_home
+    from schemas.errors import LumynError
+
+    try:
+        Incidents(existing_home()).add(incident, [("gameday", name, note)])
+    except LumynError as error:
+        return f"not linked to {one_line(incident)}: {error.message}"
+    return f"linked to {one_line(incident)}"
 
 
 def _as_text(report: dict[str, Any]) -> str:
@@ -102,6 +117,35 @@ def check(
     else:
         out("\n".join(map(one_line, problems)) if problems else "valid")
     return 2 if problems else 0
+
+
+@app.command("from-incident")
+def from_incident(
+    incident: str = typer.Argument(..., metavar="INC-ID", help="As `lumyn incident list` shows it."),
+    to_file: Path = typer.Option(..., "--out", metavar="FILE", help="The scenario; packs and labels stand beside it."),
+    policy: str | None = typer.Option(None, "--policy", metavar="FILE", help="A policy, by its path from the scenario."),
+    memory: bool = typer.Option(True, "--memory/--no-memory", help="Whether the labels of today go with it."),
+    limit: int = typer.Option(200, "--limit", min=1, max=1000, help="At most so many decisions, the oldest first."),
+    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Make a scenario of an incident's decisions; what their labels say becomes what must hold.
+
+    \b
+    Example: lumyn gameday from-incident INC-1 --out gamedays/inc-1.yml
+    Packs and labels hold what was asked: they are for whoever may read the decisions.
+    """
+    from lumyn.gamedays.from_incident import write_scenario
+    from lumyn.wiring import existing_home
+
+    written = write_scenario(existing_home(), incident, to_file, memory=memory, policy=policy, limit=limit)
+    for one in written.left_out:
+        say(f"left out: {one_line(one)}")
+    told = {"scenario": str(written.path), "packs": written.packs, "labels": written.labels}
+    if json_:
+        out_json({**told, "expectations": written.expectations, "left_out": list(written.left_out)})
+    else:
+        labels = "no memory" if written.labels is None else f"{written.labels} label events"
+        out(f"{written.path}: {written.packs} packs, {labels}, {written.expectations} expectations")
 
 
 @app.command("list")
