@@ -123,7 +123,9 @@ def check(
 def from_incident(
     incident: str = typer.Argument(..., metavar="INC-ID", help="As `lumyn incident list` shows it."),
     to_file: Path = typer.Option(..., "--out", metavar="FILE", help="The scenario; packs and labels stand beside it."),
-    policy: str | None = typer.Option(None, "--policy", metavar="FILE", help="A policy, by its path from the scenario."),
+    policy: str | None = typer.Option(
+        None, "--policy", metavar="FILE", help="A policy, named from the scenario's folder."
+    ),
     memory: bool = typer.Option(True, "--memory/--no-memory", help="Whether the labels of today go with it."),
     limit: int = typer.Option(200, "--limit", min=1, max=1000, help="At most so many decisions, the oldest first."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),

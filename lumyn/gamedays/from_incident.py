@@ -126,7 +126,7 @@ def _text(
         "",
         "replay:",
         f"  packs: [{_quoted(folder)}]",
-        f"policy: {_quoted(policy)}" if policy else "# policy: FILE   without it: what is active here, else LUMYN_POLICY",
+        f"policy: {_quoted(policy)}" if policy else "# policy: FILE   else what is active here, or LUMYN_POLICY",
         f"memory: {_quoted(labels)}" if labels else "memory: none",
         "",
         "# What goes wrong meanwhile; a fault lasts from request `from` to `to`, or on to the end:",
