@@ -70,7 +70,7 @@ def write_scenario(
     expected = [line for record in records if (line := _expectation(home, record, outcomes)) is not None]
     text = _text(incident, folder, labels_file if labels else None, policy, records, expected)
     write_whole(path, text.encode())
-    return Written(path, len(packs), labels, max(1, len(expected)), tuple(left_out))
+    return Written(path, len(packs), labels, text.count("\n  - {"), tuple(left_out))
 
 
 def _packs(

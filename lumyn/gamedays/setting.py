@@ -50,6 +50,7 @@ def set_up(stage: Stage, scenario: Scenario, live: Home | None, policy_path: Pat
     for policy in policies:
         appends += activation(policy)
     log.append(appends)
+    stage.home.agent.control()  # who decides has read control to its end before anything goes wrong
     labels = 0
     batch: list[Append] = []
     for key, value in _events(scenario, live, traffic):
