@@ -32,13 +32,18 @@ _CREATED = Field("created_at", "time")
 _LABEL = Field("label", "label")
 
 
-def query_text(incident: Incident) -> str | None:
+def shell(text: str) -> str:
+    """A query as one word for a shell; in double quotes where they do, for queries hold single ones."""
+    return f'"{text}"' if not set('"$`\\!') & set(text) else shlex.quote(text)
+
+
+def query_text(incident: Incident, found: Decisions) -> str | None:
     """The query that finds the incident's decisions; None: too many are named one by one, or there are none."""
     parts = []
     if incident.query is not None:
         window = [describe(Query("", one)) for one in within(incident)]
         parts.append(" AND ".join([f"({incident.query})", *window]) if window else incident.query)
-    if incident.decisions:
+    if incident.decisions and found.by_query < len(found.rows):
         if len(incident.decisions) > MOST_NAMED:
             return None
         named = ", ".join(incident.decisions)
@@ -48,12 +53,12 @@ def query_text(incident: Incident) -> str | None:
     return parts[0] if len(parts) == 1 else " OR ".join(f"({part})" for part in parts)
 
 
-def list_command(incident: Incident) -> str:
-    """The command that lists the incident's decisions."""
-    text = query_text(incident)
+def list_command(incident: Incident, found: Decisions, condition: str | None = None) -> str:
+    """The command that lists the incident's decisions, or those of which a condition holds."""
+    text = query_text(incident, found)
     if text is None:
         return f"lumyn incident show {incident.id} --json"
-    return f"lumyn list --limit 1000000 --query {shlex.quote(text)}"
+    return f"lumyn list --limit 1000000 --query {shell(text if condition is None else f'({text}) AND {condition}')}"
 
 
 def impact(incident: Incident, found: Decisions) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def impact(incident: Incident, found: Decisions) -> dict[str, Any]:
         "money": _money(rows),
         "first_ms": rows[0].created_ms if rows else None,
         "last_ms": rows[-1].created_ms if rows else None,
-        "command": list_command(incident),
+        "command": list_command(incident, found),
     }
 
 
@@ -96,7 +101,8 @@ def _money(rows: Sequence[IndexedRecord]) -> list[dict[str, Any]]:
 def traffic(home: Home, incident: Incident, found: Decisions) -> dict[str, Any] | None:
     """How often it happened among decisions of the same action types: before the window, in it and since.
 
-    The event is the incident's query; without one, the label failure. None where there is no decision.
+    The event is the incident's query; the label failure, where there is none or it finds all of them. None where there
+    is no decision.
     """
     rows = found.rows
     if not rows:
@@ -108,8 +114,6 @@ def traffic(home: Home, incident: Incident, found: Decisions) -> dict[str, Any] 
     base: list[Expression] = [OneOf(Field("action_type", "text"), types)]
     event: Expression = OneOf(_LABEL, ("failure",))
     said = "label = failure"
-    if incident.query is not None:
-        event, said = understood(home, incident.query, lambda text: None).expression, incident.query
     index, tenant, fetch = home.index(), home.settings.tenant, fetcher(home.log)
 
     def count(*parts: Expression) -> int:
@@ -120,12 +124,16 @@ def traffic(home: Home, incident: Incident, found: Decisions) -> dict[str, Any] 
         "during": Range(_CREATED, start, end, below=True),
         "since": Range(_CREATED, end, wall_clock_ms() + 1, below=True),
     }
+    if incident.query is not None:
+        asked = understood(home, incident.query, lambda text: None).expression
+        if count(spans["during"], asked) < count(spans["during"]):  # else it says which decisions, not which went wrong
+            event, said = asked, incident.query
     out: dict[str, Any] = {"event": said, "of": describe(Query("", base[0])), "start_ms": start, "end_ms": end}
     for name, span in spans.items():
-        text = shlex.quote(describe(Query("", And((base[0], span)))))
+        text = shell(describe(Query("", And((base[0], span)))))
         out[name] = {
             **rate_of(count(span, event), count(span)),
-            "command": f"lumyn rate --query {text} --bad {shlex.quote(said)}",
+            "command": f"lumyn rate --query {text} --bad {shell(said)}",
         }
     labelled = count(spans["during"], Not(OneOf(_LABEL, ("none", "retracted"))))
     failed = count(spans["during"], OneOf(_LABEL, ("failure",)))
@@ -141,11 +149,11 @@ def reach(home: Home, incident: Incident, found: Decisions) -> dict[str, Any] | 
     labelled = [row for row in found.rows if row.label in ("failure", "success")]
     if not labelled:
         return None
-    text = query_text(incident)
+    text = query_text(incident, found)
     command = None
     if text is not None:
-        query = shlex.quote(f"({text}) AND label != none")
-        command = f"lumyn relabel --query {query} --label retracted --why 'what they reach'"
+        query = shell(f"({text}) AND label != none")
+        command = f"lumyn relabel --query {query} --label retracted --why reach"
     out: dict[str, Any] = {"labelled": len(labelled), "command": command, "why_not": None}
     if blast.places(home) > MOST_ASKED:
         return out | {"why_not": f"more than {MOST_ASKED} past decisions: run the command"}

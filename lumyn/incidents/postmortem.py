@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from lumyn.incidents.captured import captured_since, seen_in
 from lumyn.incidents.evidence import Decisions, decisions_of
-from lumyn.incidents.impact import impact, query_text, reach, traffic
+from lumyn.incidents.impact import impact, query_text, reach, shell, traffic
 from lumyn.incidents.incidents import Incidents
 from lumyn.incidents.model import Incident
 from lumyn.incidents.search import near_text
 from lumyn.incidents.timeline import change_text, changes_around, span_of, timeline
-from lumyn.incidents.unknown import gaps
+from lumyn.incidents.unknown import gaps, not_captured
 from lumyn.rate_files import load
 from lumyn.rating import as_dict
 from lumyn.uncontrolled import changed_in
@@ -67,6 +66,7 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
             "earlier": _earlier(incidents, incident),
         },
         "uncontrolled": changes,
+        "not_captured": not_captured(incident, found, seen),
         "unknown": [asdict(gap) for gap in gaps(incident, found, seen, rates, frequency, changes)],
         "capture": {"fields": dict(seen.names.most_common()), "read": seen.read, "new": new_fields, "later": later},
         "watches": [_watch(home, name) for name in incident.refs("watch")],
@@ -83,13 +83,13 @@ def _sample(home: Home, ref: str) -> dict[str, Any]:
 
 def _changes(home: Home, incident: Incident, found: Decisions, start: int, end: int) -> dict[str, Any] | None:
     """What nobody decided on that was otherwise in the window, ranked by how well it tells the incident's decisions."""
-    text = query_text(incident)
+    text = query_text(incident, found)
     first = max(0, start - (end - start))
     if text is None or not found.rows or len(found.rows) > _MOST_COMPARED:
         return None
     told = changed_in(home, (first, start, end), query=None, bad=text, say=lambda text: None)
     times = f"--from {iso_time(start)} --to {iso_time(end - 1)} --since {iso_time(first)}"
-    told["command"] = f"lumyn rate changes {times} --bad {shlex.quote(text)}"
+    told["command"] = f"lumyn rate changes {times} --bad {shell(text)}"
     told["factors"] = told["factors"][:_MOST_FACTORS]
     return told
 

@@ -66,6 +66,7 @@ def as_markdown(facts: Mapping[str, Any], incident: Incident) -> str:
         facts=facts,
         whys=list(_whys(facts)),
         changed=list(_changed(facts)),
+        reached=_reached(facts["impact"]["reach"]),
         begin=lambda name: sections_kept.begin(incident, name),
         end=sections_kept.end,
         section=lambda name: sections_kept.shown(incident, name),
@@ -94,7 +95,7 @@ def _parser() -> MarkdownIt:
 
 
 def _at(ms: int) -> str:
-    return iso_time(ms)[:19] + "Z"
+    return iso_time(ms)[:19].replace("T", " ")
 
 
 def _without_gaps(text: str) -> str:
@@ -136,6 +137,20 @@ def _whys(facts: Mapping[str, Any]) -> Iterator[tuple[int, str, Sequence[str]]]:
         f"{one['id']} was near this ({one['score']:.2f}): {plain(one['title'])}"
         for one in evidence["earlier"]
     ] or [f"no earlier incident is near this one {code('lumyn incident search --near-text TEXT')}"]
+
+
+def _reached(reach: Mapping[str, Any] | None) -> str:
+    """The blast radius in a sentence."""
+    if reach is None:
+        return ""
+    told = f"Labelled, and so in the memory: {reach['labelled']} of them. "
+    if reach["why_not"] is not None:
+        told += f"{plain(reach['why_not'])}."
+    else:
+        flips = f": {counts(reach['flips'])}" if reach["flips"] else ""
+        told += f"Past decisions that these labels reach: {reach['compared']}; otherwise for them: "
+        told += f"{reach['made_otherwise']}{flips}."
+    return f"{told} {code(reach['command'])}" if reach["command"] else told
 
 
 def _changed(facts: Mapping[str, Any]) -> Iterator[str]:

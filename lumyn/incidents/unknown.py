@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lumyn.incidents.captured import EXPECTED, Seen
 from lumyn.incidents.evidence import Decisions
-from lumyn.incidents.impact import query_text
+from lumyn.incidents.impact import list_command
 from lumyn.incidents.links import file_now
 from lumyn.incidents.model import Incident
 
@@ -65,27 +64,29 @@ def _of_decisions(incident: Incident, found: Decisions, seen: Seen) -> Iterator[
             yield Gap(f"{count} of the decisions {what}.", "lumyn verify" if "check out" in what else show)
 
 
+def not_captured(incident: Incident, found: Decisions, seen: Seen) -> list[dict[str, Any]]:
+    """What is not controlled and was not captured with all of the decisions, the widest gap first."""
+    return [
+        {
+            "what": what,
+            "missing": missing,
+            "of": seen.read,
+            "names": list(EXPECTED[what]),
+            "command": list_command(
+                incident, found, " AND ".join(f"provenance.{name} = null" for name in EXPECTED[what])
+            ),
+        }
+        for what, missing in sorted(seen.missing.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
 def _of_capture(incident: Incident, seen: Seen) -> Iterator[Gap]:
-    if not seen.read:
-        return
-    for what, missing in sorted(seen.missing.items(), key=lambda item: (-item[1], item[0])):
-        absent = " AND ".join(f"provenance.{name} = null" for name in EXPECTED[what])
-        of_all = of(missing, seen.read)
-        yield Gap(f"The {what} was not captured for {of_all} of the decisions.", _list(incident, absent))
     if seen.without_context:
         yield Gap(
             f"What the agent saw is not in the record of {of(seen.without_context, seen.read)} of the decisions: they "
             "have no `context.inline`.",
             f"lumyn incident postmortem {incident.id} --json",
         )
-
-
-def _list(incident: Incident, condition: str) -> str:
-    """The command that lists the incident's decisions of which a condition holds."""
-    text = query_text(incident)
-    if text is None:
-        return f"lumyn incident postmortem {incident.id} --json"
-    return f"lumyn list --limit 1000000 --query {shlex.quote(f'({text}) AND {condition}')}"
 
 
 def _of_log(seen: Seen) -> Iterator[Gap]:
