@@ -19,6 +19,7 @@ from lumyn.cli import (
     doctor,
     export,
     incident,
+    incident_export,
     incident_report,
     incident_show,
     incident_write,
@@ -93,7 +94,7 @@ app.add_typer(watch.app, name="watch")
 app.add_typer(index.app, name="index")
 for _of_incidents in (
     incident_show.show, incident_show.search, incident_write.write, incident_write.action, incident_report.monitor,
-    incident_report.postmortem,
+    incident_report.postmortem, incident_export.export,
 ):  # fmt: skip
     incident.app.command(_of_incidents.__name__)(_of_incidents)
 app.add_typer(incident.app, name="incident")

@@ -34,7 +34,7 @@ _LABEL = Field("label", "label")
 
 def shell(text: str) -> str:
     """A query as one word for a shell; in double quotes where they do, for queries hold single ones."""
-    return f'"{text}"' if not set('"$`\\!') & set(text) else shlex.quote(text)
+    return f'"{text}"' if not set('"$`\\!') & set(text.replace("!=", "")) else shlex.quote(text)
 
 
 def query_text(incident: Incident, found: Decisions) -> str | None:
