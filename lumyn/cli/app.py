@@ -20,6 +20,8 @@ from lumyn.cli import (
     export,
     gameday,
     incident,
+    incident_export,
+    incident_report,
     incident_show,
     incident_write,
     index,
@@ -92,7 +94,10 @@ rate.app.command("changes")(rate_changes.changes)
 app.add_typer(rate.app, name="rate")
 app.add_typer(watch.app, name="watch")
 app.add_typer(index.app, name="index")
-for _of_incidents in (incident_show.show, incident_show.search, incident_write.write, incident_write.action):
+for _of_incidents in (
+    incident_show.show, incident_show.search, incident_write.write, incident_write.action, incident_report.monitor,
+    incident_report.postmortem, incident_export.export,
+):  # fmt: skip
     incident.app.command(_of_incidents.__name__)(_of_incidents)
 app.add_typer(incident.app, name="incident")
 app.add_typer(keys.app, name="keys")
