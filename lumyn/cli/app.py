@@ -17,6 +17,7 @@ from lumyn.cli import (
     dev,
     diff,
     doctor,
+    explain,
     export,
     gameday,
     incident,
@@ -62,7 +63,7 @@ app = typer.Typer(
 app.command("decide")(decide.decide)
 app.command("show")(show.show)
 app.command("list")(list_.list_)
-app.command("explain")(show.explain)
+app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("replay")(replay.replay)
 app.command("label")(label.label)
