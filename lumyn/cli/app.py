@@ -45,6 +45,7 @@ from lumyn.cli import (
     redrive,
     relabel,
     replay,
+    runbook,
     show,
     topics,
     verify,
@@ -101,6 +102,7 @@ for _of_incidents in (
 ):  # fmt: skip
     incident.app.command(_of_incidents.__name__)(_of_incidents)
 app.add_typer(incident.app, name="incident")
+app.add_typer(runbook.app, name="runbook")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(topics.app, name="topics")
