@@ -18,6 +18,12 @@ from lumyn.cli import (
     doctor,
     explain,
     export,
+    gameday,
+    incident,
+    incident_export,
+    incident_report,
+    incident_show,
+    incident_write,
     index,
     keys,
     kill_switch,
@@ -38,6 +44,7 @@ from lumyn.cli import (
     redrive,
     relabel,
     replay,
+    runbook,
     serve,
     show,
     topics,
@@ -84,6 +91,7 @@ memory.app.command("trust")(memory_trust.trust)
 for _of_subjects in (memory_forget.forget, memory_forget.hold):
     memory.app.command(_of_subjects.__name__)(_of_subjects)
 memory.app.command("suspects")(memory_suspects.suspects)
+app.add_typer(gameday.app, name="gameday")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(memory.app, name="memory")
 rate.app.command("changes")(rate_changes.changes)
@@ -95,6 +103,13 @@ for _name, _of_watches in (
     watch.app.command(_name)(_of_watches)
 app.add_typer(watch.app, name="watch")
 app.add_typer(index.app, name="index")
+for _of_incidents in (
+    incident_show.show, incident_show.search, incident_write.write, incident_write.action, incident_report.monitor,
+    incident_report.postmortem, incident_export.export,
+):  # fmt: skip
+    incident.app.command(_of_incidents.__name__)(_of_incidents)
+app.add_typer(incident.app, name="incident")
+app.add_typer(runbook.app, name="runbook")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(topics.app, name="topics")
