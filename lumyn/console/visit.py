@@ -1,0 +1,187 @@
+"""Who is at the console: sessions after a login with an API key, or nobody but the owner of a loopback `--dev`.
+
+Every page and every button goes through `Visits.visitor`: who it is, from where, and whether a change was asked for by
+a page of this console (a token in the form, and the browser's own `Origin`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from lumyn.config import LumynConfig
+from lumyn.wiring import Home, existing_home
+from schemas.errors import LumynError
+
+COOKIE: Final = "lumyn_console"
+SESSION_S: Final = 8 * 3600
+IDLE_S: Final = 3600
+MAX_SESSIONS: Final = 10_000
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+class Principal(Protocol):
+    """Whom a key stands for."""
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def roles(self) -> frozenset[str]: ...
+
+    @property
+    def key_id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+class Refused(LumynError):
+    """Not this visitor, or not from there."""
+
+    code = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One login. `csrf` stands in every form of its pages."""
+
+    principal: Principal
+    csrf: str
+    since: float
+    key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request of a visitor; `form` are the fields of a POST, the last of each name."""
+
+    request: Request
+    principal: Principal
+    csrf: str
+    config: LumynConfig
+    has_login: bool
+    form: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Home:
+        """The home, as the visitor's tenant. Raises `NotFound` before the first decision."""
+        return existing_home(self.config)
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The address's parameters."""
+        return self.request.query_params
+
+    def has(self, role: str) -> bool:
+        """Whether the visitor has a role."""
+        return role in self.principal.roles
+
+
+class Visits:
+    """The sessions of this process. They live in memory: a restart logs everybody out."""
+
+    def __init__(
+        self,
+        config: LumynConfig,
+        check: Callable[[str], Principal | None],
+        owner: Principal | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`check` says whom an API key stands for now; with an `owner` there is no login."""
+        self._config = config
+        self._check = check
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[str, tuple[Session, float]] = OrderedDict()
+        self._owner = None if owner is None else Session(owner, secrets.token_urlsafe(24), clock())
+
+    @property
+    def has_login(self) -> bool:
+        """Whether one has to log in here."""
+        return self._owner is None
+
+    def visit(self, request: Request, form: Mapping[str, str] | None = None) -> Visit | None:
+        """The visitor of a request; None: he has to log in. Raises `Refused` where something is not right about it."""
+        self.check_origin(request)
+        session = self._owner or self._session(request)
+        if session is None:
+            return None
+        if form is not None and not hmac.compare_digest(form.get("csrf", "").encode(), session.csrf.encode()):
+            raise Refused("this form is not of this session", help="go back, reload the page, and try again")
+        config = replace(self._config, tenant=session.principal.tenant)
+        return Visit(request, session.principal, session.csrf, config, self.has_login, form or {})
+
+    def check_origin(self, request: Request) -> None:
+        """Refuse what another site has the browser do. Raises `Refused`.
+
+        Without a login everybody who reaches the port is the owner: so the name that the browser asked for must be
+        loopback's (a name of somebody else's that resolves to it is DNS rebinding).
+        """
+        host = request.headers.get("host", "")
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if self._owner is not None and name.lower() not in _LOOPBACK:
+            raise Refused(
+                f"the console is served without keys, and on loopback only: not as `{host}`",
+                help="open it as http://127.0.0.1:PORT/console",
+            )
+        if request.method in ("GET", "HEAD"):
+            return
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise Refused("this was asked for by a page of another site")
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Refused("this was asked for by a page of another site")
+
+    def _session(self, request: Request) -> Session | None:
+        token = request.cookies.get(COOKIE)
+        if not token:
+            return None
+        now, name = self._clock(), _named(token)
+        with self._lock:
+            found = self._sessions.get(name)
+            if found is None:
+                return None
+            session, seen = found
+            if now - session.since > SESSION_S or now - seen > IDLE_S:
+                del self._sessions[name]
+                return None
+            self._sessions[name] = (session, now)
+            self._sessions.move_to_end(name)
+        still = self._check(session.key)
+        if still is None:  # revoked since
+            self.log_out(request)
+            return None
+        return replace(session, principal=still)
+
+    def log_in(self, key: str) -> str | None:
+        """A new session's token for a key; None for a key that is none."""
+        principal = self._check(key) if key else None
+        if principal is None:
+            return None
+        token, now = secrets.token_urlsafe(32), self._clock()
+        with self._lock:
+            self._sessions[_named(token)] = (Session(principal, secrets.token_urlsafe(24), now, key), now)
+            while len(self._sessions) > MAX_SESSIONS:
+                self._sessions.popitem(last=False)
+        return token
+
+    def log_out(self, request: Request) -> None:
+        """End the request's session."""
+        with self._lock:
+            self._sessions.pop(_named(request.cookies.get(COOKIE, "")), None)
+
+
+def _named(token: str) -> str:
+    """What a session is kept under: not what opens it."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
