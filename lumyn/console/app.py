@@ -65,9 +65,9 @@ class Access(Protocol):
 
 def pages() -> Sequence[Page]:
     """All addresses of the console."""
-    from lumyn.console import decisions
+    from lumyn.console import decisions, live
 
-    return (*decisions.PAGES,)
+    return (*decisions.PAGES, *live.PAGES)
 
 
 def console_app(config: LumynConfig, access: Access) -> Starlette:

@@ -23,13 +23,11 @@ function setTheme(name) {
 function nextTheme() {
   setTheme(themes[(themes.indexOf(theme()) + 1) % themes.length]);
 }
-themeButton.hidden = false;
 themeButton.textContent = `Theme: ${theme()}`;
 themeButton.addEventListener("click", nextTheme);
 
 const help = document.getElementById("keys");
 const helpButton = document.getElementById("keys-help");
-helpButton.hidden = false;
 helpButton.addEventListener("click", () => help.showModal());
 const off = document.getElementById("keys-off");
 off.checked = stored("lumyn-keys") === "off";

@@ -1,5 +1,6 @@
 // The chosen theme, before the first paint; without a choice the system's counts.
 (() => {
+  document.documentElement.dataset.js = "on"; // what needs it has its place from the first paint
   try {
     const chosen = localStorage.getItem("lumyn-theme");
     if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
