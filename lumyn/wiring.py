@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lumyn.config import LumynConfig, Settings, file_stamp, read_policy_file, resolve
 from lumyn.subject_keys import subject_keys
@@ -362,6 +362,27 @@ def _of_operator(settings: Settings) -> Settings:
 @lru_cache(maxsize=64)
 def _log_file(settings: Settings) -> str:
     return str(settings.home / LOG_FILE)
+
+
+class _HomeAs:
+    """A home as somebody else's: the same parts, with his tenant and name in its settings."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        self._home = home
+        self.settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._home, name)
+
+
+def home_as(home: Home, tenant: str, actor: str) -> Home:
+    """A home for a request's sender: what asks for the home's tenant and actor finds his. Its parts are shared."""
+    return cast("Home", _HomeAs(home, _settings_as(home.settings, tenant, actor)))
+
+
+@lru_cache(maxsize=1024)
+def _settings_as(settings: Settings, tenant: str, actor: str) -> Settings:
+    return replace(settings, tenant=tenant, actor=actor)
 
 
 def close_homes() -> None:

@@ -1,0 +1,109 @@
+"""`POST /v1/decisions`: requests in, records out, from the same log as every other way in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from lumyn.access.http import guard_of, needs
+from lumyn.access.principal import Principal
+from lumyn.api.answers import json_answer
+from lumyn.api.gather import Gatherer
+from lumyn.api.homes import config_of, deciding_home, sender
+from lumyn.api.limits import BATCH_BYTES
+from lumyn.api.traceability import traceability
+from lumyn.config import LumynConfig, resolve
+from lumyn.wiring import open_home
+from schemas.canonical import decode, decode_trusted
+from schemas.errors import BadInput, Forbidden, LumynError
+from schemas.request import Request as DecisionRequest
+from schemas.request import parse_request
+from streams.deciding import Answer
+
+_FLIGHTS_OVER_KAFKA = 16
+
+
+def add_deciding(app: FastAPI, config: LumynConfig) -> None:
+    """Add the endpoints."""
+
+    def decides(requests: Sequence[DecisionRequest]) -> list[Answer | LumynError]:
+        home = open_home(config)
+        return home.agent.decide(requests, home.given_policy)
+
+    gatherer = Gatherer(decides, 1 if resolve(config).kafka is None else _FLIGHTS_OVER_KAFKA)
+    app.state.closing.append(gatherer.close)
+
+    @app.post("/v1/decisions", summary="Decide one request", dependencies=[needs("decide")])
+    async def decide(request: Request) -> Response:
+        body = _keyed(await request.body(), request.headers.get("idempotency-key"))
+        parsed = parse_own(body, sender(request))
+        return json_answer(with_traceability(record_of(await gatherer.decide(parsed))))
+
+    @app.post(
+        "/v1/decisions:batch",
+        summary="Decide many; a bad one yields its error in its place",
+        dependencies=[needs("decide")],
+    )
+    async def batch(request: Request) -> Response:
+        bodies = decode(await request.body(), where="body", limit=BATCH_BYTES)
+        if not isinstance(bodies, list):
+            raise BadInput("the body is a JSON array of requests", where="body")
+        who = sender(request)
+        guard_of(request).charge(who, len(bodies))
+        return json_answer(await run_in_threadpool(_decide_many, config_of(request), who, bodies))
+
+
+def _decide_many(config: LumynConfig, who: Principal, bodies: Sequence[Any]) -> list[dict[str, Any]]:
+    told: list[DecisionRequest | LumynError] = []
+    for number, body in enumerate(bodies):
+        try:
+            told.append(parse_own(body, who, where=f"request {number + 1}"))
+        except LumynError as error:
+            told.append(error)
+    home = deciding_home(config, who)
+    good = [one for one in told if not isinstance(one, LumynError)]
+    answers = iter(home.agent.decide(good, home.given_policy))
+    placed = [one if isinstance(one, LumynError) else next(answers) for one in told]
+    return [
+        {"error": one.as_dict()} if isinstance(one, LumynError) else with_traceability(record_of(one)) for one in placed
+    ]
+
+
+def parse_own(body: Any, who: Principal, where: str = "request") -> DecisionRequest:
+    """A request of its sender's own tenant, which an absent one means. Raises `Forbidden` for another, `BadRequest`."""
+    parsed = parse_request(body, tenant=who.tenant, where=where)
+    if parsed.tenant != who.tenant:
+        raise Forbidden(
+            f"the request names tenant `{parsed.tenant}`, and the key is tenant `{who.tenant}`'s", where=where,
+            help="leave `tenant` out: the key says it",
+        )  # fmt: skip
+    return parsed
+
+
+def record_of(answer: Answer) -> Mapping[str, Any]:
+    """An answer's record, as its sender asked for it."""
+    return answer.record if answer.record is not None else decode_trusted(answer.canonical)
+
+
+def with_traceability(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its traceability fields beside it."""
+    return {**record, **traceability(record)}
+
+
+def _keyed(body: bytes, key: str | None) -> Any:
+    """The body with the `Idempotency-Key` header as its `request_id`. Raises `BadInput` when it has another one."""
+    if key is None:
+        return body
+    value = decode(body, where="request")
+    if not isinstance(value, dict):
+        return value
+    given = value.get("request_id")
+    if given not in (None, key):
+        raise BadInput(
+            f"the body's request_id is `{given}`, the Idempotency-Key `{key}`", where="request_id",
+            help="send one of the two, or the same in both",
+        )  # fmt: skip
+    return {**value, "request_id": key}
