@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,17 +21,7 @@ from streams.local_log import wall_clock_ms
 from streams.outcome import Outcome
 from streams.rate_sample import RateSample
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ID = Field("decision_id", "id")
-
-
-def parse_every(text: str) -> float:
-    """Seconds of `30s`, `15m`, `6h` or `1d`. Raises `UsageError`."""
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smhd])", text.strip(), re.ASCII)
-    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if seconds <= 0:
-        raise UsageError(f"`--every`: `{text[:32]}` is no time", help="such as 30s, 15m, 6h or 1d")
-    return seconds
 
 
 def rounds_of(home: Home, name: str) -> list[RateSample]:

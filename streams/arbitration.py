@@ -48,7 +48,7 @@ def arbitrate(policy: CompiledPolicy, evaluation: Evaluation, recall: Recall) ->
     blocked = _block(policy, base, recall, settings)
     if blocked is not None:
         return blocked
-    if _must_escalate(recall, settings):
+    if must_escalate(recall, settings):
         return _at_least(policy, base, "ESCALATE", FAILURE_MEMORY_SIMILAR_ESCALATE)
     return _soften(policy, base, recall, settings)
 
@@ -77,7 +77,7 @@ def _block(policy: CompiledPolicy, base: Outcome, recall: Recall, settings: Memo
     return _at_least(policy, base, "DENY", FAILURE_MEMORY_SIMILAR_BLOCK)
 
 
-def _must_escalate(recall: Recall, settings: MemorySettings) -> bool:
+def must_escalate(recall: Recall, settings: MemorySettings) -> bool:
     """Step 2: a harmful neighbour near enough to ask a person, unless a nearer fine one and the rate speak for it."""
     harmful, bare = recall.nearest("harmful"), recall.nearest("harmful_without_text")
     near = harmful is not None and harmful.score >= settings.failure_escalate

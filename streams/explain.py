@@ -7,9 +7,12 @@ from typing import Any
 
 from schemas.policy import DAY_MS
 from schemas.seal import is_sealed
+from streams.memory_step import MemoryStep, memory_step
+from streams.policy.facts import is_number
+from streams.recorded_text import exact_difference, name_text, one_line, quoted_text, value_text
 from streams.sealing import is_erased
 
-_TESTS = {
+TESTS = {
     "eq": "is",
     "ne": "is not",
     "gt": "is above",
@@ -41,28 +44,25 @@ def explain_record(record: Mapping[str, Any]) -> str:
     """A few sentences: what was asked, what was decided, why, and what memory had to do with it."""
     closed = [_CLOSED[is_erased(record)]] if is_sealed(record) else []
     lines = [_opening(record), *closed, *_rules(record), *_memory(record), *_special(record)]
-    return "\n".join(map(_one_line, lines))
-
-
-def _one_line(text: str) -> str:
-    """Recorded text may hold line breaks and controls: they are shown, so that no sentence can be made up by it."""
-    return "".join(char if char.isprintable() or char in "\u00a0\u3000" else ascii(char)[1:-1] for char in text)
+    return "\n".join(map(one_line, lines))
 
 
 def _opening(record: Mapping[str, Any]) -> str:
     request, policy = record["request"], record["policy"]
     amount = request["action"].get("amount")
-    money = f" of {amount['value']} {amount.get('currency', '')}".rstrip() if _is_money(amount) else ""
-    codes = ", ".join(record["reason_codes"]) or "none"
+    money = ""
+    if isinstance(amount, Mapping) and "value" in amount:
+        currency = f" {name_text(amount['currency'])}" if "currency" in amount else ""
+        money = f" of {value_text(amount['value'])}{currency}"
+    elif is_number(amount):
+        money = f" of {value_text(amount)}"
+    codes = ", ".join(map(name_text, record["reason_codes"])) or "none"
     return (
-        f"Decision {record['decision_id']}: the {request['action']['type']}{money} for {request['subject']['type']} "
-        f"{request['subject']['id']} {_VERDICTS[record['verdict']]} at {record['created_at']} by policy "
-        f"{policy['name']}@{policy['version']}. Reason codes: {codes}."
+        f"Decision {record['decision_id']}: the {name_text(request['action']['type'])}{money} for "
+        f"{name_text(request['subject']['type'])} {name_text(request['subject']['id'])} "
+        f"{_VERDICTS[record['verdict']]} at {record['created_at']} by policy "
+        f"{name_text(policy['name'])}@{name_text(policy['version'])}. Reason codes: {codes}."
     )
-
-
-def _is_money(amount: Any) -> bool:
-    return isinstance(amount, Mapping) and "value" in amount
 
 
 def _rules(record: Mapping[str, Any]) -> list[str]:
@@ -74,36 +74,28 @@ def _rules(record: Mapping[str, Any]) -> list[str]:
 
 def _rule(rule: Mapping[str, Any], closed: bool) -> str:
     nothing = "of facts that can't be read any more" if closed else "it applies to every request"
-    facts = "; ".join(_fact(fact) for fact in rule["facts"]) or nothing
+    facts = "; ".join(fact_text(fact) for fact in rule["facts"]) or nothing
+    name = f"{name_text(rule['stage'])}:{name_text(rule['id'])}"
     if rule["outcome"] == "indeterminate":
         effect = f"which counts as {rule['effect']}" if rule["effect"] else "which has no influence for this rule"
-        return f"- {rule['stage']}:{rule['id']} could not be judged, {effect}: {facts}."
-    return f"- {rule['stage']}:{rule['id']} says {rule['effect']}, because {facts}."
+        return f"- {name} could not be judged, {effect}: {facts}."
+    return f"- {name} says {rule['effect']}, because {facts}."
 
 
-def _fact(fact: Mapping[str, Any]) -> str:
-    name = fact["fact"]
+def fact_text(fact: Mapping[str, Any]) -> str:
+    """One comparison of a rule's trace: the fact, its value, the threshold and the margin to it."""
+    name = name_text(fact["fact"])
     if fact.get("missing"):
         return f"{name} is missing"
     if fact.get("wrong_type"):
-        return f"{name} is {_value(fact.get('value'))}, which is not of the type that the rule compares"
-    test = _TESTS.get(fact["op"], fact["op"])
+        return f"{name} is {value_text(fact.get('value'))}, which is not of the type that the rule compares"
+    test = TESTS.get(fact["op"]) or name_text(fact["op"])
     negated = "it is not so that " if fact.get("not") else ""
-    text = f"{negated}{name} ({_value(fact.get('value'))}) {test} {_value(fact['want'])}"
+    text = f"{negated}{name} ({value_text(fact.get('value'))}) {test} {value_text(fact['want'])}"
     value, want = fact.get("value"), fact["want"]
-    if fact["op"] in ("gt", "gte", "lt", "lte") and _number(value) and _number(want):
-        text += f" by {abs(round(value - want, 10)):g}"
+    if fact["op"] in ("gt", "gte", "lt", "lte") and is_number(value) and is_number(want):
+        text += f" by {abs(exact_difference(value, want))}"
     return text
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return " and ".join(_value(v) for v in value) if len(value) == 2 else ", ".join(_value(v) for v in value)
-    return "absent" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _memory(record: Mapping[str, Any]) -> list[str]:
@@ -137,23 +129,49 @@ def _counted(hit: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         marks += f", its labeller trusted {hit['trust']:g}"
     if "age_ms" in hit:
         marks += f", said {hit['age_ms'] / DAY_MS:.4g} days before"
-    return f"- {hit['memory_id']} at {hit['score']:.3f}: {roles[hit['role']]}{marks}."
+    return f"- {name_text(hit['memory_id'])} at {hit['score']:.3f}: {roles[hit['role']]}{marks}."
 
 
 def _special(record: Mapping[str, Any]) -> list[str]:
     lines = []
     for switch in record["control"]["switches"]:
-        scope = ", ".join(f"{k}={v}" for k, v in switch["scope"].items()) or "everything"
-        lines.append(f"Kill switch {switch['switch_id']} ({scope}) was on: {switch['why']}.")
+        scope = ", ".join(f"{name_text(k)}={value_text(v)}" for k, v in switch["scope"].items()) or "everything"
+        why = quoted_text(str(switch["why"]))
+        lines.append(f"Kill switch {name_text(switch['switch_id'])} ({scope}) was on; the reason given: {why}.")
     meanings = {
-        "FAILURE_MEMORY_SIMILAR_BLOCK": "Memory made this a denial: a case like it went wrong when it was allowed.",
-        "FAILURE_MEMORY_SIMILAR_ESCALATE": "Memory sent this to a person, because of how similar cases turned out.",
-        "STORAGE_UNAVAILABLE": "The policy does not let this pass while memory can't be asked.",
         "CONTROL_STALE": "The worker was cut off from the control topic, so nothing was let through.",
         "INTERNAL_ERROR": "The evaluation failed with an internal error, so nothing was let through.",
         "MISSING_EVIDENCE": "Evidence that a rule needs was missing or of the wrong type; that never opens a gate.",
     }
     lines += [meanings[code] for code in record["reason_codes"] if code in meanings]
+    step = memory_step(record)
+    if step is not None:
+        lines.append(step_text(step))
     if "redrive_of" in record["links"]:
-        lines.append(f"The request was decided before, as {record['links']['redrive_of']}, and sent again.")
+        first = name_text(record["links"]["redrive_of"])
+        lines.append(f"The request was decided before, as {first}, and sent again.")
     return lines
+
+
+def step_text(step: MemoryStep) -> str:
+    """What memory did to the verdict."""
+    if step.name == "unavailable":
+        return "The policy does not let this pass while memory can't be asked."
+    if step.name == "soften":
+        nearest = "" if step.memory_id is None else f" ({name_text(step.memory_id)} at {step.score:.3f})"
+        return f"Memory sent this to a person: a denial by the same rules was wrong before{nearest}."
+    assert step.score is not None and step.threshold is not None
+    near = f"{name_text(step.memory_id)}, where allowing was wrong, is at {step.score:.3f}"
+    reached = f"{near}, which is {_over(step.score, step.threshold)}"
+    if not step.changed_verdict:
+        return f"Memory asks for no more than the rules said: {reached}."
+    if step.name == "block":
+        return f"Memory made this a denial: {reached}."
+    if step.name == "disputed_block":
+        return f"Memory sent this to a person and not further, because what it knows is disputed or thin: {reached}."
+    return f"Memory sent this to a person: {reached}."
+
+
+def _over(score: float, threshold: float) -> str:
+    margin = exact_difference(score, threshold)
+    return f"at the threshold of {threshold}" if margin == 0 else f"{margin} over the threshold of {threshold}"

@@ -16,12 +16,13 @@ from memory_service.profile import amount_of, remembered_part
 from memory_service.recall import Asked, Recall, counted_hit, recorded
 from memory_service.vectoriser import Vectoriser, query_of
 from memory_service.worth import decay, worth
-from schemas.errors import IntegrityError, LumynError, MemoryUnavailable
+from schemas.errors import LumynError, MemoryUnavailable
 from schemas.ids import time_ms_of
 from schemas.label import FULL_TRUST, LabelEvent
 from schemas.policy import DAY_MS, MemorySettings
 from streams.diff import outcome_of
 from streams.erasures import NOTHING_ERASED, Erasures
+from streams.memory_step import recorded_settings
 from streams.policy import CompiledPolicy
 
 if TYPE_CHECKING:
@@ -105,13 +106,8 @@ def explain_memory(
     `LumynError`.
     """
     memory = record["memory"]
-    try:
-        settings = MemorySettings(**memory["settings"])
-    except TypeError:
-        raise IntegrityError(
-            "its memory settings are not ones that this version knows", where=f"decision {record['decision_id']}",
-            help="was it decided by a newer one?",
-        ) from None  # fmt: skip
+    settings = recorded_settings(record)
+    assert settings is not None
     vector = vectoriser.vectorise([remembered_part(record["request"])])[0]
     query = query_of(vector, settings.weights)
     notes = []

@@ -45,13 +45,13 @@ def explain(
     from lumyn.lookup import sound_record
     from lumyn.wiring import existing_home
     from streams.explain import explain_record
+    from streams.explain_facts import explain_facts
 
     _, record = sound_record(existing_home(), decision)
-    text = explain_record(record)
     if json_:
-        out_json({"decision_id": record["decision_id"], "explanation": text})
+        out_json(explain_facts(record))
     else:
-        out(text)
+        out(explain_record(record))
 
 
 def summary(record: Mapping[str, Any]) -> str:

@@ -38,13 +38,14 @@ def canary(
     The agent really runs: give it tools that do nothing. The set is chosen once, and each round is compared with the
     first. Exit 0: no drift. 1: it has drifted. 4: no run of the last round gave an answer.
     """
-    from lumyn.canary import as_ticks, choose, one_round, parse_every, rounds_of
+    from lumyn.canary import as_ticks, choose, one_round, rounds_of
     from lumyn.cli.rate import the_agent
+    from lumyn.durations import parse_duration
     from lumyn.wiring import existing_home
     from schemas.errors import UsageError
     from streams.outcome import parse_outcome
 
-    seconds = parse_every(every) if every is not None else None
+    seconds = parse_duration(every, "--every") if every is not None else None
     if times is not None and seconds is None:
         raise UsageError("`--times` goes with `--every`")
     if history:

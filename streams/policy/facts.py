@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
 
 from schemas.ids import iso_time
 from streams.policy.suggest import closest, did_you_mean, quoted
@@ -150,7 +150,7 @@ def _find(node: Any, steps: Steps) -> tuple[bool, Any]:
     return False, None
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a value counts as a number: finite, and true and false are not numbers."""
     return value.__class__ is int or (value.__class__ is float and math.isfinite(value))
 
