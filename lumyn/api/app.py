@@ -19,6 +19,7 @@ from lumyn.api.looking import add_looking
 from lumyn.api.memory import add_memory
 from lumyn.api.problems import add_problems
 from lumyn.config import LumynConfig
+from lumyn.console.app import add_console
 
 
 def make_app(config: LumynConfig, access: Guard | None = None) -> FastAPI:
@@ -36,6 +37,7 @@ def make_app(config: LumynConfig, access: Guard | None = None) -> FastAPI:
     add_looking(app)
     add_memory(app)
     add_health(app, config)
+    add_console(app, config)
     check_declared(app)
     return app
 

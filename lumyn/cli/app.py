@@ -17,6 +17,7 @@ from lumyn.cli import (
     diff,
     doctor,
     export,
+    inbox,
     index,
     keys,
     kill_switch,
@@ -87,6 +88,7 @@ app.add_typer(memory.app, name="memory")
 rate.app.command("changes")(rate_changes.changes)
 app.add_typer(rate.app, name="rate")
 app.add_typer(watch.app, name="watch")
+app.add_typer(inbox.app, name="inbox")
 app.add_typer(index.app, name="index")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
+from lumyn.access.guard import Guard
+from lumyn.access.http import OPEN
 from lumyn.config import LumynConfig
 from lumyn.console import render
-from lumyn.console.visit import COOKIE, SESSION_S, Principal, Refused, Visit, Visits
+from lumyn.console.visit import COOKIE, SESSION_S, Visit, Visits
+from lumyn.inbox.escalations import Taken
 from schemas.errors import (
     BadInput,
     Erased,
+    Forbidden,
     IntegrityError,
+    KeyMissing,
     LumynError,
     NotFound,
+    PolicyConflict,
+    RateLimited,
     StorageUnavailable,
     TooLarge,
 )
@@ -30,13 +38,17 @@ from schemas.errors import (
 MAX_FORM_BYTES: Final = 64 * 1024
 _MAX_FIELDS: Final = 100
 _STATUS: Final[tuple[tuple[type[LumynError], int], ...]] = (
-    (Refused, 403),
+    (Forbidden, 403),
     (NotFound, 404),
+    (Taken, 409),
+    (PolicyConflict, 409),
     (Erased, 410),
     (TooLarge, 413),
     (BadInput, 422),
+    (RateLimited, 429),
     (IntegrityError, 500),
     (StorageUnavailable, 503),
+    (KeyMissing, 503),
 )
 Handler = Callable[[Visit], Response]
 
@@ -51,28 +63,16 @@ class Page:
     method: str = "GET"
 
 
-class Access(Protocol):
-    """What the console asks of the keys."""
-
-    def owner(self) -> Principal | None:
-        """Who everybody is where there are no keys (loopback, for development); None where there are."""
-        ...
-
-    def check(self, key: str) -> Principal | None:
-        """Whom a key stands for now."""
-        ...
-
-
 def pages() -> Sequence[Page]:
     """All addresses of the console."""
-    from lumyn.console import decisions, live
+    from lumyn.console import decisions, inbox, live
 
-    return (*decisions.PAGES, *live.PAGES)
+    return (*decisions.PAGES, *live.PAGES, *inbox.PAGES)
 
 
-def console_app(config: LumynConfig, access: Access) -> Starlette:
-    """The console as an app to be mounted at `/console`."""
-    visits = Visits(config, access.check, access.owner())
+def console_app(config: LumynConfig, guard: Guard) -> Starlette:
+    """The console as an app to be mounted at `/console`. It asks who comes in itself: by its own login."""
+    visits = Visits(config, guard)
     entry = _Entry(visits)
     routes = [
         Route("/static/{name}", _static, methods=["GET"]),
@@ -81,13 +81,22 @@ def console_app(config: LumynConfig, access: Access) -> Starlette:
         *(Route(page.path, entry.of(page), methods=[page.method]) for page in pages()),
     ]
     handlers: Mapping[Any, Any] = {HTTPException: _http_error, Exception: _internal_error}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.needs = OPEN  # type: ignore[attr-defined]
+    return app
 
 
-def add_console(app: Any, config: LumynConfig, access: Access) -> None:
+def add_console(app: FastAPI, config: LumynConfig) -> None:
     """Mount the console into an app, and lead there from `/`."""
-    app.router.routes.append(Mount(render.ROOT, console_app(config, access)))
-    app.router.routes.append(Route("/", lambda request: RedirectResponse(render.ROOT + "/"), methods=["GET"]))
+    app.mount(render.ROOT, console_app(config, app.state.guard))
+    app.add_route("/", _lead, methods=["GET"], include_in_schema=False)
+
+
+async def _lead(_request: Request) -> Response:
+    return RedirectResponse(render.url("decisions"))
+
+
+_lead.needs = OPEN  # type: ignore[attr-defined]
 
 
 class _Entry:
@@ -112,8 +121,7 @@ class _Entry:
             visit = self._visits.visit(request, form)
             if visit is None:
                 return RedirectResponse(render.url("login"), 303, headers=dict(render.HEADERS))
-            if not visit.has(page.role):
-                raise Refused(f"this needs the role `{page.role}`", help="an admin makes keys: `lumyn keys create`")
+            visit.principal.require(page.role)
             return page.handler(visit)
         except LumynError as error:
             return error_page(error, visit)

@@ -166,9 +166,9 @@ def label(visit: Visit) -> Response:
     try:
         if word not in _LABELS:
             raise BadInput("choose what happened")
-        sdk.label(
-            name, word, summary=form.get("summary", ""), should=form.get("should") or None,
-            actor=visit.principal.name, event_id=form.get("event_id") or None, config=visit.config,
+        sdk.label_in(
+            visit.home, name, word, summary=form.get("summary", ""), should=form.get("should") or None,
+            event_id=form.get("event_id") or None,
         )  # fmt: skip
     except BadInput as error:
         return _page(visit, 422, error=error, typed=form)

@@ -17,8 +17,8 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse, Response
 
 from lumyn.cli.output import clean, one_line
+from lumyn.figures import age, amount, number, percent, when
 from schemas.canonical import encode
-from schemas.ids import iso_time
 from schemas.verdict import VERDICTS
 
 ROOT: Final = "/console"
@@ -98,11 +98,6 @@ def static_file(name: str) -> tuple[bytes, str] | None:
     return None if path is None else (path.read_bytes(), _TYPES[path.suffix])
 
 
-def when(time_ms: int) -> str:
-    """A time to the second, UTC."""
-    return iso_time(time_ms)[:19] + "Z"
-
-
 def as_json(value: Any) -> str:
     """A recorded value on one line."""
     return encode(value).decode("utf-8", "replace")
@@ -118,31 +113,3 @@ def pretty(value: Any) -> str:
 def lines(text: str) -> list[str]:
     """A text's lines: each is shown on its own."""
     return text.split("\n")
-
-
-def number(value: float | int | None) -> str:
-    """A count with thin groups, or a dash."""
-    return "–" if value is None else f"{value:,}"
-
-
-def amount(value: float | int | None) -> str:
-    """An amount as it was recorded, nothing rounded away."""
-    return "" if value is None else f"{value:,}"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share, or a dash."""
-    return "–" if value is None else f"{value * 100:.{digits}f}%"
-
-
-def age(ms: int | float) -> str:
-    """How long: `3 d 4 h`, `12 min`, `40 s`."""
-    seconds = int(abs(ms) // 1000)
-    days, rest = divmod(seconds, 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, seconds = divmod(rest, 60)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes else f"{seconds} s"

@@ -14,42 +14,23 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from lumyn.access.guard import Guard
+from lumyn.access.http import is_loopback_name
+from lumyn.access.principal import Principal
+from lumyn.api.homes import home_for
 from lumyn.config import LumynConfig
-from lumyn.wiring import Home, existing_home
-from schemas.errors import LumynError
+from lumyn.wiring import Home
+from schemas.errors import Forbidden, Unauthorized
 
 COOKIE: Final = "lumyn_console"
 SESSION_S: Final = 8 * 3600
 IDLE_S: Final = 3600
 MAX_SESSIONS: Final = 10_000
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
-
-
-class Principal(Protocol):
-    """Whom a key stands for."""
-
-    @property
-    def tenant(self) -> str: ...
-
-    @property
-    def roles(self) -> frozenset[str]: ...
-
-    @property
-    def key_id(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
-
-
-class Refused(LumynError):
-    """Not this visitor, or not from there."""
-
-    code = "forbidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +56,8 @@ class Visit:
 
     @property
     def home(self) -> Home:
-        """The home, as the visitor's tenant. Raises `NotFound` before the first decision."""
-        return existing_home(self.config)
+        """The home as the visitor's: of his tenant, with his name. Raises `NotFound` before the first decision."""
+        return home_for(self.config, self.principal)
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -85,26 +66,20 @@ class Visit:
 
     def has(self, role: str) -> bool:
         """Whether the visitor has a role."""
-        return role in self.principal.roles
+        return self.principal.may(role)
 
 
 class Visits:
     """The sessions of this process. They live in memory: a restart logs everybody out."""
 
-    def __init__(
-        self,
-        config: LumynConfig,
-        check: Callable[[str], Principal | None],
-        owner: Principal | None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`check` says whom an API key stands for now; with an `owner` there is no login."""
+    def __init__(self, config: LumynConfig, guard: Guard, clock: Callable[[], float] = time.monotonic) -> None:
+        """A guard that lets anyone in (`dev`) asks for no login."""
         self._config = config
-        self._check = check
+        self._guard = guard
         self._clock = clock
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, tuple[Session, float]] = OrderedDict()
-        self._owner = None if owner is None else Session(owner, secrets.token_urlsafe(24), clock())
+        self._owner = Session(guard.check(None), secrets.token_urlsafe(24), clock()) if guard.dev else None
 
     @property
     def has_login(self) -> bool:
@@ -112,26 +87,25 @@ class Visits:
         return self._owner is None
 
     def visit(self, request: Request, form: Mapping[str, str] | None = None) -> Visit | None:
-        """The visitor of a request; None: he has to log in. Raises `Refused` where something is not right about it."""
+        """The visitor of a request; None: he has to log in. Raises `Forbidden` where something is not right about it,
+        `RateLimited` when his key is spent."""
         self.check_origin(request)
         session = self._owner or self._session(request)
         if session is None:
             return None
         if form is not None and not hmac.compare_digest(form.get("csrf", "").encode(), session.csrf.encode()):
-            raise Refused("this form is not of this session", help="go back, reload the page, and try again")
-        config = replace(self._config, tenant=session.principal.tenant)
-        return Visit(request, session.principal, session.csrf, config, self.has_login, form or {})
+            raise Forbidden("this form is not of this session", help="go back, reload the page, and try again")
+        return Visit(request, session.principal, session.csrf, self._config, self.has_login, form or {})
 
     def check_origin(self, request: Request) -> None:
-        """Refuse what another site has the browser do. Raises `Refused`.
+        """Refuse what another site has the browser do. Raises `Forbidden`.
 
         Without a login everybody who reaches the port is the owner: so the name that the browser asked for must be
         loopback's (a name of somebody else's that resolves to it is DNS rebinding).
         """
         host = request.headers.get("host", "")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if self._owner is not None and name.lower() not in _LOOPBACK:
-            raise Refused(
+        if self._owner is not None and not is_loopback_name(urlsplit(f"//{host}").hostname or ""):
+            raise Forbidden(
                 f"the console is served without keys, and on loopback only: not as `{host}`",
                 help="open it as http://127.0.0.1:PORT/console",
             )
@@ -139,9 +113,9 @@ class Visits:
             return
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise Refused("this was asked for by a page of another site")
+            raise Forbidden("this was asked for by a page of another site")
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            raise Refused("this was asked for by a page of another site")
+            raise Forbidden("this was asked for by a page of another site")
 
     def _session(self, request: Request) -> Session | None:
         token = request.cookies.get(COOKIE)
@@ -158,16 +132,17 @@ class Visits:
                 return None
             self._sessions[name] = (session, now)
             self._sessions.move_to_end(name)
-        still = self._check(session.key)
-        if still is None:  # revoked since
+        try:
+            return replace(session, principal=self._guard.let_in(session.key))
+        except Unauthorized:  # revoked or expired since
             self.log_out(request)
             return None
-        return replace(session, principal=still)
 
     def log_in(self, key: str) -> str | None:
-        """A new session's token for a key; None for a key that is none."""
-        principal = self._check(key) if key else None
-        if principal is None:
+        """A new session's token for a key; None for a key that is none. Raises `RateLimited`."""
+        try:
+            principal = self._guard.let_in(key)
+        except Unauthorized:
             return None
         token, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:

@@ -1,9 +1,9 @@
 """Escalations: those that nobody has answered, taking one, answering one, and taking an answer back.
 
-An escalation is open while no label says what became of it. To resolve it with ALLOW or DENY says that this would have
-been right at once: label `failure` with `should`, from which the memory learns. With `again` a person is to be asked the
-next time, too: label `success`, asking was right, and the memory learns nothing. Somebody who labels the decision
-elsewhere resolves it as well.
+An escalation is open while no label says what became of it. To resolve it with ALLOW or DENY says that this would
+have been right at once: label `failure` with `should`, from which the memory learns. With `again` a person is to be
+asked the next time, too: label `success`, asking was right, and the memory learns nothing. Somebody who labels the
+decision elsewhere resolves it as well.
 """
 
 from __future__ import annotations
@@ -175,7 +175,8 @@ def _escalation(home: Home, decision: str) -> str:
     record = sound_record(home, decision, home.settings.tenant)[1]
     name = str(record["decision_id"])
     if record["verdict"] != "ESCALATE":
-        raise BadInput(f"decision `{name}` is no escalation: it was {record['verdict']}", help="`lumyn label` labels it")
+        was = record["verdict"]
+        raise BadInput(f"decision `{name}` is no escalation: it was {was}", help="`lumyn label` labels it")
     return name
 
 

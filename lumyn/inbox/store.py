@@ -43,7 +43,7 @@ _MOST: Final = 4000
 class Event:
     """Something that somebody did with an escalation. `assignee` of `assigned`: empty is nobody.
 
-    `verdict` of `resolved`: what he decided; `again`: a person is to be asked the next time, too.
+    `verdict` of `resolved`: what he decided; `again` (0 or 1): a person is to be asked the next time, too.
     """
 
     seq: int
@@ -53,7 +53,7 @@ class Event:
     at_ms: int
     assignee: str | None
     verdict: str | None
-    again: bool
+    again: int
 
 
 class InboxStore:
@@ -148,7 +148,7 @@ class InboxStore:
     def _events(self, condition: str, values: tuple[object, ...]) -> list[Event]:
         with self._guard():
             rows = self._db.execute(f"SELECT {_COLUMNS} FROM events WHERE {condition}", values).fetchall()
-        return [Event(*row[:7], bool(row[7])) for row in rows]
+        return [Event(*row) for row in rows]
 
     def close(self) -> None:
         """Let go of the file."""
