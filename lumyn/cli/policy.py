@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -114,12 +113,13 @@ def activate(
     \b
     Example: lumyn policy activate refunds@4.1.0 --why "limit raised"
     """
+    from lumyn import controlling
     from lumyn.wiring import existing_home
 
     home = existing_home()
     bare, _, version = name.partition("@")
     chosen = home.agent.control().find(bare, version or None)
-    _activate(home, chosen, why)
+    controlling.activate(home, chosen, why)
     _tell("active:", chosen.name, chosen.version, chosen.hash, json_)
 
 
@@ -134,12 +134,10 @@ def rollback(
     \b
     Example: lumyn policy rollback refunds --why "blocks too much"
     """
+    from lumyn import controlling
     from lumyn.wiring import existing_home
-    from streams.control import previous_policy
 
-    home = existing_home()
-    chosen = previous_policy(home.agent.control(), name)
-    _activate(home, chosen, why or "rollback")
+    chosen = controlling.roll_back(existing_home(), name, why)
     _tell("active:", chosen.name, chosen.version, chosen.hash, json_)
 
 
@@ -148,25 +146,6 @@ def _tell(what: str, name: str, version: str, hash_: str, json_: bool) -> None:
         out_json({"name": name, "version": version, "hash": hash_})
     else:
         out(f"{what} {name}@{version} {hash_}")
-
-
-def _activate(home: Any, chosen: Any, why: str) -> None:
-    from streams.control import control_append
-
-    home.log.append(
-        [
-            control_append(
-                {
-                    "type": "policy_activated",
-                    "actor": home.settings.actor,
-                    "why": why,
-                    "name": chosen.name,
-                    "policy_version": chosen.version,
-                    "hash": chosen.hash,
-                }
-            )
-        ]
-    )
 
 
 @app.command("list")

@@ -65,9 +65,9 @@ class Page:
 
 def pages() -> Sequence[Page]:
     """All addresses of the console."""
-    from lumyn.console import decisions, inbox, live
+    from lumyn.console import decisions, inbox, live, policies, switches
 
-    return (*decisions.PAGES, *live.PAGES, *inbox.PAGES)
+    return (*decisions.PAGES, *live.PAGES, *inbox.PAGES, *policies.PAGES, *switches.PAGES)
 
 
 def console_app(config: LumynConfig, guard: Guard) -> Starlette:
