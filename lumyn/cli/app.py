@@ -18,6 +18,9 @@ from lumyn.cli import (
     doctor,
     export,
     inbox,
+    incident,
+    incident_show,
+    incident_write,
     index,
     keys,
     kill_switch,
@@ -90,6 +93,9 @@ app.add_typer(rate.app, name="rate")
 app.add_typer(watch.app, name="watch")
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(index.app, name="index")
+for _of_incidents in (incident_show.show, incident_show.search, incident_write.write, incident_write.action):
+    incident.app.command(_of_incidents.__name__)(_of_incidents)
+app.add_typer(incident.app, name="incident")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(topics.app, name="topics")

@@ -36,7 +36,7 @@ def decide(
     from schemas.request import Request, parse_request
 
     name = "stdin" if request == "-" else request
-    bodies = _read(request)
+    bodies = requests_in(request)
     home = open_home(LumynConfig(policy_path=policy, timeout_s=timeout))
     parsed: list[Request | LumynError] = []
     for number, body in enumerate(bodies, start=1):
@@ -94,7 +94,7 @@ def _errors(errors: Sequence[LumynError]) -> int:
     return max((error.exit_code for error in errors), default=0)
 
 
-def _read(request: str) -> list[bytes]:
+def requests_in(request: str) -> list[bytes]:
     """One body, or several: one JSON value is one request, else each line is one."""
     import sys
 

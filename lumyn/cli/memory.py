@@ -116,12 +116,12 @@ def search(
     Example: lumyn memory search request.json
     """
     from lumyn import memory_views
-    from lumyn.cli.decide import _read
+    from lumyn.cli.decide import requests_in
     from lumyn.wiring import existing_home
     from schemas.request import parse_request
 
     home = existing_home()
-    parsed = parse_request(_read(request)[0], tenant=home.settings.tenant, where=request)
+    parsed = parse_request(requests_in(request)[0], tenant=home.settings.tenant, where=request)
     recall = memory_views.near(home, parsed, limit)
     if json_:
         out_json({"risk_signals": recall.signals, "memory": recall.as_record()})
