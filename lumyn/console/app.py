@@ -65,9 +65,10 @@ class Page:
 
 def pages() -> Sequence[Page]:
     """All addresses of the console."""
-    from lumyn.console import decisions, inbox, live, policies, switches
+    from lumyn.console import decisions, inbox, incidents, live, memory, policies, reports, switches, watches
 
-    return (*decisions.PAGES, *live.PAGES, *inbox.PAGES, *policies.PAGES, *switches.PAGES)
+    modules = (decisions, live, inbox, incidents, policies, switches, memory, reports, watches)
+    return tuple(page for module in modules for page in module.PAGES)
 
 
 def console_app(config: LumynConfig, guard: Guard) -> Starlette:

@@ -94,9 +94,7 @@ def rule_changes(old: CompiledPolicy, new: CompiledPolicy) -> tuple[list[RuleCha
 
 
 def _settings(memory: MemorySettings | None) -> Any:
-    from dataclasses import asdict
-
-    return "off" if memory is None else asdict(memory)
+    return "off" if memory is None else memory.as_dict()
 
 
 def shadow(visit: Visit) -> Response:
