@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from lumyn.cli.output import clean, one_line
@@ -54,7 +54,7 @@ def environment() -> Environment:
     )
     made.globals.update(
         url=url, asset=asset, when=when, json=as_json, pretty=pretty, marks=_MARKS, verdicts=VERDICTS, number=number,
-        amount=amount, age=age, percent=percent, lines=lines,
+        amount=amount, age=age, percent=percent, lines=lines, wrapped=breakable,
     )  # fmt: skip
     return made
 
@@ -101,6 +101,11 @@ def static_file(name: str) -> tuple[bytes, str] | None:
 def as_json(value: Any) -> str:
     """A recorded value on one line."""
     return encode(value).decode("utf-8", "replace")
+
+
+def breakable(value: str) -> Markup:
+    """A recorded name, escaped, that may go on in the next line after each `_`."""
+    return Markup(escape(one_line(value)).replace("_", Markup("_<wbr>")))  # noqa: S704 - escaped just here
 
 
 def pretty(value: Any) -> str:

@@ -37,7 +37,7 @@
     verdict.append(mark, ` ${one.verdict}`);
     cell(row, "").append(verdict);
     cell(row, one.action);
-    cell(row, one.amount, "n");
+    cell(row, one.amount, "n mid");
     cell(row, one.reasons, "mid");
     while (rows.rows.length > shown) rows.deleteRow(-1);
   }
