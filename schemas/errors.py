@@ -176,6 +176,12 @@ class IntegrityError(LumynError):
     exit_code = EXIT_INTEGRITY
 
 
+class IrHashMismatch(IntegrityError):
+    """A record, or the program that it names, is not what decided: it can't be replayed as if it were."""
+
+    code = "ir_hash_mismatch"
+
+
 class BadPack(IntegrityError):
     """A pack that can't be opened or whose parts don't belong together."""
 

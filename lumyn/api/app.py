@@ -10,14 +10,19 @@ from fastapi import FastAPI
 from lumyn import __version__
 from lumyn.access.guard import Guard
 from lumyn.access.http import check_declared
+from lumyn.api.audit import add_audit
 from lumyn.api.deciding import add_deciding
 from lumyn.api.health import add_health
 from lumyn.api.homes import guard_for
 from lumyn.api.labels import add_labels
 from lumyn.api.limits import BodyLimit
 from lumyn.api.looking import add_looking
+from lumyn.api.measured import add_metrics
 from lumyn.api.memory import add_memory
+from lumyn.api.policies import add_policies
 from lumyn.api.problems import add_problems
+from lumyn.api.switches import add_switches
+from lumyn.api.waiting import add_waiting
 from lumyn.config import LumynConfig
 from lumyn.console.app import add_console
 
@@ -32,10 +37,15 @@ def make_app(config: LumynConfig, access: Guard | None = None) -> FastAPI:
     app.state.closing = []
     app.add_middleware(BodyLimit)
     add_problems(app)
+    add_metrics(app)
     add_deciding(app, config)
+    add_waiting(app)
     add_labels(app)
     add_looking(app)
     add_memory(app)
+    add_policies(app)
+    add_switches(app)
+    add_audit(app)
     add_health(app, config)
     add_console(app, config)
     check_declared(app)

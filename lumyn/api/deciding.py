@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -11,12 +14,14 @@ from fastapi.concurrency import run_in_threadpool
 from lumyn.access.http import guard_of, needs
 from lumyn.access.principal import Principal
 from lumyn.api.answers import json_answer
+from lumyn.api.callbacks import HEADER, Callbacks, checked_url
 from lumyn.api.gather import Gatherer
 from lumyn.api.homes import config_of, deciding_home, sender
 from lumyn.api.limits import BATCH_BYTES
-from lumyn.api.traceability import traceability
+from lumyn.api.traceability import with_traceability
+from lumyn.api.waiting import accepted, state_of
 from lumyn.config import LumynConfig, resolve
-from lumyn.wiring import open_home
+from lumyn.wiring import Home, open_home
 from schemas.canonical import decode, decode_trusted
 from schemas.errors import BadInput, Forbidden, LumynError
 from schemas.request import Request as DecisionRequest
@@ -34,13 +39,22 @@ def add_deciding(app: FastAPI, config: LumynConfig) -> None:
         return home.agent.decide(requests, home.given_policy)
 
     gatherer = Gatherer(decides, 1 if resolve(config).kafka is None else _FLIGHTS_OVER_KAFKA)
-    app.state.closing.append(gatherer.close)
+    callbacks = Callbacks()
+    app.state.closing += [gatherer.close, callbacks.close]
 
     @app.post("/v1/decisions", summary="Decide one request", dependencies=[needs("decide")])
     async def decide(request: Request) -> Response:
         body = _keyed(await request.body(), request.headers.get("idempotency-key"))
         parsed = parse_own(body, sender(request))
-        return json_answer(with_traceability(record_of(await gatherer.decide(parsed))))
+        if _is_async(request):
+            return await _submitted(request, parsed, callbacks)
+        if HEADER in request.headers:
+            raise BadInput("a callback needs `Prefer: respond-async`: else the answer is the decision", where=HEADER)
+        start = time.perf_counter()
+        answer = await gatherer.decide(parsed)
+        record = record_of(answer)
+        app.state.metrics.decided(answer.outcome, record["verdict"], time.perf_counter() - start, None)
+        return json_answer(with_traceability(record))
 
     @app.post(
         "/v1/decisions:batch",
@@ -54,6 +68,33 @@ def add_deciding(app: FastAPI, config: LumynConfig) -> None:
         who = sender(request)
         guard_of(request).charge(who, len(bodies))
         return json_answer(await run_in_threadpool(_decide_many, config_of(request), who, bodies))
+
+
+def _is_async(request: Request) -> bool:
+    """Whether the sender would rather not wait (RFC 7240)."""
+    wishes = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(wish.partition(";")[0].strip().lower() == "respond-async" for wish in wishes)
+
+
+async def _submitted(request: Request, parsed: DecisionRequest, callbacks: Callbacks) -> Response:
+    """The request is durable in the log when this is answered; deciding it is under way, or the workers' business."""
+    config, who, url = config_of(request), sender(request), request.headers.get(HEADER)
+    settings = resolve(config)
+    to = checked_url(url, settings) if url is not None else None
+    home = deciding_home(config, who)
+    message = (await run_in_threadpool(home.agent.submit, [parsed]))[0]
+    if isinstance(message, LumynError):
+        raise message
+    place = (message.partition, message.offset)
+    asyncio.get_running_loop().run_in_executor(None, _drain, home)
+    if to is not None and settings.callback_secret:
+        callbacks.send(to, settings.callback_secret, lambda: state_of(home, *place))
+    return accepted(message)
+
+
+def _drain(home: Home) -> None:
+    with suppress(LumynError):  # whoever decides next takes it along
+        home.agent.drain()
 
 
 def _decide_many(config: LumynConfig, who: Principal, bodies: Sequence[Any]) -> list[dict[str, Any]]:
@@ -86,11 +127,6 @@ def parse_own(body: Any, who: Principal, where: str = "request") -> DecisionRequ
 def record_of(answer: Answer) -> Mapping[str, Any]:
     """An answer's record, as its sender asked for it."""
     return answer.record if answer.record is not None else decode_trusted(answer.canonical)
-
-
-def with_traceability(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with its traceability fields beside it."""
-    return {**record, **traceability(record)}
 
 
 def _keyed(body: bytes, key: str | None) -> Any:

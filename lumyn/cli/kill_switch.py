@@ -44,16 +44,25 @@ def switch_off(
     \b
     Example: lumyn kill-switch off 3f2a --why "fixed"
     """
-    from lumyn import controlling
     from lumyn.wiring import existing_home
+    from schemas.errors import NotFound
+    from streams.control import control_append
 
     home = existing_home()
-    found = controlling.found_switch(home, switch_id)
-    controlling.switch_off(home, found, why)
+    found = [s for s in home.agent.control().switches if switch_id and s.switch_id.startswith(switch_id)]
+    if len(found) != 1:
+        raise NotFound(f"no one switch `{switch_id}` is on", help="`lumyn kill-switch status` shows those that are")
+    home.log.append(
+        [
+            control_append(
+                {"type": "kill_switch_off", "actor": home.settings.actor, "why": why, "switch_id": found[0].switch_id}
+            )
+        ]
+    )
     if json_:
-        out_json({"switch_id": found.switch_id})
+        out_json({"switch_id": found[0].switch_id})
     else:
-        out(f"off: {found.switch_id}")
+        out(f"off: {found[0].switch_id}")
 
 
 @app.command("status")

@@ -89,16 +89,11 @@ def publish(
     \b
     Example: lumyn policy publish policy.yml
     """
+    from lumyn import policies
     from lumyn.wiring import load_policy_file, operator_home
-    from streams.control import check_publishable, publish_event
 
     policy = load_policy_file(file)
-    home = operator_home()
-    control = home.agent.control()
-    check_publishable(control, policy)
-    known = control.policies.get(policy.policy_hash)
-    if known is None or known.origin != "publish":
-        home.log.append([publish_event(policy, home.settings.actor, "publish")])
+    policies.publish(operator_home(), policy)
     _tell("published", policy.name, policy.version, policy.policy_hash, json_)
 
 
@@ -113,13 +108,11 @@ def activate(
     \b
     Example: lumyn policy activate refunds@4.1.0 --why "limit raised"
     """
-    from lumyn import controlling
+    from lumyn import policies
     from lumyn.wiring import existing_home
 
-    home = existing_home()
     bare, _, version = name.partition("@")
-    chosen = home.agent.control().find(bare, version or None)
-    controlling.activate(home, chosen, why)
+    chosen = policies.activate(existing_home(), bare, version or None, why)
     _tell("active:", chosen.name, chosen.version, chosen.hash, json_)
 
 
@@ -134,10 +127,10 @@ def rollback(
     \b
     Example: lumyn policy rollback refunds --why "blocks too much"
     """
-    from lumyn import controlling
+    from lumyn import policies
     from lumyn.wiring import existing_home
 
-    chosen = controlling.roll_back(existing_home(), name, why)
+    chosen = policies.roll_back(existing_home(), name, why)
     _tell("active:", chosen.name, chosen.version, chosen.hash, json_)
 
 

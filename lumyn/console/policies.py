@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from starlette.responses import RedirectResponse, Response
 
-from lumyn import controlling, shadowing
+from lumyn import policies, shadowing
 from lumyn.console import render
 from lumyn.console.app import Page
 from lumyn.console.visit import Visit
@@ -33,10 +33,10 @@ class RuleChange:
 def list_(visit: Visit) -> Response:
     """All policies, the newest first."""
     control = visit.home.agent.control()
-    policies = list(control.policies.values())[::-1]
+    published = list(control.policies.values())[::-1]
     activated = {name: len(set(past)) > 1 for name, past in control.history.items()}
     return render.html(
-        "policies", visit=visit, here="policies", policies=policies, active=set(control.active.values()),
+        "policies", visit=visit, here="policies", policies=published, active=set(control.active.values()),
         shadows=control.shadows, can_go_back=activated, names=sorted(control.active),
         done=_DONE.get(visit.query.get("done", "")),
     )  # fmt: skip
@@ -106,14 +106,19 @@ def activate(visit: Visit) -> Response:
     """Have it decide from now on."""
     visit.principal.require_operator(_SHARED)
     found = _published(visit, visit.request.path_params["hash"])
-    controlling.activate(visit.home, found, confirmed(visit))
+    why, home = confirmed(visit), visit.home
+    if home.agent.control().find(found.name, found.version).hash != found.hash:
+        raise BadInput(
+            f"`{found.name}@{found.version}` was published with another content since", help="make the later one active"
+        )
+    policies.activate(home, found.name, found.version, why)
     return _back("active")
 
 
 def roll_back(visit: Visit) -> Response:
     """Go back to the one before."""
     visit.principal.require_operator(_SHARED)
-    controlling.roll_back(visit.home, visit.form.get("name", ""), confirmed(visit))
+    policies.roll_back(visit.home, visit.form.get("name", ""), confirmed(visit))
     return _back("back")
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.responses import RedirectResponse, Response
 
-from lumyn import controlling
+from lumyn import switches
 from lumyn.cli.stop_now import scope_text
 from lumyn.console import render
 from lumyn.console.app import Page
@@ -55,21 +55,21 @@ def _may(visit: Visit, scope: object) -> bool:
 
 def on(visit: Visit) -> Response:
     """Stop what is in a scope. Who does not run the installation stops his own tenant's."""
-    given = {name: visit.form.get(name, "").strip() for name in controlling.SCOPES}
+    given = {name: visit.form.get(name, "").strip() for name in switches.SCOPE}
     scope = {name: value for name, value in given.items() if value}
     if scope.get("tenant") != visit.principal.tenant:
         visit.principal.require_operator("a switch for more than one tenant")
-    controlling.switch_on(visit.home, scope, confirmed(visit))
+    switches.switch_on(visit.home, scope, confirmed(visit))
     return _back("on")
 
 
 def off(visit: Visit) -> Response:
     """Let it go on."""
     home = visit.home
-    switch = controlling.found_switch(home, visit.request.path_params["switch_id"])
+    switch = switches.find_switch(home, visit.request.path_params["switch_id"])
     if switch.scope.get("tenant") != visit.principal.tenant:
         visit.principal.require_operator("this switch")
-    controlling.switch_off(home, switch, confirmed(visit))
+    switches.switch_off(home, switch, confirmed(visit))
     return _back("off")
 
 

@@ -17,9 +17,9 @@ import uvicorn
 from lumyn import LumynConfig, sdk, shadowing
 from lumyn.api.app import make_app
 from lumyn.api.homes import guard_for
-from lumyn.controlling import switch_on
 from lumyn.inbox import escalations
 from lumyn.incidents.incidents import Incidents
+from lumyn.switches import switch_on
 from lumyn.watches.check import check
 from lumyn.watches.store import save_watch
 from lumyn.watches.watch import make_watch

@@ -217,7 +217,7 @@ def test_listing_by_query(api: TestClient) -> None:
     found = api.get("/v1/decisions", params={"query": "verdict=ESCALATE AND amount_usd > 300"}).json()["decisions"]
     assert [row["decision_id"] for row in found] == names[3:]
     assert len(api.get("/v1/decisions", params={"limit": 2}).json()["decisions"]) == 2
-    assert len(api.get("/v1/decisions", params={"limit": -5}).json()["decisions"]) == 1
+    problem(api.get("/v1/decisions", params={"limit": -5}), 422)
 
 
 @pytest.mark.parametrize("query", ["verdict=", "verdit=DENY", "(" * 300, "created_at > 'soon'", "\x00=1", "x" * 120_000])
