@@ -72,8 +72,13 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("LUMYN_")}
 
 
-def url_agent(url: str, *, timeout_s: float = TIMEOUT_S, most: int = MAX_OUTPUT) -> Agent:
-    """An agent behind HTTP: the input is POSTed as JSON, the answer is the body. Raises `UsageError`."""
+def url_agent(
+    url: str, *, timeout_s: float = TIMEOUT_S, most: int = MAX_OUTPUT, headers: Mapping[str, str] | None = None
+) -> Agent:
+    """An agent behind HTTP: the input is POSTed as JSON, the answer is the body. Redirects are not followed.
+
+    Raises `UsageError`.
+    """
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -84,7 +89,9 @@ def url_agent(url: str, *, timeout_s: float = TIMEOUT_S, most: int = MAX_OUTPUT)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname
-    return lambda given, stop: _ask(kind(host, port, timeout=timeout_s), path, given, timeout_s, most, stop)
+    return lambda given, stop: _ask(
+        kind(host, port, timeout=timeout_s), path, given, headers or {}, timeout_s, most, stop
+    )
 
 
 def runs(agent: Agent, inputs: Iterable[bytes], *, parallel: int) -> Iterator[AgentRun]:
@@ -208,7 +215,13 @@ def _read(descriptor: int, buffer: bytearray) -> int | None:
 
 
 def _ask(
-    connection: http.client.HTTPConnection, path: str, given: bytes, timeout_s: float, most: int, stop: threading.Event
+    connection: http.client.HTTPConnection,
+    path: str,
+    given: bytes,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    most: int,
+    stop: threading.Event,
 ) -> AgentRun:
     """One POST. A watch shuts the connection at the limit: a server that drips bytes can't outlast it."""
     start = time.monotonic()
@@ -227,7 +240,8 @@ def _ask(
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        connection.request("POST", path, given, {"Content-Type": "application/json", "Accept": "application/json"})
+        accepts = {"Content-Type": "application/json", "Accept": "application/json"}
+        connection.request("POST", path, given, {**accepts, **headers})
         response = connection.getresponse()
         data = response.read(most + 1)
     except (OSError, http.client.HTTPException) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from memory_service.point import OPEN
 from memory_service.recall import Asked, MemoryChoice, Recall, unavailable
 from memory_service.recaller import Term
 from memory_service.timeline import stands, with_trust
+from memory_service.vectoriser import Vectoriser
 from schemas.errors import BadInput, MemoryUnavailable, NotFound, UsageError
 from schemas.label import FULL_TRUST, labellers_of, trust_of
 from schemas.policy import MemorySettings
@@ -76,6 +77,20 @@ def _asked(home: Home, asked: Asked) -> Recall:
     return replace(recall, signals=revealed(home.log.keys, recall.signals))
 
 
+def recall_then(home: Home, record: Mapping[str, Any]) -> tuple[Vectoriser, Callable[[Asked], Recall]]:
+    """The vectoriser of the memory that a decision was made with, and how that memory is asked as of then."""
+    memory = record["memory"]
+    choice = home.agent.control().memory_of(memory["vectoriser_id"])
+    vectoriser = chosen_vectoriser(home.settings, choice)
+
+    def recall(asked: Asked) -> Recall:
+        if (memory["epoch"], memory["vectoriser_id"]) != (home.log.epoch, vectoriser.id):
+            return unavailable()  # the same version of another memory says nothing
+        return home.memories.of(choice).recaller().recall([asked])[0]  # type: ignore[no-any-return]
+
+    return vectoriser, recall
+
+
 def explained(home: Home, decision: str) -> MemoryExplanation:
     """The whole sum behind a decision. Raises `NotFound`; `UsageError` for one that was made without memory."""
     _, record = sound_record(home, decision)
@@ -84,14 +99,9 @@ def explained(home: Home, decision: str) -> MemoryExplanation:
     if not was_recalled(record):
         raise UsageError(f"decision `{name}` was made without memory", help=f"`lumyn explain {name}` explains it")
 
-    memory, control = record["memory"], home.agent.control()
-    choice = control.memory_of(memory["vectoriser_id"])
-    vectoriser = chosen_vectoriser(home.settings, choice)
-
-    def recall(asked: Asked) -> Recall:
-        if (memory["epoch"], memory["vectoriser_id"]) != (home.log.epoch, vectoriser.id):
-            return unavailable()  # the same version of another memory says nothing
-        return home.memories.of(choice).recaller().recall([asked])[0]  # type: ignore[no-any-return]
+    control = home.agent.control()
+    choice = control.memory_of(record["memory"]["vectoriser_id"])
+    vectoriser, recall = recall_then(home, record)
 
     def nearby(asked: Asked) -> list[Term]:
         if not recall(asked).available:

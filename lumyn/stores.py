@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -135,10 +136,17 @@ def _server_options(options: Options) -> dict[str, Any]:
 
 
 def open_memory(
-    settings: Settings, folder: Path, epoch: str, choice: MemoryChoice | None = None, *, create: bool = True
+    settings: Settings,
+    folder: Path,
+    epoch: str,
+    choice: MemoryChoice | None = None,
+    *,
+    create: bool = True,
+    wrap: Callable[[MemoryStore], MemoryStore] | None = None,
 ) -> tuple[MemoryStore, Recaller]:
     """The memory store of a choice and its recaller; `create` is for the one who fills it.
 
+    `wrap` puts something between the store and all who ask it, such as a game day's faults.
     Raises `MemoryUnavailable`, `BadConfig`.
     """
     from memory_service.recaller import Recaller
@@ -155,6 +163,8 @@ def open_memory(
 
         folder.mkdir(parents=True, exist_ok=True)
         store = SqliteMemoryStore(folder / name, vectoriser, epoch)
+    if wrap is not None:
+        store = wrap(store)
     return store, Recaller(store, vectoriser, epoch)
 
 

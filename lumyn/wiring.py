@@ -17,11 +17,11 @@ from schemas.ids import is_decision_id
 from schemas.label import LabelEvent, LabelRequest
 from schemas.request import Request
 from streams.chosen_memory import ChosenMemory
-from streams.control import ControlState
+from streams.control import ControlState, read_control
 from streams.decide_agent import DecideAgent
 from streams.deciding import Answer
 from streams.label_agent import LabelAgent, events_of
-from streams.local_log import LocalLog
+from streams.local_log import LocalLog, wall_clock_ms
 from streams.log import Log, Message
 from streams.memory_sync import Memory, SyncedMemory, catch_up
 from streams.policy import CompiledPolicy, load_policy
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from memory_service.store import MemoryStore
     from streams.index_sync import CaughtUp
     from streams.signing import SigningKey
+    from streams.subject_keys import SubjectKeys
 
 LOG_FILE = "lumyn.db"
 INDEX_FILE = "index.db"
@@ -163,18 +164,26 @@ class Home(Protocol):
 class EmbeddedHome:
     """A home with no servers: everything in its folder."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], int] = wall_clock_ms,
+        follow: Callable[[Log, ControlState], ControlState] = read_control,
+        keys: SubjectKeys | None = None,
+    ) -> None:
+        """Without more, as configured. A game day brings a clock, a way to follow control, and keys of its own."""
         self.settings = settings
         self.path = settings.home.absolute()
         self.log_file = str(self.path / LOG_FILE)
-        self.log = _open_log(settings)
-        self.log.keys = subject_keys(settings)
+        self.log = _open_log(settings, clock)
+        self.log.keys = subject_keys(settings) if keys is None else keys
         self.memories = ChosenMemory(self._memory)
         self.labels = LabelAgent(self.log)
         fallback = load_policy_file(settings.policy_path) if settings.policy_path else None
         self.given_policy = fallback if settings.policy_given else None
         seal = settings.encrypt_subjects
-        self.agent = DecideAgent(self.log, self.memories, fallback, sticky=os.getpid(), seal=seal)
+        self.agent = DecideAgent(self.log, self.memories, fallback, sticky=os.getpid(), seal=seal, follow=follow)
         self._index: SqliteRecordIndex | None = None
 
     @property
@@ -277,14 +286,14 @@ class EmbeddedHome:
         self.log.close()
 
 
-def _open_log(settings: Settings) -> LocalLog:
+def _open_log(settings: Settings, clock: Callable[[], int]) -> LocalLog:
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageUnavailable(
             f"the home can't be made: {error.strerror or error}", where=str(settings.home)
         ) from None
-    return LocalLog(settings.home / LOG_FILE, prefix=settings.prefix, durable=settings.durable)
+    return LocalLog(settings.home / LOG_FILE, prefix=settings.prefix, durable=settings.durable, clock=clock)
 
 
 _policies: dict[Path, tuple[tuple[int, int] | None, CompiledPolicy]] = {}

@@ -115,6 +115,13 @@ class Recall:
 OFF = Recall("off", False)
 
 
+def nothing_known(recall: Recall) -> Recall:
+    """The same memory, had it known nothing like this."""
+    return Recall(
+        recall.mode, True, recall.version, recall.epoch, recall.vectoriser_id, recall.coverage, recall.facts
+    )
+
+
 def unavailable() -> Recall:
     """Memory was wanted and could not answer."""
     return Recall("exact", False)

@@ -137,10 +137,8 @@ class RequestConflict(LumynError):
     code = "request_conflict"
 
 
-class PolicyInvalid(BadInput):
-    """A policy that does not validate; `problems` holds every finding as `path:line:column: message`."""
-
-    code = "policy_invalid"
+class FileInvalid(BadInput):
+    """A file of ours that does not validate; `problems` holds every finding as `path:line:column: message`."""
 
     def __init__(self, problems: list[str]) -> None:
         count = len(problems)
@@ -149,6 +147,18 @@ class PolicyInvalid(BadInput):
 
     def as_dict(self) -> dict[str, Any]:
         return {**super().as_dict(), "problems": self.problems}
+
+
+class PolicyInvalid(FileInvalid):
+    """A policy that does not validate."""
+
+    code = "policy_invalid"
+
+
+class ScenarioInvalid(FileInvalid):
+    """A game day's scenario that does not validate."""
+
+    code = "scenario_invalid"
 
 
 class PolicyConflict(LumynError):

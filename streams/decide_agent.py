@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from schemas.errors import LumynError
 from schemas.request import Request
 from streams.control import ControlState, publish_event, read_control
 from streams.deciding import Answer, Deciding, Pending, opened_answer
-from streams.log import Append, Message, Transaction, TransactionalLog
+from streams.log import Append, Log, Message, Transaction, TransactionalLog
 from streams.memory_sync import Memory
 from streams.policy import CompiledPolicy
 from streams.prior import PriorDecisions
@@ -44,18 +44,21 @@ class DecideAgent:
         sticky: int = 0,
         *,
         seal: bool = False,
+        follow: Callable[[Log, ControlState], ControlState] = read_control,
     ) -> None:
         """`fallback` decides where the caller names no policy and none is active.
 
         With `seal` requests are sealed under their subjects' keys before they are appended.
 
         `sticky` picks the partition of requests without a request_id, as Kafka's own producers do for keyless ones.
+        `follow` brings a control state to the topic's end before anything is decided.
         """
         self._log = log
         self._keys = keys_of(log)
         self._seal = seal
         self._deciding = Deciding(full_name(log.prefix, REQUESTS), memory, fallback, keys=self._keys, seal=seal)
         self._fallback = fallback
+        self._follow = follow
         self._sticky = sticky % log.partitions(REQUESTS)
         self._control = ControlState()
         self._queue: list[_Job] = []
@@ -163,8 +166,8 @@ class DecideAgent:
 
     def _catch_up(self, transaction: Transaction, policies: Sequence[CompiledPolicy | None]) -> None:
         """Control is read to its end before anything is decided; policies used are published by their hash."""
-        if self._log.end(CONTROL, 0) > self._control.position:
-            self._control = read_control(self._log, self._control)
+        if self._follow is not read_control or self._log.end(CONTROL, 0) > self._control.position:
+            self._control = self._follow(self._log, self._control)
         for policy in {p.policy_hash: p for p in (*policies, self._fallback) if p is not None}.values():
             known = self._control.policies.get(policy.policy_hash)
             if known is None or known.origin == "shadow":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory_service.blocks import BLOCKS, SLICES, score_of, share_of
 from memory_service.profile import amount_of, remembered_part
-from memory_service.recall import Asked, Recall, counted_hit, recorded
+from memory_service.recall import Asked, Recall, counted_hit, nothing_known, recorded
 from memory_service.vectoriser import Vectoriser, query_of
 from memory_service.worth import decay, worth
 from schemas.errors import LumynError, MemoryUnavailable
@@ -246,7 +246,6 @@ def _otherwise(
         return Otherwise(without, verdict, reasons, not same)
 
     was = recorded(record)
-    nothing = Recall(was.mode, True, was.version, was.epoch, was.vectoriser_id, was.coverage, was.facts)
     try:
         now = outcome_of(record, policy, was)
     except LumynError as error:
@@ -254,7 +253,7 @@ def _otherwise(
         return []
     if (now[0], list(now[1])) != (record["verdict"], record["reason_codes"]):
         notes.append("the recorded memory does not give the recorded verdict any more: `lumyn replay` says more")
-    out = [tried("any memory of the like", *outcome_of(record, policy, nothing))]
+    out = [tried("any memory of the like", *outcome_of(record, policy, nothing_known(was)))]
     for name in dict.fromkeys(hit["memory_id"] for hit in record["memory"]["counted"]):
         try:
             other = recall(_asked(record, settings, name))

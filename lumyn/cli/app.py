@@ -16,9 +16,13 @@ from lumyn.cli import (
     demo,
     diff,
     doctor,
+    explain,
     export,
+    gameday,
     inbox,
     incident,
+    incident_export,
+    incident_report,
     incident_show,
     incident_write,
     index,
@@ -60,7 +64,7 @@ app = typer.Typer(
 app.command("decide")(decide.decide)
 app.command("show")(show.show)
 app.command("list")(list_.list_)
-app.command("explain")(show.explain)
+app.command("explain")(explain.explain)
 app.command("export")(export.export)
 app.command("replay")(replay.replay)
 app.command("label")(label.label)
@@ -86,6 +90,7 @@ memory.app.command("trust")(memory_trust.trust)
 for _of_subjects in (memory_forget.forget, memory_forget.hold):
     memory.app.command(_of_subjects.__name__)(_of_subjects)
 memory.app.command("suspects")(memory_suspects.suspects)
+app.add_typer(gameday.app, name="gameday")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(memory.app, name="memory")
 rate.app.command("changes")(rate_changes.changes)
@@ -93,7 +98,10 @@ app.add_typer(rate.app, name="rate")
 app.add_typer(watch.app, name="watch")
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(index.app, name="index")
-for _of_incidents in (incident_show.show, incident_show.search, incident_write.write, incident_write.action):
+for _of_incidents in (
+    incident_show.show, incident_show.search, incident_write.write, incident_write.action, incident_report.monitor,
+    incident_report.postmortem, incident_export.export,
+):  # fmt: skip
     incident.app.command(_of_incidents.__name__)(_of_incidents)
 app.add_typer(incident.app, name="incident")
 app.add_typer(keys.app, name="keys")

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from schemas.errors import LumynError, PolicyInvalid
+from schemas.errors import FileInvalid, LumynError
 
 _ACTED_ON = (
     *(code for code in range(0x20) if code not in (0x0A, 0x09)),
@@ -68,8 +68,8 @@ def escaped(text: str) -> str:
 
 
 def error_text(error: LumynError) -> str:
-    """An error as it is told: a line (a line a problem for policies), then its help."""
-    problems = error.problems if isinstance(error, PolicyInvalid) else [error.message]
+    """An error as it is told: a line (a line a problem for files), then its help."""
+    problems = error.problems if isinstance(error, FileInvalid) else [error.message]
     text = "\n".join(map(one_line, problems))
     if error.where:
         text = f"{one_line(error.where)}: {text}"

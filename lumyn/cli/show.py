@@ -1,4 +1,4 @@
-"""`lumyn show` and `lumyn explain`: one decision, with what was said of it since."""
+"""`lumyn show`: one decision, with what was said of it since."""
 
 from __future__ import annotations
 
@@ -31,27 +31,6 @@ def show(
         return
     out(summary(record))
     out(event_lines(events))
-
-
-def explain(
-    decision: str = typer.Argument(..., metavar="ID", help="A decision id, a unique prefix, or `01JBQX8P2M...`."),
-    json_: bool = typer.Option(False, "--json", help="Print as JSON."),
-) -> None:
-    """Explain a decision in plain English, from its record alone.
-
-    \b
-    Example: lumyn explain 01JBQX8P2M...
-    """
-    from lumyn.lookup import sound_record
-    from lumyn.wiring import existing_home
-    from streams.explain import explain_record
-    from streams.explain_facts import explain_facts
-
-    _, record = sound_record(existing_home(), decision)
-    if json_:
-        out_json(explain_facts(record))
-    else:
-        out(explain_record(record))
 
 
 def summary(record: Mapping[str, Any]) -> str:

@@ -126,6 +126,8 @@ class Incidents:
         """Write a part of the postmortem (`why1`, `recur`, ...); the last text counts, the ones before are kept."""
         if not _SECTION.fullmatch(section):
             raise UsageError(f"`{shown(section)}` is no section's name", help="small letters, digits and `-`: why1")
+        if "<!-- lumyn:" in text:
+            raise BadInput("a section can't hold a marker of a postmortem (`<!-- lumyn:`)")
         data = {"section": section, "text": _text(text, "section", most=MAX_SECTION, empty=True)}
 
         def written(incident: Incident) -> Said:

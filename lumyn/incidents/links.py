@@ -131,6 +131,14 @@ def backtest(_home: Home, ref: str) -> Checked:
     return str(path.absolute()), {"digest": digest(_bytes(path))}
 
 
+def gameday(home: Home, ref: str) -> Checked:
+    """A game day that was played at this home."""
+    from lumyn.gamedays.past import load
+
+    kept = load(home.settings, ref)
+    return ref, {"name": kept["report"]["name"], "passed": kept["report"]["passed"], "at": kept["at"]}
+
+
 def ticket(_home: Home, ref: str) -> Checked:
     """A ticket elsewhere: an http address or a key such as `OPS-12`. It can't be looked up, its form is checked."""
     if ref.startswith(("https://", "http://")):
@@ -168,6 +176,7 @@ KINDS: Final[Mapping[str, Callable[[Home, str], Checked]]] = {
     "incident": incident,
     "pack": pack,
     "backtest": backtest,
+    "gameday": gameday,
     "ticket": ticket,
 }
 FILES: Final = ("pack", "backtest")

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any, Final, Literal, NamedTuple
@@ -74,7 +74,7 @@ class _Token(NamedTuple):
     column: int
 
 
-def parse_bar(text: str) -> Bar:
+def parse_bar(text: str, measures: Mapping[str, Measure] = MEASURES) -> Bar:
     """Raises `UsageError` that points at the column."""
     tokens = _Tokens(text)
     side: Side = "estimate"
@@ -84,10 +84,10 @@ def parse_bar(text: str) -> Bar:
         tokens.take("sign", "`(`", "(")
         name = tokens.take("word", "a figure")
         tokens.take("sign", "`)`", ")")
-    measure = MEASURES.get(name.text)
+    measure = measures.get(name.text)
     if measure is None:
-        near = did_you_mean(name.text, MEASURES)
-        known = sorted(one for one in MEASURES if "_to_" not in one)
+        near = did_you_mean(name.text, measures)
+        known = sorted(one for one in measures if "_to_" not in one)
         raise tokens.error(name, f"there is no figure `{name.text}`{near}", f"known: {', '.join(known)}, flips.A_to_B")
     operator = tokens.take("sign", "one of <=, <, >=, >, ==, !=")
     if operator.text not in _OPERATORS:

@@ -64,12 +64,12 @@ class _Stop(Exception):
     """The rest of the file can't be read; the reason has been recorded."""
 
 
-def read_source(source: bytes, findings: Findings) -> Node | None:
-    """The file's tree, or None with the errors in `findings`."""
-    text = _text_of(source, findings)
+def read_source(source: bytes, findings: Findings, what: str = "policy") -> Node | None:
+    """The file's tree, or None with the errors in `findings`; `what` the file holds, for messages."""
+    text = _text_of(source, findings, what)
     if text is None:
         return None
-    reader = _Reader(text, findings)
+    reader = _Reader(text, findings, what)
     try:
         return reader.document()
     except _Stop:
@@ -83,7 +83,7 @@ def read_source(source: bytes, findings: Findings) -> Node | None:
     return None
 
 
-def _text_of(source: bytes, findings: Findings) -> str | None:
+def _text_of(source: bytes, findings: Findings, what: str) -> str | None:
     if len(source) > MAX_POLICY_BYTES:
         findings.error(Mark(1, 1), f"{len(source)} bytes, more than the {MAX_POLICY_BYTES} accepted")
         return None
@@ -95,7 +95,7 @@ def _text_of(source: bytes, findings: Findings) -> str | None:
         return None
     strange = _UNPRINTABLE.search(text)
     if strange:
-        findings.error(_mark_at(text, strange.start()), f"character {strange.group()!a} can't stand in a policy")
+        findings.error(_mark_at(text, strange.start()), f"character {strange.group()!a} can't stand in a {what}")
         return None
     return _joined_surrogates(text)
 
@@ -130,7 +130,8 @@ def _yaml_message(error: yaml.MarkedYAMLError, text: str, mark: Mark) -> str:
 
 
 class _Reader:
-    def __init__(self, text: str, findings: Findings) -> None:
+    def __init__(self, text: str, findings: Findings, what: str) -> None:
+        self._what = what
         self._loader = _LOADER(text)
         self._findings = findings
         self._count = 0
@@ -139,13 +140,13 @@ class _Reader:
         self._loader.get_event()
         event = self._loader.get_event()
         if isinstance(event, yaml.StreamEndEvent):
-            self._findings.error(Mark(1, 1), "the policy is empty")
+            self._findings.error(Mark(1, 1), f"the {self._what} is empty")
             return None
         root = self._node(self._loader.get_event(), 0)
         self._loader.get_event()
         event = self._loader.get_event()
         if not isinstance(event, yaml.StreamEndEvent):
-            self._findings.error(_mark(event), "a second document; a file holds one policy")
+            self._findings.error(_mark(event), f"a second document; a file holds one {self._what}")
         return root
 
     def _node(self, event: Any, depth: int) -> Node:

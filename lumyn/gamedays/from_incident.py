@@ -1,0 +1,148 @@
+"""A scenario from an incident: its decisions as packs, the memory they meet, and what people said should have been."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lumyn.exporting import export_pack, write_whole
+from lumyn.gamedays.setting import write_events
+from lumyn.incidents.evidence import decisions_of
+from lumyn.incidents.incidents import Incidents
+from lumyn.incidents.model import Incident
+from lumyn.lookup import sound_record
+from lumyn.wiring import Home
+from schemas.errors import LumynError, StorageUnavailable, UsageError
+from schemas.seal import is_sealed
+from streams.backtest.outcomes import Outcomes, read_outcomes
+from streams.topics import LABELS
+
+MOST = 1000
+"""Packs that are written at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written: the scenario, how many packs and label events beside it, and what was left out."""
+
+    path: Path
+    packs: int
+    labels: int | None
+    expectations: int
+    left_out: tuple[str, ...]
+
+
+def write_scenario(
+    home: Home, name: str, path: Path, *, memory: bool = True, policy: str | None = None, limit: int = 200
+) -> Written:
+    """Write a scenario, with a folder of packs and a file of label events beside it.
+
+    It then needs no home to be played. `memory=False`: without the labels. Raises `NotFound`, `UsageError`.
+    """
+    incident = Incidents(home).show(name)
+    if path.exists():
+        raise UsageError("there is a file already", where=str(path), help="`--out` takes a new file")
+    rows = decisions_of(home, incident, min(limit, MOST)).rows
+    if not rows:
+        raise UsageError(
+            f"{incident.id} has no decisions, so there is nothing to play",
+            help=f"`lumyn incident add {incident.id} --decision ID`, or a query of its own",
+        )
+    records, packs, left_out = _packs(home, [row.decision_id for row in rows])
+    if not packs:
+        raise UsageError(f"none of the {len(rows)} decisions can be exported: {left_out[0]}")
+    folder, labels_file = f"{path.stem}-packs", f"{path.stem}-labels.jsonl"
+    labels = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / folder).mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageUnavailable(f"can't be written: {error.strerror or error}", where=str(path.parent)) from None
+    if memory:
+        types = {record["request"]["action"]["type"] for record in records}
+        labels = write_events(home, home.settings.tenant, types, path.parent / labels_file)
+    for decision_id, pack in packs:
+        write_whole(path.parent / folder / f"decision_{decision_id}.zip", pack)
+    outcomes = read_outcomes(home.log, home.settings.tenant, home.log.end(LABELS, 0))
+    expected = [line for record in records if (line := _expectation(home, record, outcomes)) is not None]
+    text = _text(incident, folder, labels_file if labels else None, policy, records, expected)
+    write_whole(path, text.encode())
+    return Written(path, len(packs), labels, text.count("\n  - {"), tuple(left_out))
+
+
+def _packs(
+    home: Home, names: Sequence[str]
+) -> tuple[list[Mapping[str, Any]], list[tuple[str, bytes]], list[str]]:
+    records, packs, left_out = [], [], []
+    for name in names:
+        try:
+            raw, record = sound_record(home, name)
+            if is_sealed(record):
+                left_out.append(f"{name}: it is sealed, and can't be opened here")
+                continue
+            packs.append((name, export_pack(home, raw, record)))
+            records.append(record)
+        except LumynError as error:
+            left_out.append(f"{name}: {error.message}")
+    return records, packs, left_out
+
+
+def _expectation(home: Home, record: Mapping[str, Any], outcomes: Outcomes) -> str | None:
+    """What people said of a decision, as what must hold from now on; None: they said nothing that decides."""
+    name, verdict = record["decision_id"], record["verdict"]
+    said = outcomes.of(name, verdict)
+    if said.meaning not in ("harmful", "fine"):
+        return None
+    if said.meaning == "harmful":
+        must = "not: ALLOW"
+    else:
+        must = "verdict: ALLOW" if verdict == "ALLOW" else "not: DENY"
+    why = f"it was {verdict}, and {'allowing it was wrong' if said.meaning == 'harmful' else 'allowing it is right'}"
+    words = [event["summary"] for event in home.events(name) if event["type"] == "label" and event["summary"]]
+    if words:
+        why += f": {words[-1]}"
+    return f"  - {{request: {name}, {must}, why: {_quoted(why)}}}"
+
+
+def _text(
+    incident: Incident,
+    folder: str,
+    labels: str | None,
+    policy: str | None,
+    records: Sequence[Mapping[str, Any]],
+    expected: Sequence[str],
+) -> str:
+    stopped = any(record["verdict"] != "ALLOW" for record in records)
+    count = len(records)
+    lines = [
+        f"# Made from {incident.id}. Its decisions ({count}) stand beside it as packs: it needs no home to be played.",
+        "gameday: 1",
+        f"name: {incident.id}",
+        f"why: {_quoted(incident.title)}",
+        f"incident: {incident.id}",
+        "",
+        "replay:",
+        f"  packs: [{_quoted(folder)}]",
+        f"policy: {_quoted(policy)}" if policy else "# policy: FILE   else what is active here, or LUMYN_POLICY",
+        f"memory: {_quoted(labels)}" if labels else "memory: none",
+        "",
+        "# What goes wrong meanwhile; a fault lasts from request `from` to `to`, or on to the end:",
+        "# faults:",
+        f"#   - qdrant_down: {{from: 1, to: {max(1, count // 2)}}}",
+        "#   - traffic: x10",
+        "#   - duplicate_delivery: {from: 1}",
+        "",
+        "expect:",
+        *expected,
+    ]
+    if stopped or not expected:
+        lines.append('  - {that: "flips.to_ALLOW == 0", why: what was stopped stays stopped}')
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str | None) -> str:
+    """As a YAML text: JSON is YAML, and whatever is in it stays text."""
+    return json.dumps(text, ensure_ascii=True)

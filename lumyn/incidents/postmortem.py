@@ -1,0 +1,121 @@
+"""The facts of a postmortem, from the log, the samples and the incident; each with the command that gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from lumyn.incidents.captured import captured_since, seen_in
+from lumyn.incidents.evidence import Decisions, decisions_of
+from lumyn.incidents.impact import impact, query_text, reach, shell, traffic
+from lumyn.incidents.incidents import Incidents
+from lumyn.incidents.model import Incident
+from lumyn.incidents.search import near_text
+from lumyn.incidents.timeline import change_text, changes_around, span_of, timeline
+from lumyn.incidents.unknown import gaps, not_captured
+from lumyn.rate_files import load
+from lumyn.rating import as_dict
+from lumyn.uncontrolled import changed_in
+from lumyn.watches import check, watch_named
+from lumyn.wiring import Home
+from schemas.errors import LumynError
+from schemas.ids import iso_time
+from streams.local_log import wall_clock_ms
+
+_MOST_COMPARED = 20_000
+_MOST_FACTORS = 8
+_MOST_COMMON = 12
+_EARLIER = 3
+
+
+def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """All that is known of an incident now, as JSON. Raises `LumynError` where the log itself can't be read.
+
+    What is missing is not an error: it is what could not be determined.
+    """
+    home = incidents.home
+    say("its decisions")
+    found = decisions_of(home, incident)
+    seen = seen_in(home, found)
+    start, end = span_of(incident, found)
+    say("labels, control and jobs")
+    moments, left_out = timeline(home, incident, found)
+    say("rates")
+    rates = [_sample(home, ref) for ref in incident.refs("rate")]
+    frequency = traffic(home, incident, found)
+    say("what changed around it")
+    changes = _changes(home, incident, found, start, end)
+    new_fields, later = captured_since(home, seen, end) if found.rows else ([], 0)
+    return {
+        "schema": "lumyn.postmortem/1",
+        "incident": incident.as_dict(),
+        "made_at": iso_time(wall_clock_ms()),
+        "window": {"from": iso_time(start), "to": iso_time(end), "given": incident.start_ms is not None},
+        "timeline": {"moments": [asdict(one) for one in moments], "left_out": left_out},
+        "impact": impact(incident, found) | {"reach": reach(home, incident, found)},
+        "traffic": frequency,
+        "rates": rates,
+        "evidence": {
+            "read": seen.read,
+            "rules": dict(seen.rules.most_common(8)),
+            "facts": dict(seen.facts.most_common(8)),
+            "neighbours": dict(seen.neighbours.most_common()),
+            "common": _common(seen.factors, seen.read),
+            "changed": [_changed(one) for one in changes_around(home, incident, found) if change_text(one)],
+            "earlier": _earlier(incidents, incident),
+        },
+        "uncontrolled": changes,
+        "not_captured": not_captured(incident, found, seen),
+        "unknown": [asdict(gap) for gap in gaps(incident, found, seen, rates, frequency, changes)],
+        "capture": {"fields": dict(seen.names.most_common()), "read": seen.read, "new": new_fields, "later": later},
+        "watches": [_watch(home, name) for name in incident.refs("watch")],
+        "command": f"lumyn incident postmortem {incident.id}",
+    }
+
+
+def _sample(home: Home, ref: str) -> dict[str, Any]:
+    try:
+        return as_dict(load(home.settings, ref)) | {"problem": None}
+    except LumynError as error:
+        return {"rate_id": ref, "problem": error.message, "changed_since_recorded": []}
+
+
+def _changes(home: Home, incident: Incident, found: Decisions, start: int, end: int) -> dict[str, Any] | None:
+    """What nobody decided on that was otherwise in the window, ranked by how well it tells the incident's decisions."""
+    text = query_text(incident, found)
+    first = max(0, start - (end - start))
+    if text is None or not found.rows or len(found.rows) > _MOST_COMPARED:
+        return None
+    told = changed_in(home, (first, start, end), query=None, bad=text, say=lambda text: None)
+    times = f"--from {iso_time(start)} --to {iso_time(end - 1)} --since {iso_time(first)}"
+    told["command"] = f"lumyn rate changes {times} --bad {shell(text)}"
+    told["factors"] = told["factors"][:_MOST_FACTORS]
+    return told
+
+
+def _common(factors: Mapping[tuple[str, str], int], read: int) -> list[dict[str, Any]]:
+    """What all of the decisions that were read have in common."""
+    return [{"factor": name, "value": value} for (name, value), count in factors.items() if read and count == read][
+        :_MOST_COMMON
+    ]
+
+
+def _changed(one: Any) -> dict[str, Any]:
+    return {"at_ms": one.at_ms, "what": change_text(one), "who": one.actor}
+
+
+def _earlier(incidents: Incidents, incident: Incident) -> list[dict[str, Any]]:
+    """Incidents opened before that are near this one, by what was written of them."""
+    try:
+        near = near_text(incidents, f"{incident.title} {incident.summary}", limit=_EARLIER + 1)
+    except LumynError:
+        return []
+    return [one.as_dict() for one in near if one.incident.number < incident.number][:_EARLIER]
+
+
+def _watch(home: Home, name: str) -> dict[str, Any]:
+    try:
+        return asdict(watch_named(home, name).watch) | {"now": check(home, name, keep=False), "problem": None}
+    except LumynError as error:
+        return {"name": name, "problem": error.message}
