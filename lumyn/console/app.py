@@ -65,9 +65,9 @@ class Page:
 
 def pages() -> Sequence[Page]:
     """All addresses of the console."""
-    from lumyn.console import decisions, inbox, incidents, live, memory, policies, reports, switches, watches
+    from lumyn.console import audit, decisions, inbox, incidents, live, memory, policies, reports, switches, watches
 
-    modules = (decisions, live, inbox, incidents, policies, switches, memory, reports, watches)
+    modules = (decisions, live, inbox, incidents, policies, switches, memory, reports, watches, audit)
     return tuple(page for module in modules for page in module.PAGES)
 
 

@@ -27,6 +27,7 @@ from streams.index_sync import fetcher
 from streams.sealing import shown_record
 
 ROWS: Final = 50
+_NEAREST: Final = 3
 _DONE: Final = {
     "labelled": "The label is stored, and decisions from now on are made with it.",
     "noted": "The note is stored.",
@@ -108,7 +109,8 @@ def _page(visit: Visit, status: int = 200, **more: Any) -> Response:
     name = visit.request.path_params["decision_id"]
     record = shown_record(home.log.keys, sound_record(home, name, visit.principal.tenant)[1])
     events = [e for e in home.events(record["decision_id"]) if e["tenant"] == visit.principal.tenant]
-    given: dict[str, Any] = {"done": None, "replayed": None, "checks": None, "error": None, "typed": {}, **more}
+    nothing = dict.fromkeys(("done", "replayed", "checks", "altered", "error"))
+    given: dict[str, Any] = {**nothing, "typed": {}, **more}
     return render.html(
         "decision", status, visit=visit, here="decisions", record=record, events=events,
         created_ms=time_ms_of(record["created_at"]), explained=explain_record(record).split("\n"),
@@ -158,6 +160,20 @@ def verify(visit: Visit) -> Response:
     return _page(visit, checks=verify_record(home.log, home.agent.control(), raw, record, chain=chain))
 
 
+def alter(visit: Visit) -> Response:
+    """What would have altered the verdict, found by deciding again."""
+    from lumyn.explaining import Explained, counterfactual
+
+    home = visit.home
+    _, record = sound_record(home, visit.request.path_params["decision_id"], visit.principal.tenant)
+    what = Explained(record, lambda: home.agent.control().compiled(record["policy"]["hash"]), home)
+    try:
+        told = counterfactual(what, limit=_NEAREST)
+    except LumynError as error:
+        return _page(visit, 422, error=error)
+    return _page(visit, altered=told["text"])
+
+
 def label(visit: Visit) -> Response:
     """Say what really happened."""
     form = visit.form
@@ -182,5 +198,6 @@ PAGES: Final = (
     Page("/decisions/{decision_id}", "read", show),
     Page("/decisions/{decision_id}/replay", "read", replay, "POST"),
     Page("/decisions/{decision_id}/verify", "read", verify, "POST"),
+    Page("/decisions/{decision_id}/alter", "read", alter, "POST"),
     Page("/decisions/{decision_id}/label", "label", label, "POST"),
 )

@@ -8,10 +8,14 @@ from starlette.responses import RedirectResponse, Response
 
 from lumyn.console import render
 from lumyn.console.app import Page
+from lumyn.console.reports import sandboxed
 from lumyn.console.visit import Visit
 from lumyn.incidents.incidents import Incidents
 from lumyn.incidents.model import SEVERITIES
+from lumyn.incidents.postmortem import gather
+from lumyn.incidents.render import as_html, as_markdown
 from lumyn.incidents.search import by_words
+from lumyn.incidents.sections import SECTIONS, section_named
 from schemas.errors import BadInput, UsageError
 
 _SHOWN: Final = 100
@@ -40,8 +44,16 @@ def show(visit: Visit) -> Response:
     """One incident."""
     incident = Incidents(visit.home).show(visit.request.path_params["name"])
     return render.html(
-        "incident", visit=visit, here="incidents", incident=incident, done=_DONE.get(visit.query.get("done", ""))
-    )
+        "incident", visit=visit, here="incidents", incident=incident, done=_DONE.get(visit.query.get("done", "")),
+        sections=SECTIONS,
+    )  # fmt: skip
+
+
+def postmortem(visit: Visit) -> Response:
+    """Its postmortem, made anew from the evidence; a page of its own, in which nothing runs."""
+    incidents = Incidents(visit.home)
+    incident = incidents.show(visit.request.path_params["name"])
+    return sandboxed(as_html(as_markdown(gather(incidents, incident), incident), f"{incident.id}: {incident.title}"))
 
 
 def open_(visit: Visit) -> Response:
@@ -63,6 +75,14 @@ def note(visit: Visit) -> Response:
     return _back(incident.id, "noted")
 
 
+def write(visit: Visit) -> Response:
+    """Write a part of its postmortem; what was written before is kept among its events."""
+    part = section_named(visit.form.get("section", ""))
+    name = visit.request.path_params["name"]
+    incident = Incidents(visit.home).write(name, part.name, visit.form.get("text", ""))
+    return _back(incident.id, "written")
+
+
 def link(visit: Visit) -> Response:
     """Link a decision to it."""
     given = [("decision", visit.form.get("decision", ""), visit.form.get("note", ""))]
@@ -79,5 +99,7 @@ PAGES: Final = (
     Page("/incidents/open", "label", open_, "POST"),
     Page("/incidents/link", "label", link, "POST"),
     Page("/incidents/{name}", "read", show),
+    Page("/incidents/{name}/postmortem", "read", postmortem),
     Page("/incidents/{name}/note", "label", note, "POST"),
+    Page("/incidents/{name}/write", "label", write, "POST"),
 )

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from lumyn.access.guard import Guard
 from lumyn.access.http import is_loopback_name
 from lumyn.access.principal import Principal
+from lumyn.access.store import KeyStore
 from lumyn.api.homes import home_for
 from lumyn.config import LumynConfig
 from lumyn.wiring import Home
@@ -52,6 +53,7 @@ class Visit:
     csrf: str
     config: LumynConfig
     has_login: bool
+    keys: KeyStore
     form: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -95,7 +97,8 @@ class Visits:
             return None
         if form is not None and not hmac.compare_digest(form.get("csrf", "").encode(), session.csrf.encode()):
             raise Forbidden("this form is not of this session", help="go back, reload the page, and try again")
-        return Visit(request, session.principal, session.csrf, self._config, self.has_login, form or {})
+        principal, store = session.principal, self._guard.store
+        return Visit(request, principal, session.csrf, self._config, self.has_login, store, form or {})
 
     def check_origin(self, request: Request) -> None:
         """Refuse what another site has the browser do. Raises `Forbidden`.

@@ -94,7 +94,7 @@ class World:
             "/incidents", "/incidents?q=script", "/incidents/INC-1", "/policies", f"/policies/{hashes[0]}",
             f"/policies/compare?old={hashes[0]}&new={hashes[1]}", "/policies/shadow", "/switches", "/memory",
             f"/memory?near={found['allowed']}", "/memory/suspects", "/memory/relabel", "/backtests", "/watches",
-            "/watches/denied", "/decisions/nothing-here",
+            "/watches/denied", "/audit", "/decisions/nothing-here",
         ]  # fmt: skip
 
 

@@ -460,6 +460,33 @@ def test_relabelling_does_what_was_shown_or_nothing(fresh: World) -> None:
         assert post(browser, "/memory/relabel/preview", **{**form, **bad}).status_code == 422, bad
 
 
+def test_a_postmortem_is_written_and_shown_in_a_sandbox(fresh: World) -> None:
+    browser = client(fresh)
+    assert post(browser, "/incidents/INC-1/write", section="cause", text=ALL).status_code == 303
+    assert post(browser, "/incidents/INC-1/write", section="nothing", text="x").status_code in (400, 422)
+    answer = browser.get("/console/incidents/INC-1/postmortem")
+    assert answer.status_code == 200 and "What We Could Not Determine" in answer.text
+    assert answer.headers["content-security-policy"].startswith("sandbox;")
+    tags = {tag for tag, _ in Parsed(answer.text).found}
+    assert not tags & {"script", "img", "svg", "iframe", "form"}, tags
+
+
+def test_what_would_have_altered_a_verdict(fresh: World) -> None:
+    name = fresh.decide(refund(260, user="usr_near"))["decision_id"]
+    answer = post(client(fresh), f"/decisions/{name}/alter")
+    assert answer.status_code == 200
+    told = answer.text.split('id="altered"')[1].split("</section>")[0]
+    assert "ALLOW" in told and "250" in told
+
+
+def test_the_audit_names_who_changed_what(fresh: World) -> None:
+    guard = guard_for(fresh.config, dev=False)
+    browser = client(fresh, guard, key_of(guard, "admin"))
+    text = browser.get("/console/audit").text.replace("<wbr>", "")
+    assert "kill_switch_on" in text and "key_created" in text and "policy_shadowed" in text
+    assert "labeller &lt;script&gt;" in text
+
+
 def test_incidents_from_the_console(fresh: World) -> None:
     browser = client(fresh)
     opened = post(browser, "/incidents/open", title="Double refunds", severity="sev2", decision=fresh.ids["allowed"])
