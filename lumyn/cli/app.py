@@ -19,6 +19,7 @@ from lumyn.cli import (
     explain,
     export,
     gameday,
+    inbox,
     incident,
     incident_export,
     incident_report,
@@ -102,6 +103,7 @@ for _name, _of_watches in (
 ):  # fmt: skip
     watch.app.command(_name)(_of_watches)
 app.add_typer(watch.app, name="watch")
+app.add_typer(inbox.app, name="inbox")
 app.add_typer(index.app, name="index")
 for _of_incidents in (
     incident_show.show, incident_show.search, incident_write.write, incident_write.action, incident_report.monitor,
