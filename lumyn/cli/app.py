@@ -14,7 +14,6 @@ from lumyn.cli import (
     dead_letters,
     decide,
     demo,
-    dev,
     diff,
     doctor,
     explain,
@@ -45,6 +44,7 @@ from lumyn.cli import (
     redrive,
     relabel,
     replay,
+    serve,
     show,
     topics,
     verify,
@@ -76,7 +76,8 @@ app.command("relabel")(relabel.relabel)
 app.command("redrive")(redrive.redrive)
 app.command("checkpoint")(checkpoint.checkpoint)
 app.command("demo")(demo.demo)
-app.command("dev")(dev.dev)
+app.command("serve")(serve.serve)
+app.command("dev")(serve.dev)
 app.command("doctor")(doctor.doctor)
 policy.app.command("shadow")(policy_shadow.shadow)
 app.add_typer(policy.app, name="policy")
