@@ -26,7 +26,7 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-_ORDER = ("schemas", "memory_service", "streams", "lumyn", "examples", "e2e", "kafka", "deploy", "faults")
+_ORDER = ("schemas", "memory_service", "streams", "lumyn", "access", "examples", "e2e", "kafka", "deploy", "faults")
 """Fast suites first; what starts brokers and processes comes last."""
 
 

@@ -46,6 +46,7 @@ def told() -> dict[str, set[str]]:
     worker.control_version(5, True)
     worker.event("worker_started")
     worker.trouble("commit_failed", ValueError("no"))
+    worker.answered("POST", "/v1/decisions", 200, 0.01)
     seen = {"rate": 0.5, "lower": 0.1, "upper": 0.9, "count": 2, "events": 1, "burn": 3.0}
     windows = {"short": seen, "long": seen, "target": seen}
     watcher.checked([{"name": "w", "windows": windows, "alert": True, "state": "alert", "target_state": "missed"}])

@@ -21,7 +21,7 @@ PROMISED = {
     "keys show", "keys list", "keys trust", "index rebuild", "doctor", "topics create", "worker decide",
     "worker labels", "worker index",
 }  # fmt: skip
-NO_DATA = {"worker decide", "worker labels", "worker index", "worker shadow", "demo", "dev"}
+NO_DATA = {"worker decide", "worker labels", "worker index", "worker shadow", "demo", "dev", "serve"}
 """A story, a server and workers: what they print is talk."""
 
 
