@@ -51,6 +51,7 @@ from lumyn.cli import (
     topics,
     verify,
     watch,
+    watch_queries,
     worker,
 )
 from lumyn.cli.output import one_line, say
@@ -95,6 +96,11 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(memory.app, name="memory")
 rate.app.command("changes")(rate_changes.changes)
 app.add_typer(rate.app, name="rate")
+for _name, _of_watches in (
+    ("add", watch_queries.add), ("list", watch_queries.list_), ("show", watch_queries.show),
+    ("remove", watch_queries.remove), ("check", watch_queries.check), ("run", watch_queries.run),
+):  # fmt: skip
+    watch.app.command(_name)(_of_watches)
 app.add_typer(watch.app, name="watch")
 app.add_typer(index.app, name="index")
 for _of_incidents in (
