@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import pty
@@ -85,7 +84,7 @@ def test_the_kill_switch_is_put_on_measured_and_recorded(inside: Inside) -> None
     assert inside.decide({**refund(30), "action": {"type": "reply"}})["reason_codes"] != ["KILL_SWITCH"]
     one = Incidents(operator_home()).show("INC-1")
     assert one.status == "contained" and one.refs("kill-switch")
-    assert {step.state for step in one.steps if step.step != "stop"} == {"done"}
+    assert set(steps().values()) == {"done"}
     assert [step.state for step in one.steps if step.step == "stop"] == ["begun", "done"]
     contained = next(step for step in one.steps if step.step == "contained")
     assert "no decision without it" in contained.text
@@ -126,21 +125,18 @@ def test_decisions_by_another_version_after_an_activation_are_counted_with_the_l
     assert took_hold(log, "other", "x", since).by_other == 0
 
 
-@pytest.mark.parametrize(
-    ("how", "meaning"), [("relabel", "not in memory"), ("quarantine", "quarantined"), ("rollback", "not in memory")]
-)
-def test_bad_data_is_found_taken_back_and_undone(inside: Inside, how: str, meaning: str) -> None:
-    names = labelled(inside)
+@pytest.mark.parametrize("how", ["relabel", "quarantine", "rollback"])
+def test_bad_data_is_found_taken_back_and_undone(inside: Inside, how: str) -> None:
+    labelled(inside)
     assert inside.decide(refund(20))["verdict"] == "DENY", "the wrong labels block"
-    run = ("runbook", "run", "bad-data", "--yes", "--answer", "query=label=failure", "--answer", "why=bad import",
-           "--answer", f"how={how}", "--answer", "version=0", "--incident", "1")  # fmt: skip
+    run = ("runbook", "run", "bad-data", "--yes", *BAD, "--answer", f"how={how}", "--answer", "version=0",
+           "--incident", "1")  # fmt: skip
+    inside.run(*run, "--answer", "outcome=undo")
+    assert inside.decide(refund(20))["verdict"] == "DENY", "undone, it is as before"
     inside.run(*run)
-    assert inside.decide(refund(20))["verdict"] == "ALLOW", meaning
-    assert len(Incidents(operator_home()).show("1").refs("job")) == 1
-    inside.run(*run[:-2], "--answer", "query=decision_id IN (" + ", ".join(names) + ")", "--answer", "outcome=undo",
-               "--incident", "1", code=None)  # fmt: skip
+    assert inside.decide(refund(20))["verdict"] == "ALLOW"
     jobs = Incidents(operator_home()).show("1").refs("job")
-    assert jobs[-1].startswith("undo-")
+    assert [job.partition("-")[0] for job in jobs] == [how, "undo", how]
 
 
 def test_a_run_whose_step_fails_stops_there_and_goes_on_where_it_stopped(inside: Inside) -> None:
@@ -276,10 +272,9 @@ steps:
         "r.yml:1:1: `title` is missing",
         "r.yml:1:10: `runbook` `Mine` is not small letters, digits and `-`",
         "r.yml:2:1: unknown key `titel`; did you mean `title`?",
-        *(one for one in problems(tmp_path, "runbook: x\ntitle: y\nsteps:\n\n  - id: one\n    command: [sh, -c, x]\n")
-          if False),
         "r.yml:5:14: a runbook can't run `lumyn sh -c`" + allowed(),
-        "r.yml:6:9: `one` is taken already",
+        "r.yml:6:5: a step has `say` or one of `ask`, `confirm`, `command` or `wait_until`",
+        "r.yml:6:5: `one` is taken already",
         "r.yml:7:5: unknown key `comand`; did you mean `command`?",
         "r.yml:9:30: `command`: nothing before this step gives `{nothing}`",
         "r.yml:12:5: a step does one thing: `ask` or `confirm`",
@@ -330,4 +325,3 @@ def test_shipped_runbooks_read_and_a_teams_own_come_first(inside: Inside) -> Non
         runbook_named("none", inside.home)
     assert "changes lumyn" in inside.run("runbook", "show", "bad-data").stdout
     assert json.loads(json.dumps(inside.json("runbook", "show", "bad-data", "--json")))["name"] == "bad-data"
-    assert io
