@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -133,15 +134,15 @@ def root(
         typer.echo(context.get_help())
 
 
-def run() -> int:
-    """Run the command line; returns the exit code. Usage errors are exit 2.
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, or these arguments; returns the exit code. Usage errors are exit 2.
 
     The command is invoked without click's own `main`, which turns Ctrl-C into a silent exit and a broken pipe into
     exit 1. Its errors are known by what they do: newer versions of typer bring classes of their own.
     """
     command = typer.main.get_command(app)
     try:
-        with command.make_context("lumyn", sys.argv[1:]) as context:
+        with command.make_context("lumyn", list(sys.argv[1:] if arguments is None else arguments)) as context:
             result = command.invoke(context)
     except typer.Exit as stop:
         return stop.exit_code

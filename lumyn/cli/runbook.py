@@ -111,7 +111,7 @@ def run(
             raise NotFound(f"no run of {book.name} was broken off in {one.id}")
     elif one is None and not dry_run:
         say("without --incident nothing is recorded, and an aborted run can't be gone on with")
-    person = _Terminal(answers) if present else _Given(answers, dry=dry_run)
+    person = _Terminal(answers) if present else _Given(answers)
     running = Running(book, person, incidents, one, dry=dry_run, run=before)
     say(one_line(f"{book.title}{' (dry run)' if dry_run else ''}"))
     result = running.go()
@@ -199,8 +199,8 @@ class _Terminal:
 class _Given:
     """Nobody: what was answered beforehand. In a dry run, what was not is left open."""
 
-    def __init__(self, answers: Mapping[str, str], *, dry: bool) -> None:
-        self._answers, self._dry = answers, dry
+    def __init__(self, answers: Mapping[str, str]) -> None:
+        self._answers = answers
 
     def tell(self, text: str) -> None:
         say(text)
@@ -210,8 +210,6 @@ class _Given:
 
     def answer(self, step: Step, question: str, /) -> str | None:
         told = self._answers.get(step.id) or step.default
-        if told is None and self._dry:
-            told = step.choices[0] if step.choices else f"<{step.id}>"
         say(f"{question} {told or ''}".rstrip())
         return told
 

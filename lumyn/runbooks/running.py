@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,13 +13,13 @@ import orjson
 from lumyn.incidents import Incident, Incidents
 from lumyn.lookup import shown
 from lumyn.runbooks.book import PLACEHOLDER, Runbook, Step, filled, passes_over
+from lumyn.runbooks.commands import run_command
 from lumyn.runbooks.measures import measured
 from schemas.errors import LumynError, NotFound, UsageError
 
 Choice = Literal["yes", "no", "skip", "abort"]
 State = Literal["begun", "done", "skipped", "failed", "aborted"]
 OVER = ("done", "skipped")
-_TIMEOUT_S = 600.0
 
 
 class Person(Protocol):
@@ -128,6 +125,9 @@ class Running:
     def _ask(self, step: Step) -> tuple[State, str, int]:
         question = filled(step.ask or "", self._known)
         given = self._person.answer(step, question)
+        if given is None and self._dry:
+            self._person.tell("(dry run: not answered)")
+            return "skipped", "", 0
         if given is None:
             return self._record(step, "aborted", ""), "", 1
         default = filled(step.default, self._known) if step.default is not None else ""
@@ -237,15 +237,6 @@ class Running:
 
 def _placeholders(step: Step) -> set[str]:
     return {found[1] for word in step.command for found in PLACEHOLDER.finditer(word)}
-
-
-def run_command(words: Sequence[str]) -> tuple[int, str]:
-    """Run a command of lumyn as its own process, without a shell; its exit code and both outputs."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "lumyn", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, timeout=_TIMEOUT_S, env=os.environ, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
 def shell_text(words: Sequence[str]) -> str:
