@@ -21,6 +21,7 @@ from lumyn.api.measured import add_metrics
 from lumyn.api.memory import add_memory
 from lumyn.api.policies import add_policies
 from lumyn.api.problems import add_problems
+from lumyn.api.spec import add_description
 from lumyn.api.switches import add_switches
 from lumyn.api.waiting import add_waiting
 from lumyn.config import LumynConfig
@@ -48,6 +49,7 @@ def make_app(config: LumynConfig, access: Guard | None = None) -> FastAPI:
     add_audit(app)
     add_health(app, config)
     add_console(app, config)
+    add_description(app)
     check_declared(app)
     return app
 

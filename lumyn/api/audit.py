@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 
-from lumyn.access.http import guard_of, needs
+from lumyn.access.http import guard_of
 from lumyn.access.trail import MOST_READ, SOURCES, trail
 from lumyn.api.answers import json_answer
 from lumyn.api.homes import home_of, sender
+from lumyn.api.spec import endpoint
 from schemas.canonical import decode, encode
 from schemas.errors import LumynError, UsageError
 
@@ -22,7 +23,7 @@ _Limit = Annotated[int, Query(ge=1, le=1000)]
 def add_audit(app: FastAPI) -> None:
     """Add the endpoint."""
 
-    @app.get("/v1/audit", summary="Who changed what, newest first", dependencies=[needs("admin")])
+    @app.get("/v1/audit", **endpoint("Who changed what, newest first", "admin", "AuditPage"))
     def audit(request: Request, limit: _Limit = 100, cursor: str | None = None, actor: str | None = None) -> Response:
         below = _below(cursor)
         found: list[dict[str, Any]] = []

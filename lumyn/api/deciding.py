@@ -11,13 +11,14 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from lumyn.access.http import guard_of, needs
+from lumyn.access.http import guard_of
 from lumyn.access.principal import Principal
 from lumyn.api.answers import json_answer
 from lumyn.api.callbacks import HEADER, Callbacks, checked_url
 from lumyn.api.gather import Gatherer
 from lumyn.api.homes import config_of, deciding_home, sender
 from lumyn.api.limits import BATCH_BYTES
+from lumyn.api.spec import endpoint, header
 from lumyn.api.traceability import with_traceability
 from lumyn.api.waiting import accepted, state_of
 from lumyn.config import LumynConfig, resolve
@@ -29,6 +30,11 @@ from schemas.request import parse_request
 from streams.deciding import Answer
 
 _FLIGHTS_OVER_KAFKA = 16
+_HEADERS = [
+    header("Idempotency-Key", "Makes a retry safe: the same as `request_id` in the body."),
+    header("Prefer", "`respond-async`: 202 with a `Location` to ask at, as soon as the request is durable."),
+    header("Callback-URL", "With `respond-async`: where the decision is sent, signed; its host must be listed."),
+]
 
 
 def add_deciding(app: FastAPI, config: LumynConfig) -> None:
@@ -42,7 +48,13 @@ def add_deciding(app: FastAPI, config: LumynConfig) -> None:
     callbacks = Callbacks()
     app.state.closing += [gatherer.close, callbacks.close]
 
-    @app.post("/v1/decisions", summary="Decide one request", dependencies=[needs("decide")])
+    @app.post(
+        "/v1/decisions",
+        **endpoint(
+            "Decide one request", "decide", "Decision", also={202: "RequestState"}, body="DecisionRequest",
+            parameters=_HEADERS,
+        ),
+    )
     async def decide(request: Request) -> Response:
         body = _keyed(await request.body(), request.headers.get("idempotency-key"))
         parsed = parse_own(body, sender(request))
@@ -58,8 +70,7 @@ def add_deciding(app: FastAPI, config: LumynConfig) -> None:
 
     @app.post(
         "/v1/decisions:batch",
-        summary="Decide many; a bad one yields its error in its place",
-        dependencies=[needs("decide")],
+        **endpoint("Decide many; a bad one yields its error in its place", "decide", "Decisions", body="Requests"),
     )
     async def batch(request: Request) -> Response:
         bodies = decode(await request.body(), where="body", limit=BATCH_BYTES)

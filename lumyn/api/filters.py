@@ -24,6 +24,17 @@ PLAIN: Final = ("query", "from", "to", "condition_id", "outcome")
 PAGING: Final = ("cursor", "limit", "order", "expand")
 OUTCOMES: Final = ("triggered", "not_triggered")
 KNOWN: Final = (*PLAIN, *PAGING, *FIELDS, *SAME, *BOUNDS)
+SAID: Final = {
+    "query": "The query language: `verdict=DENY AND amount_usd > 100`.",
+    "from": "From this day, minute or second on (UTC).",
+    "to": "Up to the end of this day, minute or second (UTC).",
+    "condition_id": "A policy's name or a rule's id.",
+    "outcome": "`triggered`: a rule fired; `not_triggered`.",
+    **{name: f"The same as `{field}`." for name, field in SAME.items()},
+    **{name: f"The decision's {name}." for name in FIELDS},
+    **{name: f"{field} {sign} this." for name, (field, sign) in BOUNDS.items()},
+}
+"""What each parameter means. Beside them `evidence.NAME` and the other paths of the query language."""
 _BARE = re.compile(r"[A-Za-z0-9_.:+@-]+\Z", re.ASCII)
 _SPACE_ZONE = re.compile(r"(?<=:\d\d) (?=\d\d:?\d\d\Z)|(?<=\.\d{3}) (?=\d\d:?\d\d\Z)", re.ASCII)
 _WORDS = frozenset({"and", "or", "not", "in", "between"})

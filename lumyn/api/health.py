@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from lumyn.access.http import OPEN, needs
+from lumyn.access.http import OPEN
+from lumyn.api.spec import endpoint
 from lumyn.config import LumynConfig
 from lumyn.wiring import open_home
 
@@ -14,10 +15,10 @@ from lumyn.wiring import open_home
 def add_health(app: FastAPI, config: LumynConfig) -> None:
     """Add the endpoints."""
 
-    @app.get("/healthz", summary="The process lives", dependencies=[needs(OPEN)])
+    @app.get("/healthz", **endpoint("The process lives", OPEN, "Alive"))
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="The log can be used", dependencies=[needs(OPEN)])
+    @app.get("/readyz", **endpoint("The log can be used", OPEN, "Ready"))
     def readyz() -> dict[str, Any]:
         return {"status": "ready", "control_version": open_home(config).agent.control().version}

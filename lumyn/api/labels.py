@@ -8,9 +8,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from lumyn import sdk
-from lumyn.access.http import needs
 from lumyn.api.answers import json_answer
 from lumyn.api.homes import home_of, sender
+from lumyn.api.spec import endpoint
 from lumyn.lookup import find_record
 from schemas.canonical import decode
 from schemas.errors import BadInput
@@ -24,16 +24,14 @@ def add_labels(app: FastAPI) -> None:
 
     @app.post(
         "/v1/decisions/{decision_id}/labels",
-        status_code=201,
-        summary="Label a decision",
-        dependencies=[needs("label")],
+        **endpoint("Label a decision", "label", "LabelEvent", status=201, body="LabelBody"),
     )
     async def label(decision_id: str, request: Request) -> Response:
         body = label_in(decode(await request.body(), where="body"))
         event = await run_in_threadpool(_label, request, decision_id, body)
         return json_answer(event, 201)
 
-    @app.get("/v1/decisions/{decision_id}/events", summary="Its labels and notes", dependencies=[needs("read")])
+    @app.get("/v1/decisions/{decision_id}/events", **endpoint("Its labels and notes", "read", "LabelEvents"))
     def events(decision_id: str, request: Request) -> Response:
         home = home_of(request)
         _, record = find_record(home, decision_id)

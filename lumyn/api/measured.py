@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lumyn.access.http import needs
 from lumyn.api.homes import sender
+from lumyn.api.spec import endpoint
 
 
 def add_metrics(app: FastAPI) -> None:
@@ -19,7 +19,7 @@ def add_metrics(app: FastAPI) -> None:
     app.state.metrics = Metrics("serve")
     app.add_middleware(Measured, metrics=app.state.metrics)
 
-    @app.get("/metrics", summary="Prometheus metrics of this process", dependencies=[needs("read")])
+    @app.get("/metrics", **endpoint("Prometheus metrics of this process", "read", None))
     def metrics(request: Request) -> Response:
         sender(request).require_operator("the metrics of this process")
         text, content_type = app.state.metrics.exposition(request.headers.get("accept", ""))

@@ -8,10 +8,10 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from lumyn import memory_views, suspecting
-from lumyn.access.http import needs
 from lumyn.api.answers import json_answer
 from lumyn.api.deciding import parse_own
 from lumyn.api.homes import home_of, sender
+from lumyn.api.spec import endpoint
 from memory_service.recall import Recall
 
 _Limit = Annotated[int, Query(ge=1, le=50)]
@@ -21,15 +21,18 @@ _Many = Annotated[int, Query(ge=1, le=1000)]
 def add_memory(app: FastAPI) -> None:
     """Add the endpoints."""
 
-    @app.get("/v1/memory", summary="What the memory holds", dependencies=[needs("read")])
+    @app.get("/v1/memory", **endpoint("What the memory holds", "read", "Memory"))
     def stats(request: Request) -> Response:
         return json_answer(memory_views.stats(home_of(request)))
 
-    @app.get("/v1/memory/search", summary="The memories nearest to a past decision", dependencies=[needs("read")])
+    @app.get("/v1/memory/search", **endpoint("The memories nearest to a past decision", "read", "Memory"))
     def near_decision(request: Request, decision_id: str, limit: _Limit = 10) -> Response:
         return json_answer(_recalled(memory_views.near_decision(home_of(request), decision_id, limit)))
 
-    @app.post("/v1/memory/search", summary="The memories nearest to a request", dependencies=[needs("read")])
+    @app.post(
+        "/v1/memory/search",
+        **endpoint("The memories nearest to a request", "read", "Memory", body="DecisionRequest"),
+    )
     async def near(request: Request, limit: _Limit = 10) -> Response:
         body = await request.body()
 
@@ -40,27 +43,24 @@ def add_memory(app: FastAPI) -> None:
 
     @app.get(
         "/v1/memory/points/{memory_id}",
-        summary="What a labelled decision stands for, and stood for",
-        dependencies=[needs("read")],
+        **endpoint("What a labelled decision stands for, and stood for", "read", "Memory"),
     )
     def point(request: Request, memory_id: str) -> Response:
         return json_answer(memory_views.remembered(home_of(request), memory_id))
 
-    @app.get(
-        "/v1/memory/explain/{decision_id}", summary="The whole sum behind a decision", dependencies=[needs("read")]
-    )
+    @app.get("/v1/memory/explain/{decision_id}", **endpoint("The whole sum behind a decision", "read", "Memory"))
     def explain(request: Request, decision_id: str) -> Response:
         return json_answer(memory_views.explained(home_of(request), decision_id).as_dict())
 
-    @app.get("/v1/memory/suspects", summary="Labels that are probably wrong", dependencies=[needs("read")])
+    @app.get("/v1/memory/suspects", **endpoint("Labels that are probably wrong", "read", "Memory"))
     def suspects(request: Request, limit: _Many = 20, labeller: str | None = None) -> Response:
         return json_answer(suspecting.as_dict(suspecting.find(home_of(request)), limit, labeller))
 
-    @app.get("/v1/memory/trust", summary="Labellers who are not trusted in full", dependencies=[needs("read")])
+    @app.get("/v1/memory/trust", **endpoint("Labellers who are not trusted in full", "read", "Memory"))
     def trust(request: Request) -> Response:
         return json_answer({"trust": memory_views.trusts(home_of(request))})
 
-    @app.get("/v1/memory/contested", summary="Labels over which labellers disagree", dependencies=[needs("read")])
+    @app.get("/v1/memory/contested", **endpoint("Labels over which labellers disagree", "read", "Memory"))
     def contested(request: Request) -> Response:
         return json_answer({"contested": memory_views.contested(home_of(request))})
 

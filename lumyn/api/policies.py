@@ -8,11 +8,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from lumyn import policies
-from lumyn.access.http import needs
 from lumyn.api.answers import json_answer
 from lumyn.api.bodies import json_object, text_of
 from lumyn.api.homes import config_of, deciding_home, home_of, sender
 from lumyn.api.limits import POLICY_BYTES
+from lumyn.api.spec import endpoint
 from schemas.errors import BadInput
 from streams.control import ControlState, PublishedPolicy
 from streams.policy import CompiledPolicy, check_policy, load_policy
@@ -23,12 +23,12 @@ _SHARED = "a policy"
 def add_policies(app: FastAPI) -> None:
     """Add the endpoints."""
 
-    @app.get("/v1/policies", summary="Published policies", dependencies=[needs("read")])
+    @app.get("/v1/policies", **endpoint("Published policies", "read", "Policies"))
     def list_(request: Request) -> Response:
         control = home_of(request).agent.control()
         return json_answer({"policies": [_told(control, one) for one in control.policies.values()]})
 
-    @app.get("/v1/policies/{name}", summary="A policy with its source", dependencies=[needs("read")])
+    @app.get("/v1/policies/{name}", **endpoint("A policy with its source", "read", "PolicyWhole"))
     def get(name: str, request: Request, version: str | None = None) -> Response:
         control = home_of(request).agent.control()
         chosen = control.find(name, version)
@@ -36,7 +36,13 @@ def add_policies(app: FastAPI) -> None:
         more = {"ir_hash": compiled.ir_hash, "rules": [rule.id for rule in compiled.rules], "source": chosen.source}
         return json_answer({**_told(control, chosen), **more})
 
-    @app.post("/v1/policies", status_code=201, summary="Publish a policy document", dependencies=[needs("admin")])
+    @app.post(
+        "/v1/policies",
+        **endpoint(
+            "Publish a policy document", "admin", "Published",
+            status=201, also={200: "Published"}, body="PolicyBody", yaml=True,
+        ),
+    )
     async def publish(request: Request) -> Response:
         who = sender(request).require_operator(_SHARED)
         policy = _policy(await request.body(), request)
@@ -47,7 +53,10 @@ def add_policies(app: FastAPI) -> None:
         made = await run_in_threadpool(add)
         return json_answer({**_hashes(policy), "published": made}, 201 if made else 200)
 
-    @app.post("/v1/policies:check", summary="Check a policy document", dependencies=[needs("read")])
+    @app.post(
+        "/v1/policies:check",
+        **endpoint("Check a policy document", "read", "Checked", body="PolicyBody", yaml=True),
+    )
     async def check(request: Request) -> Response:
         source, name = _source(await request.body(), request)
         report = await run_in_threadpool(lambda: check_policy(source, name=name))
@@ -55,7 +64,8 @@ def add_policies(app: FastAPI) -> None:
         return json_answer({**found, **(_hashes(report.policy) if report.policy else {})})
 
     @app.post(
-        "/v1/policies/{name}/activate", summary="Make a published policy decide", dependencies=[needs("admin")]
+        "/v1/policies/{name}/activate",
+        **endpoint("Make a published policy decide", "admin", "PolicyNamed", body="Activation", optional=True),
     )
     async def activate(name: str, request: Request) -> Response:
         sender(request).require_operator(_SHARED)
@@ -65,7 +75,8 @@ def add_policies(app: FastAPI) -> None:
         return json_answer(_named(chosen))
 
     @app.post(
-        "/v1/policies/{name}/rollback", summary="Go back to the policy before", dependencies=[needs("admin")]
+        "/v1/policies/{name}/rollback",
+        **endpoint("Go back to the policy before", "admin", "PolicyNamed", body="Reason", optional=True),
     )
     async def rollback(name: str, request: Request) -> Response:
         sender(request).require_operator(_SHARED)

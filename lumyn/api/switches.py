@@ -8,11 +8,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from lumyn import switches
-from lumyn.access.http import needs
 from lumyn.access.principal import Principal
 from lumyn.api.answers import json_answer
 from lumyn.api.bodies import json_object, text_of
 from lumyn.api.homes import config_of, deciding_home, home_of, sender
+from lumyn.api.spec import endpoint
 from lumyn.wiring import Home
 from schemas.errors import BadInput, Forbidden, NotFound, RequestConflict
 from streams.control import KillSwitch
@@ -23,25 +23,28 @@ _ONE = "/v1/kill-switches/{switch_id}"
 def add_switches(app: FastAPI) -> None:
     """Add the endpoints."""
 
-    @app.get("/v1/kill-switches", summary="The switches that are on", dependencies=[needs("read")])
+    @app.get("/v1/kill-switches", **endpoint("The switches that are on", "read", "Switches"))
     def list_(request: Request) -> Response:
         who = sender(request)
         found = [one.as_record() for one in home_of(request).agent.control().switches if _sees(who, one)]
         return json_answer({"kill_switches": found})
 
-    @app.get(_ONE, summary="A switch that is on", dependencies=[needs("read")])
+    @app.get(_ONE, **endpoint("A switch that is on", "read", "Switch"))
     def get(switch_id: str, request: Request) -> Response:
         return json_answer(_found(home_of(request), sender(request), switch_id).as_record())
 
-    @app.post("/v1/kill-switches", status_code=201, summary="Stop a scope at once", dependencies=[needs("admin")])
+    @app.post(
+        "/v1/kill-switches",
+        **endpoint("Stop a scope at once", "admin", "Switch", status=201, body="SwitchBody"),
+    )
     async def post(request: Request) -> Response:
         return json_answer(await _on(request, None), 201)
 
-    @app.put(_ONE, summary="Stop a scope at once, under an id of one's own", dependencies=[needs("admin")])
+    @app.put(_ONE, **endpoint("Stop a scope at once, under an id of one's own", "admin", "Switch", body="SwitchBody"))
     async def put(switch_id: str, request: Request) -> Response:
         return json_answer(await _on(request, switch_id))
 
-    @app.delete(_ONE, summary="Take a switch off", dependencies=[needs("admin")])
+    @app.delete(_ONE, **endpoint("Take a switch off", "admin", "SwitchedOff"))
     def delete(switch_id: str, request: Request, why: str = "") -> Response:
         who, home = sender(request), home_of(request)
         switch = _found(home, who, switch_id)

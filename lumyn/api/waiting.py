@@ -6,9 +6,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from lumyn.access.http import needs
 from lumyn.api.answers import json_answer
 from lumyn.api.homes import home_of
+from lumyn.api.spec import endpoint
 from lumyn.api.traceability import with_traceability
 from lumyn.lookup import sound_record
 from lumyn.wiring import Home
@@ -26,8 +26,7 @@ def add_waiting(app: FastAPI) -> None:
 
     @app.get(
         "/v1/requests/{partition}/{offset}",
-        summary="What became of a request that was not waited for",
-        dependencies=[needs("decide")],
+        **endpoint("What became of a request in the log", "decide", "RequestState", also={202: "RequestState"}),
     )
     def state(partition: int, offset: int, request: Request) -> Response:
         found = state_of(home_of(request), partition, offset)
