@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,19 +68,34 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-class Metrics(Observer):
-    """One worker's metrics, in a registry of their own. A metric is there from its first value on.
+_OF_WATCH = ("tenant", "watch")
+_OF_WINDOW = (*_OF_WATCH, "window")
 
-    So an index worker says nothing of decisions, and no alert mistakes a zero for a measurement.
-    """
+WATCH_METRICS: Mapping[str, Metric] = {
+    "lumyn_watch_rate": Metric(Gauge, "Share of the window's decisions that the query finds.", _OF_WINDOW),
+    "lumyn_watch_lower": Metric(Gauge, "Lower end of its 95% interval (Wilson).", _OF_WINDOW),
+    "lumyn_watch_upper": Metric(Gauge, "Upper end of its 95% interval (Wilson).", _OF_WINDOW),
+    "lumyn_watch_count": Metric(Gauge, "Decisions in the window; 0: nothing is known of the rate.", _OF_WINDOW),
+    "lumyn_watch_events": Metric(Gauge, "Those of them that the query finds.", _OF_WINDOW),
+    "lumyn_watch_burn": Metric(Gauge, "The rate as a multiple of the one that may be.", _OF_WINDOW),
+    "lumyn_watch_alert": Metric(Gauge, "1: beyond its threshold in both windows, and not by chance.", _OF_WATCH),
+    "lumyn_watch_state": Metric(Gauge, "1 for the state that the watch is in.", (*_OF_WATCH, "state")),
+    "lumyn_watch_target": Metric(Gauge, "1 for the state that its target is in.", (*_OF_WATCH, "state")),
+    "lumyn_watch_checked_timestamp_seconds": Metric(Gauge, "When the watches were last checked, in Unix seconds."),
+    "lumyn_watch_failures_total": Metric(Counter, "Rounds that could not be made, by the error's code.", ("code",)),
+    "lumyn_build_info": METRICS["lumyn_build_info"],
+}
 
-    def __init__(self, worker: str) -> None:
-        """`worker` is the kind of worker: decide, labels, index, ..."""
+
+class _Exposed:
+    """Metrics of a table, in a registry of their own. A metric is there from its first value on."""
+
+    def __init__(self, worker: str, table: Mapping[str, Metric]) -> None:
+        self._table = table
         self._registry = CollectorRegistry()
         self._making = threading.Lock()
         self._made: dict[str, Any] = {}
         self._children: dict[tuple[str, ...], Any] = {}
-        self._partitions: set[int] = set()
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
         self._of("lumyn_build_info", worker, ENGINE, __version__).set(1)
@@ -97,7 +112,7 @@ class Metrics(Observer):
             with self._making:
                 metric = self._made.get(name)
                 if metric is None:
-                    metric = self._made[name] = self._make(name, METRICS[name])
+                    metric = self._made[name] = self._make(name, self._table[name])
                 child = self._children[(name, *labels)] = metric.labels(*labels) if labels else metric
         return child
 
@@ -105,6 +120,20 @@ class Metrics(Observer):
         if metric.bounds is not None:
             return Histogram(name, metric.says, metric.labels, registry=self._registry, buckets=metric.bounds)
         return metric.kind(name, metric.says, metric.labels, registry=self._registry)
+
+    def _gone(self, name: str, *labels: str) -> None:
+        """There is nothing to say of it any more."""
+        if self._children.pop((name, *labels), None) is not None:
+            self._made[name].remove(*labels)
+
+
+class Metrics(_Exposed, Observer):
+    """One worker's metrics: an index worker says nothing of decisions, and no alert takes a zero for a measurement."""
+
+    def __init__(self, worker: str) -> None:
+        """`worker` is the kind of worker: decide, labels, index, ..."""
+        super().__init__(worker, METRICS)
+        self._partitions: set[int] = set()
 
     def decided(self, outcome: str, verdict: str | None, latency_s: float, decision_id: str | None) -> None:  # noqa: ARG002
         self._of("lumyn_decisions_total", outcome, verdict or "").inc()
@@ -135,8 +164,7 @@ class Metrics(Observer):
         for partition, messages in waiting.items():
             self._of("lumyn_partition_lag", str(partition)).set(messages)
         for partition in self._partitions - set(waiting):  # another worker's to tell of now
-            self._children.pop(("lumyn_partition_lag", str(partition)), None)
-            self._made["lumyn_partition_lag"].remove(str(partition))
+            self._gone("lumyn_partition_lag", str(partition))
         self._partitions = set(waiting)
 
     def ready(self, part: str, stands: bool) -> None:
@@ -155,3 +183,36 @@ class Metrics(Observer):
 
     def trouble(self, name: str, error: BaseException, facts: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
         self._of("lumyn_troubles_total", name).inc()
+
+
+class WatchMetrics(_Exposed):
+    """What watches measure (`lumyn.watches.check`): a rate that is not known is not there."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__("watch", WATCH_METRICS)
+        self._tenant = tenant
+        self._told: set[tuple[str, ...]] = set()
+
+    def checked(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Tell a round of all watches: what none of them says any more is taken out."""
+        now: dict[tuple[str, ...], float] = {}
+        for one in results:
+            whose = (self._tenant, one["name"])
+            for window, seen in one["windows"].items():
+                for part in ("rate", "lower", "upper", "count", "events", "burn"):
+                    if seen[part] is not None and (seen["count"] or part in ("count", "events")):
+                        now[f"lumyn_watch_{part}", *whose, window] = seen[part]
+            now["lumyn_watch_alert", *whose] = float(one["alert"])
+            now["lumyn_watch_state", *whose, one["state"]] = 1
+            if one["target_state"] is not None:
+                now["lumyn_watch_target", *whose, one["target_state"]] = 1
+        for key in self._told - now.keys():
+            self._gone(*key)
+        for (name, *labels), value in now.items():
+            self._of(name, *labels).set(value)
+        self._told = set(now)
+        self._of("lumyn_watch_checked_timestamp_seconds").set(time.time())
+
+    def failed(self, code: str) -> None:
+        """A round could not be made."""
+        self._of("lumyn_watch_failures_total", code).inc()
