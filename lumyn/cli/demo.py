@@ -1,9 +1,10 @@
-"""`lumyn demo`: the incident story on real agent actions, told with the real commands."""
+"""`lumyn demo`: from an incident to what was learnt, on real agent actions, told with the real commands."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -15,20 +16,25 @@ from typing import Any
 
 import typer
 
-from lumyn.cli.output import clean, table
+from lumyn.cli.output import table
+from lumyn.cli.telling import command, recorded, tell, title
 
 
 def demo(
     keep: Path | None = typer.Option(None, "--keep", help="Keep the demo's home in this folder, to look around."),
 ) -> int:
-    """Tell the incident story in under a minute: decide, an incident, replay, label, decide otherwise.
+    """Tell the whole story in seconds: an incident, its rate, labels, a better policy, a game day, a postmortem.
 
     The requests are write actions that a gpt-4o airline agent took in recorded conversations (tau-bench, MIT).
 
     \b
     Example: lumyn demo --keep my-demo
     """
+    from schemas.errors import UsageError
+
     data = _data_folder()
+    if keep is not None and (keep / ".lumyn").exists():
+        raise UsageError("there is a home in it already", where=str(keep), help="`--keep` takes a new folder")
     with tempfile.TemporaryDirectory(prefix="lumyn-demo-") as temporary:
         folder = (keep or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,13 +42,16 @@ def demo(
         started = time.monotonic()
         with chdir(folder):
             _Story(data).tell()
-        _print(f"\nThat took {time.monotonic() - started:.1f} s.")
+        tell(f"\nThat took {time.monotonic() - started:.1f} s.")
         if keep is not None:
-            _print(f"Look around: export LUMYN_HOME={folder / '.lumyn'}; lumyn list")
+            tell(f"Look around: cd {keep}; export LUMYN_HOME={folder / '.lumyn'}; lumyn serve --dev")
+        else:
+            tell("To look at it in the console: `lumyn demo --keep my-demo`, and `lumyn serve --dev` as it then says.")
     return 0
 
 
 _CANDIDATE = "candidate_policy.yml"
+_SCENARIO = "gamedays/inc-1.yml"
 
 
 class _Story:
@@ -50,8 +59,8 @@ class _Story:
 
     def __init__(self, data: Path) -> None:
         self._data = data
+        self._candidate = str(data / _CANDIDATE)
         self._requests = {r["request_id"]: r for r in map(json.loads, _lines(data / "requests.jsonl"))}
-        self._outcomes = {o["request_id"]: o for o in map(json.loads, _lines(data / "outcomes.jsonl"))}
         self._plot = json.loads((data / "story.json").read_text(encoding="utf-8"))
         self._records: dict[str, Any] = {}
 
@@ -59,49 +68,76 @@ class _Story:
         """All chapters."""
         self._record()
         self._incident()
-        self._learn(
-            self._plot["incident"], "3. Label it: memory learns, and the agent's later tries are decided otherwise"
-        )
-        self._false_positive()
-        self._candidate()
-        self._proof()
+        self._rate()
+        self._open()
+        self._learn("incident", "5. Label it: memory learns, and the agent's later tries are decided otherwise")
+        self._learn("false_positive", "6. The other way: a customer was denied wrongly")
+        self._better()
+        self._gameday()
+        self._postmortem()
+        title("10. Proof: every record is checked and decided again from its recorded inputs")
+        command("verify")
 
     def _record(self) -> None:
         from lumyn import decide_many
         from schemas.errors import LumynError
 
-        _title(
-            f"1. Record: {len(self._requests)} actions that an airline's agent wants to do, each decided by policy.yml"
-        )
+        title(f"1. Record: {len(self._requests)} actions that an airline's agent wants to do, decided by policy.yml")
         records = decide_many(list(self._requests.values()))
         for record in records:
             if isinstance(record, LumynError):
                 raise record
             self._records[record["request_id"] or ""] = record
-        _command("export", "--limit", "100", "--out", "decisions.jsonl", show=False)
         counts = Counter((r["request"]["action"]["type"], r["verdict"]) for r in self._records.values())
         verdicts = ("ALLOW", "ESCALATE", "ABSTAIN", "DENY")
         actions = sorted({action for action, _ in counts})
-        _print(table(("action", *verdicts), [(a, *(str(counts[a, v] or ".") for v in verdicts)) for a in actions]))
+        tell(table(("action", *verdicts), [(a, *(str(counts[a, v] or ".") for v in verdicts)) for a in actions]))
+
+    def _short(self, request_id: str) -> str:
+        return str(self._records[request_id]["decision_id"])[:20] + "..."
 
     def _incident(self) -> None:
         plot = self._plot["incident"]
-        record = self._records[plot["request_id"]]
-        _title("2. An incident: this was allowed, and should not have been")
-        _print(clean(plot["why"]))
-        short = record["decision_id"][:20] + "..."
-        _command("explain", short)
-        _command("export", short, "--pack", "--out", "incident.zip")
-        _command("replay", "incident.zip")
+        title("2. An incident: this was allowed, and should not have been")
+        recorded(plot["why"])
+        short = self._short(plot["request_id"])
+        command("explain", short)
+        command("export", short, "--pack", "--out", "incident.zip")
+        command("replay", "incident.zip", only=("verdict", "reason_codes", "Replay"))
 
-    def _learn(self, plot: dict[str, Any], title: str) -> None:
-        _title(title)
-        record = self._records[plot["request_id"]]
-        _command("label", record["decision_id"][:20] + "...", "--label", plot["label"], "--summary", plot["summary"])
+    def _rate(self) -> None:
+        plot = self._plot["rate"]
+        title("3. The gate decides the same again. The agent does not: it is a rate")
+        recorded(plot["why"])
+        python = Path(sys.executable)
+        os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+        agent = f"{python.name} {shlex.quote(str(self._data / 'recorded_agent.py'))} {plot['agent']}"
+        command(
+            "rate", "--pack", "incident.zip", "--runs", str(plot["runs"]), "--parallel", "1", "--all-runs",
+            "--command", agent, shown={agent: f"python recorded_agent.py {plot['agent']}"}, head=9,
+        )  # fmt: skip
+        tell("In all traffic, how often was such a refund let through?")
+        command("rate", "--query", plot["query"], "--bad", plot["bad"], talk=False, only=("`",))
+
+    def _open(self) -> None:
+        plot, rate = self._plot["incident"], self._plot["rate"]
+        title("4. The incident is kept, with what belongs to it")
+        sample = json.loads(command("rate", "list", "--json", show=False))[0]["rate_id"]
+        command(
+            "incident", "open", "--title", plot["title"], "--severity", "2",
+            "--decision", self._short(plot["request_id"]), "--query", f"{rate['query']} AND {rate['bad']}",
+        )  # fmt: skip
+        command("incident", "add", "INC-1", "--rate", sample, "--pack", "incident.zip")
+
+    def _learn(self, name: str, heading: str) -> None:
+        plot = self._plot[name]
+        title(heading)
+        short = self._short(plot["request_id"])
+        command("label", short, "--label", plot["label"], "--summary", plot["summary"])
         names = [*plot["repeats"], *plot["unharmed"]]
         again = self._again(names)
-        _print("The same requests once more, as new decisions:")
-        _print(
+        tell("The same requests once more, as new decisions:")
+        tell(
             table(
                 ("request", "before", "now", "because"),
                 [
@@ -110,7 +146,7 @@ class _Story:
                 ],
             )
         )
-        _print(clean("Unharmed: " + plot["unharmed_why"]))
+        recorded("Unharmed: " + plot["unharmed_why"])
 
     def _again(self, names: Sequence[str]) -> list[Any]:
         """Without its request_id a request is a new decision, not a retry."""
@@ -118,82 +154,43 @@ class _Story:
 
         return decide_many([{k: v for k, v in self._requests[n].items() if k != "request_id"} for n in names])
 
-    def _false_positive(self) -> None:
-        plot = self._plot["false_positive"]
-        self._learn(plot, "4. The other way: a customer was denied wrongly")
+    def _better(self) -> None:
+        title("7. A better policy, held against what was decided before it ships")
+        shown = {self._candidate: _CANDIDATE}
+        command(
+            "backtest", "--policy", self._candidate,
+            "--require", "flips.to_ALLOW == 0", "--require", "failures_caught >= baseline",
+            shown=shown, head=24, talk=False,
+        )  # fmt: skip
+        command("policy", "publish", self._candidate, shown=shown)
+        command("policy", "activate", "airline", "--why", "flown flights are not refunded, INC-1")
 
-    def _candidate(self) -> None:
-        _title("5. A better policy, tried on what was decided before it ships")
-        candidate = str(self._data / _CANDIDATE)
-        _command(
-            "diff",
-            "decisions.jsonl",
-            "--policy",
-            candidate,
-            expect=(0, 1),
-            head=4,
-            tail=6,
-            shown=_CANDIDATE,
+    def _gameday(self) -> None:
+        title("8. A game day proves it: the incident again, under load, repeats and an outage, by the rules alone")
+        command(
+            "gameday", "from-incident", "INC-1", "--out", _SCENARIO, "--no-memory", "--faults",
+            "--expect", self._plot["gameday"]["expect"],
+        )  # fmt: skip
+        command("gameday", "run", _SCENARIO, talk=False)
+
+    def _postmortem(self) -> None:
+        plot = self._plot["postmortem"]
+        title("9. The postmortem, from evidence; what people know beside it is kept, too")
+        command("incident", "write", "INC-1", "--section", "cause", "--text", plot["cause"])
+        command("incident", "action", "INC-1", "--text", plot["action"], "--owner", "gate team", talk=False)
+        command(
+            "incident", "postmortem", "INC-1", "--out", "postmortem.md", "--html", "postmortem.html", talk=False
         )
-        _command(
-            "replay",
-            "incident.zip",
-            "--policy",
-            candidate,
-            "--memory",
-            "recorded",
-            expect=(0, 1),
-            only=("verdict", "reason_codes", "Changed by"),
-            shown=_CANDIDATE,
-        )
-
-    def _proof(self) -> None:
-        _title("6. Proof: every record is checked and decided again from its recorded inputs")
-        _command("verify")
+        text = Path("postmortem.md").read_text(encoding="utf-8")
+        part = text.partition("## What We Could Not Determine")[2].partition("\n## ")[0].strip().splitlines()
+        recorded("postmortem.md says, among other things:\n  What We Could Not Determine\n" + _cells(part))
+        command("incident", "close", "INC-1", "--why", plot["close"])
 
 
-def _command(
-    *arguments: str,
-    expect: Sequence[int] = (0,),
-    head: int | None = None,
-    tail: int = 0,
-    show: bool = True,
-    only: Sequence[str] = (),
-    shown: str | None = None,
-) -> None:
-    """Run a `lumyn` command in this process and print what it prints, shortened if asked."""
-    import contextlib
-    import io
-
-    from lumyn.cli.app import app
-    from schemas.errors import IntegrityError
-
-    words = [shown if shown and Path(a).name == shown else a for a in arguments]
-    if show:
-        _print("\n$ lumyn " + " ".join(f"'{w}'" if " " in w else w for w in words))
-    buffer = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-    talk = contextlib.nullcontext() if show else contextlib.redirect_stderr(io.StringIO())
-    with contextlib.redirect_stdout(buffer), talk:
-        code = app(list(arguments), standalone_mode=False) or 0
-    buffer.seek(0)
-    text = [line for line in buffer.read().splitlines() if not only or line.startswith(tuple(only))]
-    if head is not None and len(text) > head + tail:
-        text = [*text[:head], f"... {len(text) - head - tail} more lines ...", *text[len(text) - tail :]]
-    if show:
-        _print("\n".join(text))
-    if code not in expect:
-        raise IntegrityError(f"the demo's `lumyn {arguments[0]}` ended with exit code {code}")
-
-
-def _title(text: str) -> None:
-    if sys.stdout.isatty():
-        text = f"\033[1m{text}\033[0m"
-    _print("\n" + text)
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def _cells(lines: Sequence[str]) -> str:
+    """The first two cells of a Markdown table's rows."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return "\n".join(f"  - {row[0]}: {row[1]}" for row in rows[2:])
 
 
 def _lines(path: Path) -> list[str]:

@@ -127,19 +127,24 @@ def from_incident(
         None, "--policy", metavar="FILE", help="A policy, named from the scenario's folder."
     ),
     memory: bool = typer.Option(True, "--memory/--no-memory", help="Whether the labels of today go with it."),
+    faults: bool = typer.Option(False, "--faults", help="Under load, repeats and an outage of the memory."),
+    expect: list[str] = typer.Option([], "--expect", metavar="TEXT", help="What else must hold, as in `expect`."),
     limit: int = typer.Option(200, "--limit", min=1, max=1000, help="At most so many decisions, the oldest first."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Make a scenario of an incident's decisions; what their labels say becomes what must hold.
 
     \b
-    Example: lumyn gameday from-incident INC-1 --out gamedays/inc-1.yml
+    Examples: lumyn gameday from-incident INC-1 --out gamedays/inc-1.yml
+              lumyn gameday from-incident INC-1 --out inc-1.yml --faults --expect 'ALLOW where amount_usd > 500 == 0'
     Packs and labels hold what was asked: they are for whoever may read the decisions.
     """
     from lumyn.gamedays.from_incident import write_scenario
     from lumyn.wiring import existing_home
 
-    written = write_scenario(existing_home(), incident, to_file, memory=memory, policy=policy, limit=limit)
+    written = write_scenario(
+        existing_home(), incident, to_file, memory=memory, policy=policy, faults=faults, expect=expect, limit=limit
+    )
     for one in written.left_out:
         say(f"left out: {one_line(one)}")
     told = {"scenario": str(written.path), "packs": written.packs, "labels": written.labels}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from lumyn.gamedays.scenario import During, Expected
-from schemas.errors import BadQuery, LumynError
+from schemas.errors import BadQuery, LumynError, ScenarioInvalid
 from schemas.query import Query, parse_query
 from schemas.verdict import VERDICTS
 from streams.backtest.bars import Bar, parse_bar
@@ -140,6 +141,15 @@ def _bar_of(text: str, mark: Mark, out: Findings) -> tuple[Bar, Query | None]:
         message = error.message.splitlines()[0] + (f"; {help_}" if help_ else "")
         out.error(_within(mark, text, begin, error), message)
         raise Unreadable from None
+
+
+def check_text(text: str) -> None:
+    """Raises `ScenarioInvalid` when a text is no expectation."""
+    out = Findings("--expect")
+    with suppress(Unreadable):
+        _bar_of(text, Mark(1, 1), out)
+    if out.failed:
+        raise ScenarioInvalid(out.errors())
 
 
 def _within(mark: Mark, text: str, begin: int, error: LumynError) -> Mark:

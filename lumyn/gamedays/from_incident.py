@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lumyn.exporting import export_pack, write_whole
+from lumyn.gamedays.expectations import check_text
 from lumyn.gamedays.setting import write_events
 from lumyn.incidents.evidence import decisions_of
 from lumyn.incidents.incidents import Incidents
@@ -36,12 +37,24 @@ class Written:
 
 
 def write_scenario(
-    home: Home, name: str, path: Path, *, memory: bool = True, policy: str | None = None, limit: int = 200
+    home: Home,
+    name: str,
+    path: Path,
+    *,
+    memory: bool = True,
+    policy: str | None = None,
+    faults: bool = False,
+    expect: Sequence[str] = (),
+    limit: int = 200,
 ) -> Written:
     """Write a scenario, with a folder of packs and a file of label events beside it.
 
-    It then needs no home to be played. `memory=False`: without the labels. Raises `NotFound`, `UsageError`.
+    It then needs no home to be played. `memory=False`: without the labels. `faults`: under the
+    usual ones, which stand in a comment otherwise. `expect`: what else must hold, as text.
+    Raises `NotFound`, `UsageError`, `ScenarioInvalid`.
     """
+    for text in expect:
+        check_text(text)
     incident = Incidents(home).show(name)
     if path.exists():
         raise UsageError("there is a file already", where=str(path), help="`--out` takes a new file")
@@ -68,9 +81,12 @@ def write_scenario(
         write_whole(path.parent / folder / f"decision_{decision_id}.zip", pack)
     outcomes = read_outcomes(home.log, home.settings.tenant, home.log.end(LABELS, 0))
     expected = [line for record in records if (line := _expectation(home, record, outcomes)) is not None]
-    text = _text(incident, folder, labels_file if labels else None, policy, records, expected)
+    expected += [f"  - {_quoted(one)}" for one in expect]
+    text = _text(incident, folder, labels_file if labels else None, policy, _faults(len(records), faults), expected)
+    if not expected or any(record["verdict"] != "ALLOW" for record in records):
+        text += '  - {that: "flips.to_ALLOW == 0", why: what was stopped stays stopped}\n'
     write_whole(path, text.encode())
-    return Written(path, len(packs), labels, text.count("\n  - {"), tuple(left_out))
+    return Written(path, len(packs), labels, text.partition("\nexpect:")[2].count("\n  - "), tuple(left_out))
 
 
 def _packs(
@@ -112,13 +128,11 @@ def _text(
     folder: str,
     labels: str | None,
     policy: str | None,
-    records: Sequence[Mapping[str, Any]],
+    faults: Sequence[str],
     expected: Sequence[str],
 ) -> str:
-    stopped = any(record["verdict"] != "ALLOW" for record in records)
-    count = len(records)
     lines = [
-        f"# Made from {incident.id}. Its decisions ({count}) stand beside it as packs: it needs no home to be played.",
+        f"# Made from {incident.id}. Its decisions stand beside it as packs: it needs no home to be played.",
         "gameday: 1",
         f"name: {incident.id}",
         f"why: {_quoted(incident.title)}",
@@ -129,18 +143,21 @@ def _text(
         f"policy: {_quoted(policy)}" if policy else "# policy: FILE   else what is active here, or LUMYN_POLICY",
         f"memory: {_quoted(labels)}" if labels else "memory: none",
         "",
-        "# What goes wrong meanwhile; a fault lasts from request `from` to `to`, or on to the end:",
-        "# faults:",
-        f"#   - qdrant_down: {{from: 1, to: {max(1, count // 2)}}}",
-        "#   - traffic: x10",
-        "#   - duplicate_delivery: {from: 1}",
+        *faults,
         "",
         "expect:",
         *expected,
     ]
-    if stopped or not expected:
-        lines.append('  - {that: "flips.to_ALLOW == 0", why: what was stopped stays stopped}')
     return "\n".join(lines) + "\n"
+
+
+def _faults(count: int, wanted: bool) -> list[str]:
+    """The usual faults: the memory is down for the second half, each request comes three times over, and twice."""
+    lines = ["faults:", "  - traffic: x3", "  - duplicate_delivery: always"]
+    if count > 1:  # one alone would show what the outage does, and nothing else
+        lines.append(f"  - qdrant_down: {{from: {count // 2 + 1}}}")
+    said = "# What goes wrong meanwhile; a fault lasts from request `from` to `to`, or on to the end."
+    return [said, *(lines if wanted else [f"# {line}" for line in lines])]
 
 
 def _quoted(text: str | None) -> str:
