@@ -153,12 +153,9 @@ def _text(
 
 def _faults(count: int, wanted: bool) -> list[str]:
     """The usual faults: the memory is down for the second half, each request comes three times over, and twice."""
-    lines = [
-        "faults:",
-        "  - traffic: x3",
-        "  - duplicate_delivery: always",
-        f"  - qdrant_down: {{from: {count // 2 + 1}}}",
-    ]
+    lines = ["faults:", "  - traffic: x3", "  - duplicate_delivery: always"]
+    if count > 1:  # one alone would show what the outage does, and nothing else
+        lines.append(f"  - qdrant_down: {{from: {count // 2 + 1}}}")
     said = "# What goes wrong meanwhile; a fault lasts from request `from` to `to`, or on to the end."
     return [said, *(lines if wanted else [f"# {line}" for line in lines])]
 

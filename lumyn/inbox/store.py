@@ -63,6 +63,7 @@ class InboxStore:
         self._path = home / FILE
         self._lock = threading.RLock()
         with self._guard():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
             os.close(handle)
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)

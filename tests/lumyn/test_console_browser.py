@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from console_world import World, build, refund, served
+from console_world import World, build, hostile, refund, served
 from servers.chromium import chromium
 
 from lumyn import sdk
@@ -239,6 +239,10 @@ def test_the_live_view_moves_pauses_and_counts_all(browser: Any, address: str, w
         shown = page.locator("#rows tr")
         assert shown.count() == 20
         assert page.locator("#rows tr.fresh").count() >= 5
+        name = world.decide(hostile(320))["decision_id"]
+        page.wait_for_selector(f"#rows a[href$='{name}']")
+        assert "<svg onload=window.pwned=1>" in page.inner_text(f"#rows tr:has(a[href$='{name}'])")
+        assert page.locator("#rows :is(svg, img, script, h1)").count() == 0
         page.click("#pause")
         page.wait_for_selector("#state.live-off")
         counted = page.inner_text("#count-all")
