@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest_e2e import refund
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inside import Inside
 
@@ -200,6 +200,8 @@ def test_hostile_text_in_every_field_stays_text(inside: Inside) -> None:
 
 @settings(max_examples=80)
 @given(st.text(max_size=60))
+@example("[x](https://e.example)")
+@example("https://e.example <a@e.example>")
 def test_any_text_is_one_cell_without_tags_or_links(text: str) -> None:
     for told in (plain(text), code(text)):
         assert "\n" not in told
