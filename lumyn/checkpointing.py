@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,7 @@ from streams.reading import is_embedded
 if TYPE_CHECKING:
     from streams.checkpointer import Checkpointer
 
+_one_at_a_time = threading.Lock()
 _checkpointers: WeakKeyDictionary[Home, Checkpointer] = WeakKeyDictionary()
 _chains: WeakKeyDictionary[Home, tuple[frozenset[str], Chain]] = WeakKeyDictionary()
 
@@ -50,6 +52,13 @@ def inclusion_proof(home: Home, record: Mapping[str, Any]) -> InclusionProof | N
             home_checkpointer(home).run()
         proof = prove(_light_chain(home), record)
     return proof
+
+
+@contextmanager
+def kept_chain(home: Home) -> Iterator[Chain]:
+    """The chain that a server keeps and reads on, for one thread at a time: roots are checked where they are used."""
+    with _one_at_a_time:
+        yield _light_chain(home)
 
 
 def _light_chain(home: Home) -> Chain:

@@ -28,12 +28,14 @@ _ENVIRONMENT = {
     "subject_keys": "LUMYN_SUBJECT_KEYS",
     "master_key": "LUMYN_MASTER_KEY",
     "master_key_file": "LUMYN_MASTER_KEY_FILE",
+    "callback_secret": "LUMYN_CALLBACK_SECRET",
 }
 _IN_FILE = {"policy_path": "policy"}
-_TABLES = ("kafka", "qdrant", "memory", "runtime", "privacy")
-_PRIVACY = ("encrypt_subjects", "subject_keys", "master_key_file")
+_TABLES = ("kafka", "qdrant", "memory", "runtime", "privacy", "serve")
+_PRIVACY = ("encrypt_subjects", "subject_keys", "master_key_file", "redact")
 """Settings of the `[privacy]` table. The master key itself comes from the environment or a file, never from here."""
-_NOT_IN_FILE = ("master_key", *_PRIVACY)
+_NOT_IN_FILE = ("master_key", "callback_secret", *_PRIVACY)
+_SERVE = ("callback_hosts",)
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _RECALLS = ("server", "local")
 _OPTION_PREFIXES = ("LUMYN_KAFKA_", "LUMYN_QDRANT_", "LUMYN_MEMORY_")
@@ -71,6 +73,7 @@ class LumynConfig:
     subject_keys: str | os.PathLike[str] | None = None
     master_key: str | None = field(default=None, repr=False)
     master_key_file: str | os.PathLike[str] | None = None
+    callback_secret: str | None = field(default=None, repr=False)
 
 
 _NOTHING_GIVEN = LumynConfig()
@@ -102,6 +105,12 @@ class Settings:
     subject_keys: Path | None = None
     master_key: str | None = field(default=None, repr=False)
     master_key_file: Path | None = None
+    redact: tuple[str, ...] = ()
+    """Fields that the record index and the memory must not hold: `evidence.email`."""
+    callback_hosts: tuple[str, ...] = ()
+    """Where `lumyn serve` may send a decision that was not waited for: `hooks.example.com`, `http://10.0.0.5:8080`."""
+    callback_secret: str | None = field(default=None, repr=False)
+    """What those callbacks are signed with."""
 
     def runtime_setting(self, name: str, default: float) -> float:
         """A number of the `[runtime]` table."""
@@ -173,20 +182,48 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
         subject_keys=_path(found["subject_keys"] or privacy.get("subject_keys")),
         master_key=found["master_key"],
         master_key_file=_path(found["master_key_file"] or privacy.get("master_key_file")),
+        redact=_redacted(privacy),
+        callback_hosts=_texts(_table(file, "serve", _SERVE), "serve", "callback_hosts"),
+        callback_secret=found["callback_secret"],
     )
 
 
 def _privacy(file: Mapping[str, Any]) -> dict[str, Any]:
     """The `[privacy]` table. A word that is misspelt must not leave in clear what was to be encrypted."""
-    table = file.get("privacy", {})
-    unknown = sorted(set(table) - set(_PRIVACY)) if isinstance(table, dict) else ["privacy"]
-    if unknown:
-        known = ", ".join(_PRIVACY)
-        raise BadConfig(f"[privacy] unknown option `{unknown[0]}`", where=CONFIG_FILE, help=f"known: {known}")
+    table = _table(file, "privacy", _PRIVACY)
     for name in ("subject_keys", "master_key_file"):
         if not isinstance(table.get(name, ""), str):
             raise BadConfig(f"[privacy] `{name}` must be a path", where=CONFIG_FILE)
+    return table
+
+
+def _table(file: Mapping[str, Any], name: str, known: tuple[str, ...]) -> dict[str, Any]:
+    """A table of known settings. Raises `BadConfig`."""
+    table = file.get(name, {})
+    unknown = sorted(set(table) - set(known)) if isinstance(table, dict) else [name]
+    if unknown:
+        raise BadConfig(f"[{name}] unknown option `{unknown[0]}`", where=CONFIG_FILE, help=f"known: {', '.join(known)}")
     return dict(table)
+
+
+def _texts(table: Mapping[str, Any], name: str, option: str) -> tuple[str, ...]:
+    """A list of texts. Raises `BadConfig`."""
+    given = table.get(option, [])
+    if not isinstance(given, list) or not all(isinstance(one, str) and one for one in given):
+        raise BadConfig(f"[{name}] `{option}` must be a list of texts", where=CONFIG_FILE)
+    return tuple(given)
+
+
+def _redacted(privacy: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths of `[privacy] redact`. Raises `BadConfig` for one that can't be kept out."""
+    paths = tuple(sorted(set(_texts(privacy, "privacy", "redact"))))
+    if paths:
+        from memory_service.redaction import refused_path
+
+        for path in paths:
+            if why := refused_path(path):
+                raise BadConfig(f"[privacy] `redact`: `{path}` can't be kept out", where=CONFIG_FILE, help=why)
+    return paths
 
 
 def _encrypts(config: LumynConfig, privacy: Mapping[str, Any]) -> bool:
@@ -257,7 +294,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadConfig(f"can't be read: {error}", where=str(path)) from None
     known = {_IN_FILE.get(name, name) for name in _ENVIRONMENT if name not in _NOT_IN_FILE}
-    known |= {"memory", "runtime", "privacy"}
+    known |= {"memory", "runtime", "privacy", "serve"}
     unknown = sorted(set(value) - known)
     if unknown:
         raise BadConfig(f"unknown setting `{unknown[0]}`", where=str(path), help=f"known: {', '.join(sorted(known))}")

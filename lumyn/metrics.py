@@ -60,6 +60,10 @@ METRICS: Mapping[str, Metric] = {
     "lumyn_ready": Metric(Gauge, "1: this part stands; /readyz wants all of them.", ("part",)),
     "lumyn_events_total": Metric(Counter, "The worker's log events, by name.", ("name",)),
     "lumyn_troubles_total": Metric(Counter, "What went wrong and is being handled, by name.", ("name",)),
+    "lumyn_http_requests_total": Metric(Counter, "HTTP answers, by route and status.", ("method", "route", "status")),
+    "lumyn_http_request_seconds": Metric(
+        Histogram, "From a request's head to the end of its answer.", ("method", "route"), _CALLS_S
+    ),
     "lumyn_build_info": Metric(Gauge, "Which build this is.", ("worker", "engine", "version")),
 }
 
@@ -134,6 +138,11 @@ class Metrics(_Exposed, Observer):
     def decided(self, outcome: str, verdict: str | None, latency_s: float, decision_id: str | None) -> None:  # noqa: ARG002
         self._of("lumyn_decisions_total", outcome, verdict or "").inc()
         self._of("lumyn_decision_latency_seconds").observe(latency_s)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """An HTTP request; `route` is the template, so that its values are few."""
+        self._of("lumyn_http_requests_total", method, route, str(status)).inc()
+        self._of("lumyn_http_request_seconds", method, route).observe(seconds)
 
     def batch(self, size: int) -> None:
         self._of("lumyn_batch_requests").observe(size)

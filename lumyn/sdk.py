@@ -96,7 +96,25 @@ def label(
     whether or not the memory has taken it in by then. Raises `NotFound` for an unknown decision (or another tenant's),
     `BadInput` for a contradictory label.
     """
-    home = existing_home(config)
+    return label_in(
+        existing_home(config), decision_id, label, summary=summary, should=should, actor=actor, event_id=event_id,
+        settle=settle, wait_s=wait_s,
+    )  # fmt: skip
+
+
+def label_in(
+    home: Home,
+    decision_id: str,
+    label: str,
+    *,
+    summary: str = "",
+    should: str | None = None,
+    actor: str | None = None,
+    event_id: str | None = None,
+    settle: bool = False,
+    wait_s: float = 3.0,
+) -> LabelEvent:
+    """`label` in a home."""
     request = label_request(
         home, decision_id, label, summary=summary, should=should, actor=actor, event_id=event_id, settle=settle
     )

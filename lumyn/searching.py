@@ -12,7 +12,7 @@ from streams.index_sync import fetcher
 from streams.local_log import wall_clock_ms
 
 if TYPE_CHECKING:
-    from memory_service.record_index import IndexedRecord
+    from memory_service.record_index import Cursor, IndexedRecord
 
 
 def _pseudonyms(home: Home) -> Callable[[Value], list[str]]:
@@ -21,17 +21,22 @@ def _pseudonyms(home: Home) -> Callable[[Value], list[str]]:
 
 
 def search(
-    home: Home, query: str | None, *, limit: int | None, newest_first: bool, say: Callable[[str], None]
+    home: Home,
+    query: str | Query | None,
+    *,
+    limit: int | None,
+    newest_first: bool,
+    say: Callable[[str], None],
+    after: Cursor | None = None,
 ) -> list[IndexedRecord]:
     """Decisions of the home's tenant that fit; what was understood is said when there is a query. Raises `BadQuery`."""
     parsed = understood(home, query, say) if query else None
-    return home.index().find(
-        parsed, tenant=home.settings.tenant, limit=limit, newest_first=newest_first, fetch=fetcher(home.log)
-    )
+    tenant, fetch = home.settings.tenant, fetcher(home.log)
+    return home.index().find(parsed, tenant=tenant, limit=limit, after=after, newest_first=newest_first, fetch=fetch)
 
 
-def understood(home: Home, query: str, say: Callable[[str], None]) -> Query:
+def understood(home: Home, query: str | Query, say: Callable[[str], None]) -> Query:
     """A query for the home's index; what was understood is said. Raises `BadQuery`."""
-    parsed = parse_query(query, now_ms=wall_clock_ms())
+    parsed = parse_query(query, now_ms=wall_clock_ms()) if isinstance(query, str) else query
     say(f"query: {describe(parsed)}")
     return replace(parsed, expression=with_values(parsed.expression, "subject_id", _pseudonyms(home)))

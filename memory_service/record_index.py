@@ -74,6 +74,8 @@ class IndexedRecord:
     partition: int
     offset: int
     label: str | None
+    rules: tuple[str, ...] = ()
+    """Rules that fired."""
 
     @property
     def cursor(self) -> Cursor:

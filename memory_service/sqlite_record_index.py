@@ -385,7 +385,7 @@ class SqliteRecordIndex:
 
     def _listed(self, tenant: str, row: tuple[Any, ...]) -> IndexedRecord:
         _, key, kind, label, partition, offset, subject_id, amount, amount_usd = row
-        verdict, action_type, policy, version, currency, reasons = self._kind_shown(kind)
+        verdict, action_type, policy, version, currency, reasons, rules = self._kind_shown(kind)
         return IndexedRecord(
             decision_id=str(ULID.from_bytes(key)),
             tenant=tenant,
@@ -402,6 +402,7 @@ class SqliteRecordIndex:
             partition=partition,
             offset=offset,
             label=label and LABELS[label],
+            rules=rules,
         )
 
     def _kind_shown(self, kind: int) -> tuple[Any, ...]:
@@ -410,10 +411,12 @@ class SqliteRecordIndex:
             columns = self._db.execute(
                 "SELECT verdict, action_type, policy, policy_version, currency FROM kinds WHERE kind = ?", (kind,)
             ).fetchone()
-            codes = self._db.execute(
-                "SELECT code FROM codes WHERE kind = ? AND field = 'reason' ORDER BY place", (kind,)
-            )
-            shown = (*columns, tuple(row[0] for row in codes))
+            codes = self._db.execute("SELECT field, code FROM codes WHERE kind = ? ORDER BY field, place", (kind,))
+            by_field = {"reason": (), "rule": ()} | {
+                field: tuple(code for _, code in some)
+                for field, some in itertools.groupby(codes.fetchall(), key=lambda row: row[0])
+            }
+            shown = (*columns, by_field["reason"], by_field["rule"])
             _remember(self._shown, kind, shown)
         return shown
 

@@ -96,6 +96,28 @@ class UsageError(LumynError):
     code = "usage"
 
 
+class Unauthorized(LumynError):
+    """No API key, or one that is unknown, revoked or expired."""
+
+    code = "unauthorized"
+
+
+class Forbidden(LumynError):
+    """A key that is good, and may not do this: its roles, or another tenant's data."""
+
+    code = "forbidden"
+
+
+class RateLimited(LumynError):
+    """More requests than the key may make; `retry_after_s` says when the next one may come."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, help=f"wait {retry_after_s:.3g} s")
+        self.retry_after_s = retry_after_s
+
+
 class NotFound(LumynError):
     """No such decision, policy, key or file."""
 
@@ -168,6 +190,12 @@ class IntegrityError(LumynError):
 
     code = "integrity"
     exit_code = EXIT_INTEGRITY
+
+
+class IrHashMismatch(IntegrityError):
+    """A record, or the program that it names, is not what decided: it can't be replayed as if it were."""
+
+    code = "ir_hash_mismatch"
 
 
 class BadPack(IntegrityError):

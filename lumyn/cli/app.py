@@ -15,7 +15,6 @@ from lumyn.cli import (
     dead_letters,
     decide,
     demo,
-    dev,
     diff,
     doctor,
     explain,
@@ -47,6 +46,7 @@ from lumyn.cli import (
     relabel,
     replay,
     runbook,
+    serve,
     show,
     topics,
     verify,
@@ -78,7 +78,8 @@ app.command("relabel")(relabel.relabel)
 app.command("redrive")(redrive.redrive)
 app.command("checkpoint")(checkpoint.checkpoint)
 app.command("demo")(demo.demo)
-app.command("dev")(dev.dev)
+app.command("serve")(serve.serve)
+app.command("dev")(serve.dev)
 app.command("doctor")(doctor.doctor)
 policy.app.command("shadow")(policy_shadow.shadow)
 app.add_typer(policy.app, name="policy")

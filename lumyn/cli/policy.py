@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -90,16 +89,11 @@ def publish(
     \b
     Example: lumyn policy publish policy.yml
     """
+    from lumyn import policies
     from lumyn.wiring import load_policy_file, operator_home
-    from streams.control import check_publishable, publish_event
 
     policy = load_policy_file(file)
-    home = operator_home()
-    control = home.agent.control()
-    check_publishable(control, policy)
-    known = control.policies.get(policy.policy_hash)
-    if known is None or known.origin != "publish":
-        home.log.append([publish_event(policy, home.settings.actor, "publish")])
+    policies.publish(operator_home(), policy)
     _tell("published", policy.name, policy.version, policy.policy_hash, json_)
 
 
@@ -114,12 +108,11 @@ def activate(
     \b
     Example: lumyn policy activate refunds@4.1.0 --why "limit raised"
     """
+    from lumyn import policies
     from lumyn.wiring import existing_home
 
-    home = existing_home()
     bare, _, version = name.partition("@")
-    chosen = home.agent.control().find(bare, version or None)
-    _activate(home, chosen, why)
+    chosen = policies.activate(existing_home(), bare, version or None, why)
     _tell("active:", chosen.name, chosen.version, chosen.hash, json_)
 
 
@@ -134,12 +127,10 @@ def rollback(
     \b
     Example: lumyn policy rollback refunds --why "blocks too much"
     """
+    from lumyn import policies
     from lumyn.wiring import existing_home
-    from streams.control import previous_policy
 
-    home = existing_home()
-    chosen = previous_policy(home.agent.control(), name)
-    _activate(home, chosen, why or "rollback")
+    chosen = policies.roll_back(existing_home(), name, why)
     _tell("active:", chosen.name, chosen.version, chosen.hash, json_)
 
 
@@ -148,25 +139,6 @@ def _tell(what: str, name: str, version: str, hash_: str, json_: bool) -> None:
         out_json({"name": name, "version": version, "hash": hash_})
     else:
         out(f"{what} {name}@{version} {hash_}")
-
-
-def _activate(home: Any, chosen: Any, why: str) -> None:
-    from streams.control import control_append
-
-    home.log.append(
-        [
-            control_append(
-                {
-                    "type": "policy_activated",
-                    "actor": home.settings.actor,
-                    "why": why,
-                    "name": chosen.name,
-                    "policy_version": chosen.version,
-                    "hash": chosen.hash,
-                }
-            )
-        ]
-    )
 
 
 @app.command("list")

@@ -167,6 +167,7 @@ def listed(facts: Mapping[str, Any]) -> IndexedRecord:
         partition=facts["partition"],
         offset=facts["offset"],
         label=None if facts["label"] == "none" else facts["label"],
+        rules=tuple(facts.get("rule", ())),
     )
 
 

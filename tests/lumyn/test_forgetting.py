@@ -726,12 +726,15 @@ def test_a_data_set_holds_what_opens_it_unless_redacted(private: Inside) -> None
 
 
 def test_the_api_answers_in_kind(private: Inside) -> None:
-    from fastapi.testclient import TestClient
+    from served import dev_client
 
     from lumyn import LumynConfig
-    from lumyn.api.app import make_app
 
-    client = TestClient(make_app(LumynConfig()))
+    with dev_client(LumynConfig()) as client:
+        answers_in_kind(private, client)
+
+
+def answers_in_kind(private: Inside, client: Any) -> None:
     record = client.post("/v1/decisions", json=asked()).json()
     place = f"/v1/decisions/{record['decision_id']}"
     assert client.get(place).json() == record and record["request"]["subject"]["id"] == ANN

@@ -136,6 +136,7 @@ def test_everything_that_is_told_is_measured() -> None:
     assert set(TELLS) == set(re.findall(r"observer\.(\w+)\(", inspect.getsource(tell_everything)))
     metrics = Metrics("decide")
     tell_everything(metrics)
+    metrics.answered("GET", "/v1/decisions", 200, 0.01)
     told = {re.sub(r"_(bucket|count|sum)$", "", name) for name, _ in samples(exposed(metrics))}
     assert {name for name in told if name.startswith("lumyn_")} == set(METRICS)
 

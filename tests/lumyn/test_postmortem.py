@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from inside import Inside
 
 from lumyn import sdk
+from lumyn.api.callbacks import signature
 from lumyn.incidents import Incidents
 from lumyn.incidents.markdown import code, plain, unwritten, written
 from lumyn.incidents.render import as_html
-from lumyn.incidents.tickets import as_csv, signature
+from lumyn.incidents.tickets import as_csv
 from lumyn.wiring import operator_home
 
 pytest_plugins = ("inside_plugin",)

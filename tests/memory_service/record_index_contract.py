@@ -66,6 +66,7 @@ class RecordIndexContract:
             decision_id=one["decision_id"], tenant="default", created_ms=NOW, verdict="DENY", reason_codes=("B", "A"),
             action_type="refund", subject_id="usr_1", policy="refunds", version="1", amount=500, currency="EUR",
             amount_usd=540.5, partition=3, offset=17, label="failure",
+            rules=tuple(r["id"] for r in one["matched_rules"] if r["outcome"] == "matched"),
         )]  # fmt: skip
         assert index.positions() == {3: 18} and index.labels_position() == 1
 

@@ -1,0 +1,133 @@
+"""`lumyn serve`: the app behind a socket, and deciding of what others submitted meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from lumyn.access.http import is_loopback_name
+from lumyn.api.app import make_app
+from lumyn.api.homes import guard_for
+from lumyn.api.patience import protocol
+from lumyn.config import LumynConfig
+from lumyn.wiring import Home, open_home
+from schemas.errors import BadConfig, LumynError, StorageUnavailable, UsageError
+
+_CHECKPOINT_S: Final = 10.0
+_MOST_CONNECTIONS: Final = 2000
+_BACKLOG: Final = 1024
+Says = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen, and with which certificate."""
+
+    host: str = "127.0.0.1"
+    port: int = 8700
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """The address for a client."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
+
+
+def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False) -> None:
+    """Serve until SIGTERM or Ctrl-C. With `dev` no key is needed, and only loopback is bound.
+
+    Raises `UsageError` for `dev` on another address, `StorageUnavailable` when the port can't be had.
+    """
+    if dev and not is_loopback_name(address.host):
+        raise UsageError(
+            f"--dev serves without keys, so it binds to loopback only, not to `{address.host}`",
+            help="leave `--dev` out and make keys: `lumyn keys create --tenant T --role R`",
+        )
+    _check_certificate(address)
+    home = open_home(config)
+    guard = guard_for(config, dev=dev)
+    listener = _bound(address, dev=dev)
+    at = Address(address.host, listener.getsockname()[1], address.certificate, address.key)
+    stop = threading.Event()
+    worker = threading.Thread(target=_drain, args=(home, stop, say), daemon=True)
+    worker.start()
+    who = "for whoever is on this machine, without keys" if dev else "for API keys"
+    say(f"lumyn on {at.url} {who} (docs at /docs), home {home.path}")
+    if not dev and not guard.store.all_keys():
+        say("there are no API keys yet, so nobody can come in: `lumyn keys create --tenant T --role decide,read`")
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(config, guard),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            http=protocol(),
+            ws="none",
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=10,
+            ssl_certfile=address.certificate,
+            ssl_keyfile=address.key,
+        )
+    )
+    try:
+        server.run(sockets=[listener])
+    finally:
+        stop.set()
+        worker.join(5)
+
+
+def _check_certificate(address: Address) -> None:
+    if (address.certificate is None) != (address.key is None):
+        raise UsageError("--tls-cert and --tls-key belong together")
+    for path in (address.certificate, address.key):
+        if path is not None and not path.is_file():
+            raise BadConfig("no such file", where=str(path))
+
+
+def _bound(address: Address, *, dev: bool) -> socket.socket:
+    """A listening socket. Where a name stands for several addresses, the first; in `dev` it must be loopback's."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, number, _, place = found[0]
+        if dev and not is_loopback_name(str(place[0])):
+            raise UsageError(f"`{address.host}` is {place[0]} here, which is not loopback", help="use 127.0.0.1")
+        listener = socket.socket(family, kind, number)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise StorageUnavailable(
+            f"{address.host} port {address.port} can't be had: {(error.strerror or str(error)).lower()}",
+            help="`--port 0` picks a free one",
+        ) from None
+    return listener
+
+
+def _drain(home: Home, stop: threading.Event, say: Says) -> None:
+    """Decide what `submit` and `--no-wait` appended, a few times a second; sign a checkpoint over what is new.
+
+    Over Kafka both are the workers' business.
+    """
+    from lumyn.checkpointing import home_checkpointer
+    from streams.reading import is_embedded
+
+    due = time.monotonic() + _CHECKPOINT_S
+    while not stop.wait(0.2):
+        try:
+            while home.agent.drain():
+                pass
+            if time.monotonic() >= due and is_embedded(home.log):
+                due = time.monotonic() + _CHECKPOINT_S
+                home_checkpointer(home).run()
+        except LumynError as error:
+            say(f"lumyn: {error}")
+            stop.wait(2)
