@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import yaml
@@ -378,6 +379,12 @@ def test_the_services_own_commands_make_a_deployment_that_decides(
             done = stack.run("cli")  # the doctor
             assert done.returncode == 0, done.stdout
             assert "2 workers" in done.stdout
+            done = stack.run("cli", "watch", "add", "denied", "-q", "verdict=DENY", "--alert", "rate > 1%", "--least", "1")
+            assert done.returncode == 0, done.stderr
+            with stack.up("watch"):
+                stack.wait_healthy("watch")
+                metrics = urlopen(f"http://127.0.0.1:{stack.ports['watch']}/metrics", timeout=5).read().decode()
+                assert 'lumyn_watch_count{tenant="default",watch="denied",window="long"} 2.0' in metrics
 
 
 def test_without_qdrant_both_workers_stand_and_the_label_worker_says_that_it_waits(

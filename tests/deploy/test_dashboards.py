@@ -150,6 +150,14 @@ def test_every_metric_of_the_watches_is_shown_or_alerts() -> None:
     assert set(WATCH_METRICS) <= asked
 
 
+def test_the_page_has_every_metric_with_its_labels() -> None:
+    page = (ROOT / "docs/watch.md").read_text().partition("| metric | says |")[2]
+    said = dict(re.findall(r"`(lumyn_\w+)(?:\{([^}]*)\})?`", page.partition("\n## ")[0]))
+    assert {name: tuple(filter(None, labels.split(", "))) for name, labels in said.items()} == {
+        name: metric.labels for name, metric in WATCH_METRICS.items()
+    }
+
+
 def test_the_dashboards_data_is_of_the_provisioned_prometheus() -> None:
     (source,) = yaml.safe_load((ROOT / "deploy/grafana/datasources.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((ROOT / "deploy/grafana/dashboards.yml").read_text())["providers"]
