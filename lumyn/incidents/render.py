@@ -57,7 +57,7 @@ def _template() -> Template:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.globals.update(
-        plain=plain, code=code, counts=counts, listed=markdown.listed, written=markdown.written, at=_at
+        plain=plain, code=code, counts=counts, listed=markdown.listed, written=markdown.written, at=_at, many=_many,
     )
     return environment.get_template("postmortem.md.j2")
 
@@ -97,6 +97,10 @@ def _parser() -> MarkdownIt:
 
 def _at(ms: int) -> str:
     return iso_time(ms)[:19].replace("T", " ")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _without_gaps(text: str) -> str:
