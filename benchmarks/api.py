@@ -1,6 +1,7 @@
 """make bench-api: the HTTP API. Decisions a second beside the peer's own server, and how long reads take.
 
     benchmarks/api.py decide [--n 20000]      ours, and `lumyn==1.3.6 serve` where PEER_PYTHON names its interpreter
+                                              (with `lumyn[service]`, or uvicorn in PEER_PYTHONPATH)
     benchmarks/api.py reads  [--n 1000000]    a list with three filters, a search, a record, over n indexed decisions
 
 The server is a process of its own, embedded, durable (an fsync before each answer), with an API key. The load comes from
@@ -182,10 +183,11 @@ def peer_decide(n: int) -> dict[str, float] | None:
     folder = Path(tempfile.mkdtemp(prefix="bench-api-peer-"))
     environment = {
         "LUMYN_STORAGE_URL": f"sqlite:{folder / 'lumyn.db'}", "LUMYN_POLICY_PATH": str(workload.POLICIES / "peer.yml"),
-        "HF_HUB_OFFLINE": "1", "PYTHONPATH": "",
+        "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.environ.get("PEER_PYTHONPATH", ""),
     }  # fmt: skip
     port = free_port()
-    command = [str(Path(python).with_name("lumyn")), "serve", "--port", str(port)]
+    worker = str(ROOT / "benchmarks/peer_worker.py")  # its command line, with a stand-in for the model of its memory
+    command = [python, worker, "--peer-cli", "", "serve", "--port", str(port)]
     bodies = [
         http("POST", "/v1/decide", "", json.dumps(workload.to_peer(one)).encode())
         for one in workload.requests(2 * n + 20)
