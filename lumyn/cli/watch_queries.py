@@ -143,7 +143,7 @@ def show(
     ]))  # fmt: skip
 
 
-def remove(name: str = _NAME) -> None:
+def remove(name: str = _NAME, json_: bool = _JSON) -> None:
     """Watch it no more; what was measured is kept.
 
     \b
@@ -153,6 +153,8 @@ def remove(name: str = _NAME) -> None:
     from lumyn.wiring import existing_home
 
     remove_watch(existing_home(), name)
+    if json_:
+        out_json({"removed": name})
     say(f"{name} is not watched any more; `lumyn watch show {name}` still shows what was measured")
 
 
