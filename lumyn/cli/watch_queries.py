@@ -154,7 +154,7 @@ def remove(name: str = _NAME, json_: bool = _JSON) -> None:
 
     remove_watch(existing_home(), name)
     if json_:
-        out_json({"name": name, "removed": True})
+        out_json({"removed": name})
         return
     say(f"{name} is not watched any more; `lumyn watch show {name}` still shows what was measured")
 

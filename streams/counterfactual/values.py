@@ -62,7 +62,7 @@ def _containing(current: Any, want: Any) -> list[Any]:
         return [[*current, want], [one for one in current if not _same(one, want)]]
     if isinstance(current, str) and isinstance(want, str) and want:
         return [f"{current} {want}".strip(), current.replace(want, "")]
-    return [[want]]
+    return [[want], []]
 
 
 def _matching(leaf: Leaf, current: Any) -> list[str]:

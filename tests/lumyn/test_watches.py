@@ -90,7 +90,7 @@ def test_no_data_and_too_little_are_said_to_be_so(inside: Inside) -> None:
 COUNTS = st.integers(0, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(COUNTS, COUNTS, st.sampled_from([0.0, 0.001, 0.05, 0.5, 1.0]), st.booleans(), st.integers(1, 30))
 def test_a_state_says_no_more_than_the_data(short, long, than, above, least) -> None:
     watch = make_watch("w", "verdict=DENY", alert=f"rate {'>' if above else '<'} {than}", least=least)

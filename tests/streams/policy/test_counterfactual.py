@@ -22,6 +22,7 @@ from streams.counterfactual.told import as_dict, bounds, lines_of
 from streams.decide import Position, decide
 from streams.policy import load_policy
 from streams.policy.facts import fact_named
+from streams.policy.operators import kind_of
 
 AT = Position("lumyn.requests", 0, 7, 1_763_112_221_000)
 INTS = st.sampled_from([0, 1, 2, 5, 14, 500, -1])
@@ -64,7 +65,7 @@ def verdict(policy: dict[str, Any], request: dict[str, Any], time_ms: int = AT.t
     return str(naive.decide(policy, request, time_ms, None)[0])
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(policies(), REQUESTS, st.sampled_from([None, "ALLOW", "DENY", "ESCALATE"]))
 def test_every_one_flips_and_no_part_of_it_does(policy, asked, wanted) -> None:
     record, compiled = record_of(written(policy), asked)
@@ -115,10 +116,13 @@ def brute(asked: dict[str, Any]) -> Any:
     places: list[tuple[Any, ...]] = [("evidence", name) for name in EVIDENCE]
     places += [("context", "inline", name) for name in ("channel", "a.b")] + [("provenance", "model")]
     places += [("action", "type"), ("action", "amount", "value"), ("action", "amount", "currency")]
-    for place in places:
+    for given_place in places:
+        place = given_place
         for value in (*GRID, *NUMBERS):
             changed = json.loads(json.dumps(asked))
             node = changed
+            if place[1:] == ("amount", "value") and isinstance(asked["action"].get("amount"), int):
+                place = ("action", "amount")  # a bare amount stays one: another form is another change
             for key in place[:-1]:
                 if key == "amount" and not isinstance(node.get(key), dict):
                     node[key] = {} if node.get(key) is None else {"value": node[key]}
@@ -126,6 +130,8 @@ def brute(asked: dict[str, Any]) -> Any:
             was = node.get(place[-1])
             if value == was and type(value) is type(was):
                 continue
+            if value is not None and was is not None and kind_of(value) != kind_of(was):
+                continue  # of the wrong type it can't be judged, as if it were not there: that is no likely change
             if value is None:
                 node.pop(place[-1], None)
             else:
@@ -140,7 +146,7 @@ def brute(asked: dict[str, Any]) -> Any:
                 yield changed, 1.25 if value is None else 1.0
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(policies(), REQUESTS)
 def test_no_single_change_of_a_grid_is_nearer(policy, asked) -> None:
     text = json.dumps(policy)
@@ -151,6 +157,24 @@ def test_no_single_change_of_a_grid_is_nearer(policy, asked) -> None:
     event(f"grid {nearest is not None}, search {bool(searched.found)}")
     if nearest is not None:
         assert searched.found and searched.found[0].distance <= nearest + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.decimals(-50, 50, places=2).map(float), st.decimals(-50, 50, places=1).map(float),
+    st.sampled_from(["gt", "gte", "lt", "lte"]),
+)  # fmt: skip
+def test_a_number_goes_to_the_threshold_or_one_unit_of_its_last_decimal_past_it(value, want, op) -> None:
+    source = refunds(f"  - {{id: R, stage: ALLOW_PATHS, if: {{score: {{{op}: {want}}}}}, then: {{verdict: ALLOW}}}}")
+    record, policy = record_of(source, ask(1, score=value))
+    change = counterfactuals(record, policy).found[0].changes[0]
+    assert change.kind == "number"
+    at = want if {"gt": value > want, "gte": value < want, "lt": value < want, "lte": value > want}[op] else None
+    if at is not None:
+        assert change.now == want
+    else:
+        decimals = max(0 if number == int(number) else len(repr(number).split(".")[1]) for number in (value, want))
+        assert abs(change.now - want) == pytest.approx(10**-decimals)
 
 
 def refunds(rules: str) -> bytes:
