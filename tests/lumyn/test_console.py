@@ -188,6 +188,11 @@ def test_what_all_tenants_share_is_changed_by_who_runs_it(world: World, guard: G
     assert world.home().agent.control().version == control.version
     assert browser.post("/console/switches/on", data={**form, "tenant": "other"}).status_code == 303
     mine = next(s for s in world.home().agent.control().switches if s.scope == {"tenant": "other"})
+    reader = client(world, guard, key_of(guard, "read", "third"))
+    assert reader.get(f"/console/switches/{mine.switch_id}/containment").status_code == 404
+    seen = browser.get(f"/console/switches/{mine.switch_id}/containment")
+    assert seen.status_code == 200 and seen.text.startswith("Contained at once")
+    assert mine.switch_id not in reader.get("/console/switches").text
     assert mine.actor.startswith("key:")
     assert browser.post(f"/console/switches/{mine.switch_id}/off", data=form).status_code == 303
 
