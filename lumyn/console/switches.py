@@ -21,7 +21,11 @@ from schemas.errors import NotFound
 from schemas.ids import time_ms_of
 from streams.containment import WITHIN_S, Containment, containment
 from streams.control import KillSwitch
+from streams.local_log import wall_clock_ms
 
+_LATE_MS: Final = 10_000
+_MOST: Final = 1000
+_measured: dict[tuple[str, str, str, float], Containment] = {}
 _DONE: Final = {"on": "It is on.", "off": "It is off."}
 
 
@@ -55,8 +59,14 @@ def contained(visit: Visit) -> Response:
         raise NotFound("no such switch is on")
     seen = switch if principal.operator else replace(switch, scope={**switch.scope, "tenant": principal.tenant})
     within_s = max(WITHIN_S, 3 * home.settings.runtime_setting("control_max_staleness_s", 10.0))
-    text = containment_text(containment(home.log, seen, within_s=within_s), within_s)
-    return PlainTextResponse(text, headers=dict(render.HEADERS))
+    name = (home.log.epoch, switch.switch_id, "" if principal.operator else principal.tenant, within_s)
+    figure = _measured.get(name)
+    if figure is None:
+        over = wall_clock_ms() > time_ms_of(switch.at) + within_s * 1000 + _LATE_MS
+        figure = containment(home.log, seen, within_s=within_s)
+        if over and len(_measured) < _MOST:
+            _measured[name] = figure  # the log is only added to, and its time never goes back: it stays so
+    return PlainTextResponse(containment_text(figure, within_s), headers=dict(render.HEADERS))
 
 
 def containment_text(figure: Containment, within_s: float) -> str:
