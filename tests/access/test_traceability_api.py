@@ -277,3 +277,33 @@ def test_a_callback_is_signed_and_goes_to_listed_hosts_alone(inside: Inside, mon
     assert json.loads(body) == found
     stamp, mac = (part.split("=")[1] for part in headers["X-Lumyn-Signature"].split(","))
     assert hmac.new(b"s3cret", f"{stamp}.".encode() + body, hashlib.sha256).hexdigest() == mac
+
+
+def test_readers_and_writers_at_once_disturb_nobody(api: TestClient) -> None:
+    first = decide(api, 20)["decision_id"]
+    asks = [
+        lambda n: api.post("/v1/decisions", json=refund(100 + n)),
+        lambda n: api.get("/v1/decisions?label=failure&limit=5"),
+        lambda n: api.post(f"/v1/decisions/{first}/labels", json={"label": "note", "summary": str(n)}),
+        lambda n: api.get(f"/v1/decisions/{first}/verify"),
+        lambda n: api.post(f"/v1/decisions/{first}/replay"),
+        lambda n: api.get("/v1/memory"),
+        lambda n: api.get("/v1/audit?limit=3"),
+        lambda n: api.put(f"/v1/kill-switches/s{n}", json={"why": "w", "scope": {"action_type": "none"}}),
+    ]
+    wrong: list[str] = []
+
+    def run(ask: Any) -> None:
+        for n in range(6):
+            answer = ask(n)
+            if answer.status_code >= 300:
+                wrong.append(answer.text)
+
+    threads = [threading.Thread(target=run, args=(ask,)) for ask in asks for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(api.get(f"/v1/decisions/{first}/events").json()) == 12
+    assert len(ids(api, "limit=1000")) == 13
