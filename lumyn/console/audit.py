@@ -13,7 +13,7 @@ from lumyn.console.app import Page
 from lumyn.console.visit import Visit
 
 _SHOWN: Final = 200
-_OF_ITS_OWN: Final = ("at", "type", "actor")
+_LEFT_OUT: Final = ("at", "type", "actor", "decision", "event_id", "version", "undoes", "restored", "hash")
 
 
 def show(visit: Visit) -> Response:
@@ -25,8 +25,9 @@ def show(visit: Visit) -> Response:
 
 
 def _rest(one: Entry) -> list[tuple[str, Any]]:
-    """What else an entry says."""
-    return [(name, value) for name, value in (one.entry or {}).items() if name not in _OF_ITS_OWN]
+    """What else an entry says that is worth a look; the API has all of it."""
+    told = (one.entry or {}).items()
+    return [(name, value) for name, value in told if name not in _LEFT_OUT and value not in (None, "")]
 
 
 PAGES: Final = (Page("/audit", "admin", show),)

@@ -188,8 +188,32 @@ def test_what_all_tenants_share_is_changed_by_who_runs_it(world: World, guard: G
     assert world.home().agent.control().version == control.version
     assert browser.post("/console/switches/on", data={**form, "tenant": "other"}).status_code == 303
     mine = next(s for s in world.home().agent.control().switches if s.scope == {"tenant": "other"})
+    reader = client(world, guard, key_of(guard, "read", "third"))
+    assert reader.get(f"/console/switches/{mine.switch_id}/containment").status_code == 404
+    seen = browser.get(f"/console/switches/{mine.switch_id}/containment")
+    assert seen.status_code == 200 and seen.text.startswith("Contained at once")
+    assert mine.switch_id not in reader.get("/console/switches").text
     assert mine.actor.startswith("key:")
     assert browser.post(f"/console/switches/{mine.switch_id}/off", data=form).status_code == 303
+
+
+def test_how_fast_a_switch_took_hold_is_read_once_when_its_time_is_over(
+    fresh: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lumyn.console import switches
+    from streams.local_log import wall_clock_ms
+
+    asked: list[str] = []
+    measure = switches.containment
+    monkeypatch.setattr(switches, "containment", lambda *given, **more: asked.append("x") or measure(*given, **more))
+    browser = client(fresh)
+    home = fresh.home()
+    to = f"/console/switches/{home.agent.control().switches[0].switch_id}/containment"
+    texts = [browser.get(to).text for _ in range(2)]
+    assert len(asked) == 2, "while it may still change it is measured each time"
+    monkeypatch.setattr(switches, "wall_clock_ms", lambda: wall_clock_ms() + 60_000)
+    texts += [browser.get(to).text for _ in range(3)]
+    assert len(asked) == 3 and len(set(texts)) == 1
 
 
 def test_a_wrong_key_does_not_log_in_and_a_revoked_one_ends_its_session(world: World, guard: Guard) -> None:

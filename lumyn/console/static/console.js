@@ -67,6 +67,14 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+// What takes its time to work out comes after the page; without this file it is a link.
+for (const place of document.querySelectorAll("[data-fill]")) {
+  fetch(place.dataset.fill)
+    .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer.status)))
+    .then((text) => { place.textContent = text; })
+    .catch(() => { /* the link stays */ });
+}
+
 // A form is sent once: what it asks for may take a while.
 document.addEventListener("submit", (event) => {
   const form = event.target;
