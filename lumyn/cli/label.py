@@ -57,7 +57,8 @@ def _say_if_held(home: Home, actor: str) -> None:
         return
     told = events_of(home.log, labeller_key(home.settings.tenant, actor))
     if told and trust_of(told[-1]) == 0:
+        since = told[-1]["version"]
         say(
-            f"lumyn: `{one_line(actor)}` is held (memory version {told[-1]['version']}): this label counts for nothing\n"
+            f"lumyn: `{one_line(actor)}` is held (memory version {since}), so this label counts for nothing\n"
             "  help: `lumyn memory trust` shows who is held and why"
         )
