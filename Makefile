@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: bench-live bench-memory bench-replay demo test test-transformers lint types imports pytest bench bench-containment soak setup clean
+.PHONY: bench-live bench-memory bench-replay demo test test-transformers lint types imports pytest bench bench-api bench-containment soak setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.installed
@@ -51,6 +51,10 @@ pytest: setup
 
 bench: setup
 	@$(RUN) benchmarks/run.py
+
+# make bench-api: the HTTP API beside the peer's (PEER_PYTHON), and reads over a million decisions (benchmarks/api.py).
+bench-api: setup
+	@$(RUN) benchmarks/api.py $(TASKS)
 
 bench-containment: setup
 	@$(RUN) benchmarks/containment.py

@@ -32,7 +32,7 @@ _ENVIRONMENT = {
 }
 _IN_FILE = {"policy_path": "policy"}
 _TABLES = ("kafka", "qdrant", "memory", "runtime", "privacy", "serve")
-_PRIVACY = ("encrypt_subjects", "subject_keys", "master_key_file")
+_PRIVACY = ("encrypt_subjects", "subject_keys", "master_key_file", "redact")
 """Settings of the `[privacy]` table. The master key itself comes from the environment or a file, never from here."""
 _NOT_IN_FILE = ("master_key", "callback_secret", *_PRIVACY)
 _SERVE = ("callback_hosts",)
@@ -105,6 +105,8 @@ class Settings:
     subject_keys: Path | None = None
     master_key: str | None = field(default=None, repr=False)
     master_key_file: Path | None = None
+    redact: tuple[str, ...] = ()
+    """Fields that the record index and the memory must not hold: `evidence.email`."""
     callback_hosts: tuple[str, ...] = ()
     """Where `lumyn serve` may send a decision that was not waited for: `hooks.example.com`, `http://10.0.0.5:8080`."""
     callback_secret: str | None = field(default=None, repr=False)
@@ -180,6 +182,7 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
         subject_keys=_path(found["subject_keys"] or privacy.get("subject_keys")),
         master_key=found["master_key"],
         master_key_file=_path(found["master_key_file"] or privacy.get("master_key_file")),
+        redact=_redacted(privacy),
         callback_hosts=_texts(_table(file, "serve", _SERVE), "serve", "callback_hosts"),
         callback_secret=found["callback_secret"],
     )
@@ -209,6 +212,18 @@ def _texts(table: Mapping[str, Any], name: str, option: str) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(one, str) and one for one in given):
         raise BadConfig(f"[{name}] `{option}` must be a list of texts", where=CONFIG_FILE)
     return tuple(given)
+
+
+def _redacted(privacy: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths of `[privacy] redact`. Raises `BadConfig` for one that can't be kept out."""
+    paths = tuple(sorted(set(_texts(privacy, "privacy", "redact"))))
+    if paths:
+        from memory_service.redaction import refused_path
+
+        for path in paths:
+            if why := refused_path(path):
+                raise BadConfig(f"[privacy] `redact`: `{path}` can't be kept out", where=CONFIG_FILE, help=why)
+    return paths
 
 
 def _encrypts(config: LumynConfig, privacy: Mapping[str, Any]) -> bool:

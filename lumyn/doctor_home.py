@@ -115,7 +115,7 @@ def control_findings(settings: Settings, control: ControlState) -> Iterator[Find
 def derived_files(settings: Settings, log: Log, folder: Path) -> Iterator[Finding]:
     """Memory and index in files of a folder; one that is not there yet is made when it is first asked."""
     yield from guarded("memory", lambda: _memory_file(settings, log, folder))
-    yield from _derived("index", folder / INDEX_FILE, lambda: _index(log, folder / INDEX_FILE))
+    yield from _derived("index", folder / INDEX_FILE, lambda: _index(settings, log, folder / INDEX_FILE))
 
 
 def _memory_file(settings: Settings, log: Log, folder: Path) -> Iterator[Finding]:
@@ -155,10 +155,10 @@ def _memory(settings: Settings, log: Log, folder: Path, choice: MemoryChoice | N
         yield Finding("memory", "ok", said + ("" if mark.version == last else "; the next question catches it up"))
 
 
-def _index(log: Log, path: Path) -> Iterator[Finding]:
-    from memory_service.sqlite_record_index import SqliteRecordIndex
+def _index(settings: Settings, log: Log, path: Path) -> Iterator[Finding]:
+    from lumyn.stores import open_index_file
 
-    index = SqliteRecordIndex(path, log.epoch)
+    index = open_index_file(settings, path.parent, log.epoch)
     try:
         yield from index_findings(log, index, "ok", "the next question catches it up")
     finally:

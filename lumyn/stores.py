@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lumyn.config import DEFAULT_EMBEDDER, Options, Settings
 from schemas.canonical import decode_trusted
@@ -50,15 +50,17 @@ def chosen_vectoriser(settings: Settings, choice: MemoryChoice | None) -> Vector
 
 def make_vectoriser(settings: Settings, profile: str | None = None) -> Vectoriser:
     """The vectoriser of the configured embedder, with a profile (canonical JSON). Raises `BadConfig`."""
-    return _vectoriser(settings.embedder, profile)
+    return _vectoriser(settings.embedder, profile, settings.redact)
 
 
 @lru_cache(maxsize=8)
-def _vectoriser(embedder: str, profile: str | None) -> Vectoriser:
+def _vectoriser(embedder: str, profile: str | None, redact: tuple[str, ...] = ()) -> Vectoriser:
     from memory_service.profile import DEFAULT_PROFILE, MemoryProfile
     from memory_service.vectoriser import Vectoriser
 
     of = DEFAULT_PROFILE if profile is None else MemoryProfile.from_dict(decode_trusted(profile.encode()))
+    if redact:  # another profile, and so another vectoriser: no vector of one is compared with one of the other
+        of = replace(of, leave_out=(*of.leave_out, *redact))
     return Vectoriser(_embedder(embedder), of)
 
 
@@ -212,12 +214,27 @@ def open_index(settings: Settings, folder: Path, epoch: str) -> RecordIndex:
     """The record index: a Qdrant server's where there is one, else a SQLite file. Raises `StorageUnavailable`."""
     if uses_server(settings):
         from memory_service.qdrant.record_index import QdrantRecordIndex
+        from memory_service.redaction import index_epoch
 
-        return QdrantRecordIndex(open_engine(settings), collections(settings), epoch)
+        engine, name = open_engine(settings), collections(settings)
+        return _redacted(QdrantRecordIndex(engine, name, index_epoch(epoch, settings.redact)), settings)
+    return open_index_file(settings, folder, epoch)
+
+
+def open_index_file(settings: Settings, folder: Path, epoch: str) -> RecordIndex:
+    """The record index in a SQLite file. Raises `StorageUnavailable`."""
+    from memory_service.redaction import index_epoch
     from memory_service.sqlite_record_index import SqliteRecordIndex
 
     folder.mkdir(parents=True, exist_ok=True)
-    return SqliteRecordIndex(folder / INDEX_FILE, epoch)
+    return _redacted(SqliteRecordIndex(folder / INDEX_FILE, index_epoch(epoch, settings.redact)), settings)
+
+
+def _redacted(index: RecordIndex, settings: Settings) -> RecordIndex:
+    """The index, without what the configuration keeps out of it."""
+    from memory_service.redaction import RedactedIndex
+
+    return cast("RecordIndex", RedactedIndex(index, settings.redact)) if settings.redact else index
 
 
 def collections(settings: Settings) -> str:

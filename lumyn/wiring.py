@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from memory_service.recall import MemoryChoice
     from memory_service.recaller import Recaller
     from memory_service.record_index import RecordIndex
-    from memory_service.sqlite_record_index import SqliteRecordIndex
     from memory_service.store import MemoryStore
     from streams.index_sync import CaughtUp
     from streams.signing import SigningKey
@@ -184,7 +183,7 @@ class EmbeddedHome:
         self.given_policy = fallback if settings.policy_given else None
         seal = settings.encrypt_subjects
         self.agent = DecideAgent(self.log, self.memories, fallback, sticky=os.getpid(), seal=seal, follow=follow)
-        self._index: SqliteRecordIndex | None = None
+        self._index: RecordIndex | None = None
 
     @property
     def memory(self) -> SyncedMemory:
@@ -212,18 +211,19 @@ class EmbeddedHome:
         finally:
             store.close()
 
-    def index(self) -> SqliteRecordIndex:
+    def index(self) -> RecordIndex:
         """The record index, caught up."""
-        from memory_service.sqlite_record_index import SqliteRecordIndex
+        from lumyn.stores import open_index_file
         from streams.index_sync import catch_up
 
         if self._index is None:
-            self._index = SqliteRecordIndex(self.path / INDEX_FILE, self.log.epoch)
+            self._index = open_index_file(self.settings, self.path, self.log.epoch)
         catch_up(self.log, self._index)
         return self._index
 
     def rebuild_index(self, progress: Callable[[int], None]) -> CaughtUp:
-        from memory_service.sqlite_record_index import SqliteRecordIndex, remove_index_file
+        from lumyn.stores import open_index_file
+        from memory_service.sqlite_record_index import remove_index_file
         from streams.index_sync import catch_up as catch_up_index
 
         path = self.path / INDEX_FILE
@@ -231,7 +231,7 @@ class EmbeddedHome:
             self._index.close()
             self._index = None
         remove_index_file(path)
-        index = SqliteRecordIndex(path, self.log.epoch)
+        index = open_index_file(self.settings, self.path, self.log.epoch)
         try:
             return catch_up_index(self.log, index, progress)
         finally:

@@ -57,6 +57,7 @@ _LONGEST_CATEGORY = 64
 _MOST_WORDS_IN_CATEGORY = 5
 _MOST_FACTS = 256
 _LONGEST_KEPT = 2048
+_AMOUNT = "action.amount"
 
 
 Placed = Literal["", "text", "category"]
@@ -177,6 +178,25 @@ def facts_of(part: Mapping[str, Any], profile: MemoryProfile = DEFAULT_PROFILE) 
         taking.fields(root, part[root])
     text = _without_ids("\n".join(taking.text))
     return MemoryFacts(text, tuple(dict.fromkeys(taking.categories)), tuple(taking.numbers))
+
+
+def kept_part(part: Mapping[str, Any], profile: MemoryProfile) -> Mapping[str, Any]:
+    """A remembered part as a store keeps it: without what the profile names in `leave_out`, but with the amount."""
+    if not profile.leave_out:
+        return part
+    return {root: _kept(root, value, profile.leave_out) for root, value in part.items()}
+
+
+def _kept(path: str, value: Any, left_out: tuple[str, ...]) -> Any:
+    if isinstance(value, list):
+        return [_kept(path, item, left_out) for item in value]
+    if not isinstance(value, Mapping) or path == _AMOUNT:
+        return value
+    return {
+        key: _kept(f"{path}.{key}", inner, left_out)
+        for key, inner in value.items()
+        if f"{path}.{key}" == _AMOUNT or not _covers(left_out, f"{path}.{key}")
+    }
 
 
 class _Taking:

@@ -22,6 +22,7 @@ from memory_service.exact_index import ExactIndex
 from memory_service.fold import DecisionLabels, Standing, apply_event, set_trust, standing
 from memory_service.point import OPEN, Point
 from memory_service.profile import amount_of, has_comparable_amount
+from memory_service.redaction import kept_event
 from memory_service.store import Found, Search, Watermark
 from memory_service.vectoriser import Vectoriser
 from memory_service.wal import use_wal
@@ -132,7 +133,7 @@ class SqliteMemoryStore:
     def _apply(self, events: Sequence[LabelEvent]) -> None:
         """One transaction: another process may have applied some of these since, so the version decides."""
         version = self._version()
-        fresh = [event for event in events if event["version"] > version]
+        fresh = [kept_event(event, self._vectoriser.profile) for event in events if event["version"] > version]
         parts = {e["decision_id"]: e["decision"]["facts"] for e in fresh if e["decision"] is not None}
         vectors = dict(zip(parts, self._vectoriser.vectorise(list(parts.values())), strict=True))
         trusts = {(tenant, name): trust for tenant, name, trust in self._db.execute("SELECT * FROM trust")}

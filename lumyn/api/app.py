@@ -15,6 +15,7 @@ from lumyn.api.deciding import add_deciding
 from lumyn.api.health import add_health
 from lumyn.api.homes import guard_for
 from lumyn.api.labels import add_labels
+from lumyn.api.lane import DecideLane
 from lumyn.api.limits import BodyLimit
 from lumyn.api.looking import add_looking
 from lumyn.api.measured import add_metrics
@@ -35,6 +36,7 @@ def make_app(config: LumynConfig, access: Guard | None = None) -> FastAPI:
     app.state.config = config
     app.state.guard = access or guard_for(config, dev=False)
     app.state.closing = []
+    app.add_middleware(DecideLane)
     app.add_middleware(BodyLimit)
     add_problems(app)
     add_metrics(app)

@@ -42,7 +42,10 @@ def _checked(
     home: Home, served: Home, raw: bytes, record: Mapping[str, Any], control: ControlState
 ) -> tuple[list[Check], Any]:
     with kept_chain(served) as chain:
-        checks = verify_record(home.log, control, raw, record, chain=chain)
+        try:
+            checks = verify_record(home.log, control, raw, record, chain=chain)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # what no log of ours could hold
+            return [Check("stored", False, f"what is stored can't be read: {type(error).__name__}")], None
         try:
             proof = prove(chain, record) if all(check.ok for check in checks) else None
         except IntegrityError as error:

@@ -68,6 +68,8 @@ def add_deciding(app: FastAPI, config: LumynConfig) -> None:
         app.state.metrics.decided(answer.outcome, record["verdict"], time.perf_counter() - start, None)
         return json_answer(with_traceability(record))
 
+    app.state.decide = decide
+
     @app.post(
         "/v1/decisions:batch",
         **endpoint("Decide many; a bad one yields its error in its place", "decide", "Decisions", body="Requests"),

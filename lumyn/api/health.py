@@ -16,7 +16,7 @@ def add_health(app: FastAPI, config: LumynConfig) -> None:
     """Add the endpoints."""
 
     @app.get("/healthz", **endpoint("The process lives", OPEN, "Alive"))
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/readyz", **endpoint("The log can be used", OPEN, "Ready"))

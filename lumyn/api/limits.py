@@ -27,9 +27,7 @@ class BodyLimit:
             return
         limit = limit_of(scope["path"])
         if _claimed(scope) > limit:
-            answer = problem(_too_large(limit))
-            answer.headers["connection"] = "close"  # what is still on its way is not read
-            await answer(scope, receive, send)
+            await problem(_too_large(limit))(scope, receive, send)
             return
         read = 0
 

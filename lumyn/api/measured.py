@@ -21,7 +21,7 @@ def add_metrics(app: FastAPI) -> None:
 
     @app.get("/metrics", **endpoint("Prometheus metrics of this process", "read", None))
     def metrics(request: Request) -> Response:
-        sender(request).require_operator("the metrics of this process")
+        sender(request).require_operator("what /metrics tells")
         text, content_type = app.state.metrics.exposition(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
 

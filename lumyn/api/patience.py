@@ -35,13 +35,12 @@ class _Patience(_Protocol):
         self._expect()
 
     def data_received(self, data: bytes) -> None:
-        was = self.cycle
         super().data_received(data)
-        whole = self.cycle is not None and not self.cycle.more_body
-        if whole:
-            self._stop()
-        elif self._owed is None or (was is not None and was.response_complete and self.cycle is not was):
-            self._expect()  # the first bytes of another request
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            self._stop()  # the request is here, whole
+        elif self._owed is None:
+            self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()

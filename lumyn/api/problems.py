@@ -68,6 +68,8 @@ def problem(error: LumynError, status: int | None = None) -> Response:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = 'Bearer realm="lumyn"'
+    if isinstance(error, TooLarge):
+        headers["connection"] = "close"  # what is still on its way is not read
     return Response(encode(value), code, media_type=PROBLEM, headers=headers)
 
 

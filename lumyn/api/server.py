@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -78,11 +80,18 @@ def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False
             ssl_keyfile=address.key,
         )
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _ended)
     try:
         server.run(sockets=[listener])
     finally:
         stop.set()
         worker.join(5)
+
+
+def _ended(_number: int, _frame: FrameType | None) -> None:
+    """uvicorn stops in good order, and then sends the signal that it was stopped by once more."""
+    raise SystemExit(0)
 
 
 def _check_certificate(address: Address) -> None:

@@ -21,6 +21,7 @@ from memory_service.qdrant.memory_labels import Document, Trust, document_id
 from memory_service.qdrant.memory_points import WATERMARK, engine_point, in_force, not_beyond
 from memory_service.qdrant.memory_search import Recollecting, identity
 from memory_service.qdrant.memory_watermark import HELP, WatermarkKeeper
+from memory_service.redaction import kept_event
 from memory_service.store import Found, Search, Watermark
 from memory_service.timeline import Change, by_decision
 from memory_service.vectoriser import Vectoriser
@@ -131,7 +132,7 @@ class QdrantMemoryStore:
     def apply(self, events: Sequence[LabelEvent]) -> Watermark:
         with self._writing, self._guard():
             mark = self._mark.read()
-            fresh = [event for event in events if event["version"] > mark.version]
+            fresh = [kept_event(event, self._vectoriser.profile) for event in events if event["version"] > mark.version]
             for version, event in enumerate(fresh, start=mark.version + 1):
                 if event["version"] != version:
                     raise self._unavailable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -95,3 +96,36 @@ def test_generated_requests_get_what_is_described_and_never_an_internal_error(in
 
         ask()
     assert asked["2xx"] > 30 and asked["4xx"] > 30, asked
+
+
+HOSTILE = st.one_of(
+    st.binary(max_size=60),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["subject", "action", "type", "id", "label", "scope", "why", "source", ""]), inner),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+)
+
+
+def test_no_body_whatever_brings_an_internal_error(inside: Inside) -> None:
+    """Bytes and JSON of any shape, to every route that takes a body."""
+    with dev_client(CONFIG) as client:
+        name = client.post("/v1/decisions", json=refund(20)).json()["decision_id"]
+        places = [
+            (method, path.format(decision_id=name, name="refunds", switch_id="s"))
+            for path, operations in description(make_app(CONFIG))["paths"].items()
+            for method, one in operations.items()
+            if "requestBody" in one
+        ]
+        assert len(places) >= 9
+
+        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(HOSTILE)
+        def send(body: bytes) -> None:
+            for method, place in places:
+                answer = client.request(method, place, content=body, headers={"content-type": "application/json"})
+                assert answer.status_code < 500, (method, place, body, answer.text)
+
+        send()

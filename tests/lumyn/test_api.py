@@ -264,7 +264,6 @@ def test_a_broken_policy_file_is_a_problem_too(api: TestClient, inside: Inside) 
     assert inside.records() == 1
 
 
-@pytest.mark.skip
 def test_the_schema_of_the_api_is_served(api: TestClient) -> None:
     paths = api.get("/openapi.json").json()["paths"]
     assert {"/v1/decisions", "/v1/decisions:batch", "/v1/decisions/{decision_id}/verify"} <= set(paths)

@@ -18,10 +18,10 @@ PROMISED = {
     "policy check", "policy show", "policy publish", "policy activate", "policy rollback", "policy list",
     "kill-switch on", "kill-switch off", "kill-switch status", "memory search", "memory stats", "memory rebuild",
     "memory verify", "memory forget", "memory hold", "memory quarantine", "memory release", "memory rollback", "relabel",
-    "keys show", "keys list", "keys trust", "index rebuild", "doctor", "topics create", "worker decide",
+    "keys show", "keys list", "keys trust", "keys create", "keys revoke", "serve", "index rebuild", "doctor", "topics create", "worker decide",
     "worker labels", "worker index",
 }  # fmt: skip
-NO_DATA = {"worker decide", "worker labels", "worker index", "worker shadow", "demo", "dev"}
+NO_DATA = {"worker decide", "worker labels", "worker index", "worker shadow", "demo", "dev", "serve"}
 """A story, a server and workers: what they print is talk."""
 
 
