@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from lumyn.searching import understood
 from lumyn.watches.store import Saved, keep_round, saved_watches, watch_named
@@ -15,6 +15,8 @@ from schemas.query import And, Expression, Field, Query, Range
 from streams.index_sync import fetcher
 from streams.local_log import wall_clock_ms
 
+State = Literal["alert", "ok", "unclear", "no_data", "none"]
+TargetState = Literal["met", "not_met", "not_shown", "missed", "no_data"]
 _CREATED = Field("created_at", "time")
 
 
@@ -41,7 +43,8 @@ def _round(home: Home, saved: Saved, now_ms: int | None, keep: bool) -> dict[str
         seconds["target"] = watch.target_window_s
     windows = dict(zip(seconds, _windows(home, watch, list(seconds.values()), at), strict=True))
     state, says = alert_state(watch, windows["short"], windows["long"])
-    target_state, target_says = None, None
+    target_state: TargetState | None = None
+    target_says: str | None = None
     if watch.target is not None:
         target_state, target_says = reached(watch, windows["target"], at)
     result: dict[str, Any] = {
@@ -90,7 +93,7 @@ def window(seconds: float, events: int, count: int, allowed: float | None) -> di
     return out | {"rate": rate, "lower": lower, "upper": upper, "burn": None if not allowed else rate / allowed}
 
 
-def alert_state(watch: Watch, short: dict[str, Any], long: dict[str, Any]) -> tuple[str, str]:
+def alert_state(watch: Watch, short: dict[str, Any], long: dict[str, Any]) -> tuple[State, str]:
     """The state of the alert, and why.
 
     It alerts when both windows are beyond the threshold (the long one, that it matters; the short one, that it still
@@ -114,11 +117,12 @@ def alert_state(watch: Watch, short: dict[str, Any], long: dict[str, Any]) -> tu
     return "unclear", f"whether {condition.text} can't be told from {long['count']} decisions"
 
 
-def reached(watch: Watch, seen: dict[str, Any], at_ms: int) -> tuple[str, str]:
+def reached(watch: Watch, seen: dict[str, Any], at_ms: int) -> tuple[TargetState, str]:
     """The target's state (`met`, `not_met`, `not_shown`, `no_data`; `missed` once its day is over), and why."""
     condition = watch.target_condition
     assert condition is not None
     late = watch.due_ms is not None and at_ms >= watch.due_ms
+    state: TargetState
     if not seen["count"]:
         state, says = "no_data", "nothing was decided in its window"
     elif seen["count"] >= watch.least and beyond(condition, _nearer_end(condition, seen)):

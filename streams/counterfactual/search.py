@@ -60,7 +60,7 @@ class Searched:
     """What was found, nearest first, and how far was looked.
 
     `complete`: every change in `fields`, and where none was found every pair of them, was tried; else the bound ended
-    it. `held`: facts that rules compare and no change was tried of.
+    it. `held`: facts that rules compare and no change was tried of. `recalled`: memory was asked when it was decided.
     """
 
     original: Decided
@@ -71,6 +71,7 @@ class Searched:
     pairs: int
     complete: bool
     held: tuple[str, ...]
+    recalled: bool
     notes: tuple[str, ...]
 
 
@@ -113,7 +114,7 @@ def counterfactuals(
         notes.append("kill switches that were on for another action type are not in the record")
     return Searched(
         original, wanted, tuple(found), len({change.of for change in tried}), len(singles), pairs, complete,
-        tuple(held_facts(policy)), tuple(dict.fromkeys(notes)),
+        tuple(held_facts(policy)), start.recall.mode != "off", tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def lines_of(searched: Searched) -> list[str]:
     looked = f"tried: {searched.singles} changes of {searched.fields} fields"
     looked += f", and {searched.pairs} pairs" if searched.pairs else ""
     lines.append(f"{looked}{'' if searched.complete else '; the bound ended it, so a nearer one is possible'}")
-    if any(change.is_of_request for one in searched.found for change in one.changes):
+    if searched.recalled and any(change.is_of_request for one in searched.found for change in one.changes):
         lines.append(f"note: {_HELD}, whatever is changed of the request")
     if searched.held:
         lines.append(f"note: not varied: {', '.join(map(name_text, searched.held))}")
