@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: bench-live bench-memory bench-replay demo test test-transformers lint types imports pytest bench bench-api bench-containment soak setup clean
+.PHONY: bench-console bench-live bench-memory bench-replay demo test test-transformers lint types imports pytest bench bench-api bench-containment soak setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.installed
@@ -62,6 +62,10 @@ bench-containment: setup
 # make soak MINUTES=60 [SEED=n]: faults at random under load, on a broker of its own.
 soak: setup
 	@PYTHONPATH=.:tests $(RUN) -m faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+# The console in a real Chromium.
+bench-console: setup
+	@$(RUN) benchmarks/console.py
 
 # make bench-live: the decide worker on a real broker (benchmarks/live.py says what each task needs).
 bench-live: setup

@@ -34,11 +34,12 @@ def places(home: Home) -> int:
 
 
 def of_plan(
-    home: Home, plan: Plan, known: Histories, until: int, tick: Callable[[int], None]
+    home: Home, plan: Plan, known: Histories, until: int, tick: Callable[[int], None], *, may_fork: bool = True
 ) -> BlastRadius:
     """The past decisions that would have come out otherwise with a plan's memory. Raises `LumynError`.
 
-    `known` are the labelled decisions, whole up to the memory version `until`.
+    `known` are the labelled decisions, whole up to the memory version `until`. `may_fork`: not in a process with
+    other threads at work, such as a server.
     """
     control = home.agent.control()
     with collector_paused():
@@ -55,7 +56,8 @@ def of_plan(
         radius = BlastRadius()
         if blast.reaches_any:
             # a model's own threads do not survive a fork
-            forks = hasattr(os, "fork") and chosen(home.settings, control.memory).embedder == DEFAULT_EMBEDDER
+            static = chosen(home.settings, control.memory).embedder == DEFAULT_EMBEDDER
+            forks = may_fork and hasattr(os, "fork") and static
             several = forks and places(home) >= WORTH_PROCESSES
             parts = (_in_processes if several else _here)(blast, _chunks(home))
             for count, part in parts:

@@ -14,9 +14,10 @@ from typing import cast
 from lumyn.exporting import write_whole
 from lumyn.searching import search
 from lumyn.wiring import Home
+from memory_service.fold import Standing
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import BadConfig, LumynError, NotFound, StorageUnavailable, UsageError
-from schemas.label import LabelRequest
+from schemas.label import FULL_TRUST, LabelRequest
 from schemas.seal import KID
 from schemas.verdict import Verdict
 from streams.label_history import Histories, histories
@@ -111,3 +112,13 @@ def send(home: Home, requests: Sequence[LabelRequest], tick: Callable[[int], Non
                 version = max(version, result["version"])
         tick(len(some))
     return Sent(accepted, tuple(refused), version)
+
+
+def standing_text(standing: Standing | None) -> str:
+    """What a decision stands for in the memory, in words."""
+    if standing is None:
+        return "not in memory"
+    marks = ["contested"] if standing.contested else []
+    if standing.trust != FULL_TRUST:
+        marks.append(f"trust {standing.trust / FULL_TRUST:g}")
+    return standing.meaning + (f" ({', '.join(marks)})" if marks else "")

@@ -161,6 +161,12 @@ class ScenarioInvalid(FileInvalid):
     code = "scenario_invalid"
 
 
+class RunbookInvalid(FileInvalid):
+    """A runbook that does not validate."""
+
+    code = "runbook_invalid"
+
+
 class PolicyConflict(LumynError):
     """The same name@version was published with another content."""
 

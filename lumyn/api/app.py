@@ -26,6 +26,7 @@ from lumyn.api.spec import add_description
 from lumyn.api.switches import add_switches
 from lumyn.api.waiting import add_waiting
 from lumyn.config import LumynConfig
+from lumyn.console.app import add_console
 
 
 def make_app(config: LumynConfig, access: Guard | None = None) -> FastAPI:
@@ -49,6 +50,7 @@ def make_app(config: LumynConfig, access: Guard | None = None) -> FastAPI:
     add_switches(app)
     add_audit(app)
     add_health(app, config)
+    add_console(app, config)
     add_description(app)
     check_declared(app)
     return app

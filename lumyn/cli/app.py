@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -19,6 +20,7 @@ from lumyn.cli import (
     explain,
     export,
     gameday,
+    inbox,
     incident,
     incident_export,
     incident_report,
@@ -44,6 +46,7 @@ from lumyn.cli import (
     redrive,
     relabel,
     replay,
+    runbook,
     serve,
     show,
     topics,
@@ -101,6 +104,7 @@ for _name, _of_watches in (
 ):  # fmt: skip
     watch.app.command(_name)(_of_watches)
 app.add_typer(watch.app, name="watch")
+app.add_typer(inbox.app, name="inbox")
 app.add_typer(index.app, name="index")
 for _of_incidents in (
     incident_show.show, incident_show.search, incident_write.write, incident_write.action, incident_report.monitor,
@@ -108,6 +112,7 @@ for _of_incidents in (
 ):  # fmt: skip
     incident.app.command(_of_incidents.__name__)(_of_incidents)
 app.add_typer(incident.app, name="incident")
+app.add_typer(runbook.app, name="runbook")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(topics.app, name="topics")
@@ -129,15 +134,15 @@ def root(
         typer.echo(context.get_help())
 
 
-def run() -> int:
-    """Run the command line; returns the exit code. Usage errors are exit 2.
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, or these arguments; returns the exit code. Usage errors are exit 2.
 
     The command is invoked without click's own `main`, which turns Ctrl-C into a silent exit and a broken pipe into
     exit 1. Its errors are known by what they do: newer versions of typer bring classes of their own.
     """
     command = typer.main.get_command(app)
     try:
-        with command.make_context("lumyn", sys.argv[1:]) as context:
+        with command.make_context("lumyn", list(sys.argv[1:] if arguments is None else arguments)) as context:
             result = command.invoke(context)
     except typer.Exit as stop:
         return stop.exit_code

@@ -47,6 +47,7 @@ def backtest(
         False, "--shadow", help="What a candidate said beside live decisions; --policy NAME@VERSION says which."
     ),
     html: Path | None = typer.Option(None, "--html", metavar="FILE", help="Write the report as one HTML file."),
+    keep: str | None = typer.Option(None, "--keep", metavar="NAME", help="Keep the report for the console."),
     markdown: bool = typer.Option(False, "--markdown", help="Print as Markdown."),
     resume: str | None = typer.Option(None, "--resume", metavar="JOB", help="Go on with one that was broken off."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
@@ -68,6 +69,8 @@ def backtest(
 
     if html is not None and (html.name in ("", "..") or html.is_dir()):
         raise UsageError("this is a folder, not a file to write", where=str(html))
+    if keep is not None:
+        html = _kept(keep, html)
     if json_ and markdown:
         raise UsageError("give `--json` or `--markdown`, not both")
     if shadow:
@@ -94,6 +97,18 @@ def backtest(
         policies=tuple(candidate_file(path) for path in policy or ()),
     )
     return _told(_run(_job(asked, resume)), html, json_, markdown)
+
+
+def _kept(name: str, html: Path | None) -> Path:
+    """Where a report is kept in the home."""
+    from lumyn import reports
+    from lumyn.config import resolve
+    from schemas.errors import UsageError
+
+    if html is not None:
+        raise UsageError("give `--html` or `--keep`, not both")
+    settings = resolve(None)
+    return reports.place(settings.home.absolute(), settings.tenant, name)
 
 
 def _shadow(policy: list[Path] | None, by: list[str] | None, cluster: str, require: list[str] | None) -> dict[str, Any]:
@@ -170,7 +185,10 @@ def _print(report: dict[str, Any], json_: bool, markdown: bool) -> None:
 def _write_html(report: dict[str, Any], path: Path) -> None:
     from lumyn.backtest_html import as_html
     from lumyn.exporting import write_whole
+    from lumyn.reports import FOLDER
 
+    if path.parent.parent.name == FOLDER:  # the home's own
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, as_html(report).encode("utf-8", "replace"))
     say(f"report: {path}")
 

@@ -14,7 +14,6 @@ from lumyn.cli.output import error_text, one_line, out, out_json, progress, say,
 
 if TYPE_CHECKING:
     from lumyn.wiring import Home
-    from memory_service.fold import Standing
     from schemas.label import LabelRequest
     from streams.label_history import Histories
     from streams.label_jobs import Plan
@@ -92,17 +91,6 @@ def _do(home: Home, job: str, requests: list[Any], changes: list[Any], json_: bo
     return max((error.exit_code for _, error in sent.refused), default=0)
 
 
-def _name(standing: Standing | None) -> str:
-    from schemas.label import FULL_TRUST
-
-    if standing is None:
-        return "not in memory"
-    marks = ["contested"] if standing.contested else []
-    if standing.trust != FULL_TRUST:
-        marks.append(f"trust {standing.trust / FULL_TRUST:g}")
-    return standing.meaning + (f" ({', '.join(marks)})" if marks else "")
-
-
 def _trusts(plan: Plan, known: Histories) -> list[tuple[str, float, float]]:
     """Each labeller of a plan, the trust in him now and then."""
     from schemas.label import FULL_TRUST, trust_of
@@ -115,17 +103,20 @@ def _trusts(plan: Plan, known: Histories) -> list[tuple[str, float, float]]:
 
 
 def _changes(plan: Plan) -> list[dict[str, Any]]:
-    counts = Counter((_name(step.before), _name(step.after)) for step in plan.changes)
+    from lumyn.label_jobs import standing_text
+
+    counts = Counter((standing_text(step.before), standing_text(step.after)) for step in plan.changes)
     return [{"from": a, "to": b, "count": n} for (a, b), n in sorted(counts.items())]
 
 
 def _show(home: Home, plan: Plan, labelled: Labelled, json_: bool) -> None:
     from lumyn import blast
+    from lumyn.label_jobs import standing_text
 
     with progress("asking past decisions again", blast.places(home)) as tick:
         radius = blast.of_plan(home, plan, labelled.decisions, labelled.until, tick)
     changes = _changes(plan)
-    rows = [(one.decision_id, _name(one.before), _name(one.after)) for one in plan.changes]
+    rows = [(one.decision_id, standing_text(one.before), standing_text(one.after)) for one in plan.changes]
     trusts = _trusts(plan, labelled.decisions)
     if json_:
         out_json(

@@ -182,9 +182,29 @@ class Incidents:
             data["owner"] = data["owner"] or ""
         return data
 
-    def step(self, name: str, **step: str) -> Incident:
-        """Record a step of a runbook: run, runbook, step, state, text, output."""
-        return self._say(name, lambda _: [("step", dict(step))])
+    def step(
+        self,
+        name: str,
+        *,
+        run: str,
+        runbook: str,
+        step: str,
+        state: str,
+        text: str = "",
+        output: str = "",
+        kept: Mapping[str, str] | None = None,
+    ) -> Incident:
+        """Record a step of a runbook: what became of it, what it printed, and what later steps need of it."""
+        said: Said = [
+            (
+                "step",
+                {
+                    "run": run, "runbook": runbook, "step": step, "state": state, "text": text[:MAX_TEXT],
+                    "output": output[:MAX_TEXT], "kept": dict(kept or {}),
+                },
+            )
+        ]  # fmt: skip
+        return self._say(name, lambda _: said)
 
     def status(self, name: str, status: str, why: str = "") -> Incident:
         """Say where it stands: open, contained, monitoring. `close` and `reopen` are the other two."""

@@ -77,7 +77,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a runbook that was gone through: what became of it, and what it printed."""
+    """A step of a runbook that was gone through: what became of it, its output, and what later steps need of it."""
 
     run: str
     runbook: str
@@ -85,6 +85,7 @@ class Step:
     state: str
     text: str
     output: str
+    kept: Mapping[str, str]
     at_ms: int
     actor: str
 
@@ -183,7 +184,7 @@ def _applied(incident: Incident, event: Event) -> Incident:
         case "step":
             step = Step(
                 data["run"], data["runbook"], data["step"], data["state"], data.get("text", ""),
-                data.get("output", ""), at, actor,
+                data.get("output", ""), data.get("kept", {}), at, actor,
             )  # fmt: skip
             return replace(incident, steps=(*incident.steps, step))
         case "status":

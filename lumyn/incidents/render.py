@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from lumyn.cli.output import one_line
 from lumyn.incidents import markdown, sections_kept
 from lumyn.incidents.markdown import code, counts, plain
 from lumyn.incidents.model import Incident
@@ -36,7 +37,7 @@ code {{ font: .82em/1.4 ui-monospace, monospace; background: var(--wash); border
 pre {{ background: var(--wash); padding: .8rem; border-radius: .4rem; overflow-x: auto; }} pre code {{ padding: 0; background: none; }}
 blockquote {{ margin: .5rem 0; padding-left: .8rem; border-left: 3px solid var(--line); color: var(--soft); }}
 .wide {{ overflow-x: auto; margin: .7rem 0; }} .wide:focus {{ outline: 2px solid var(--accent); }} table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }}
-th, td {{ text-align: left; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; min-width: 4.5rem; }} thead th {{ color: var(--soft); font-size: .85rem; }} thead:not(:has(th:not(:empty))) {{ display: none; }}
+th, td {{ text-align: left; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; min-width: 4.5rem; }} thead th {{ color: var(--soft); font-size: .85rem; }}
 td code {{ overflow-wrap: anywhere; }} td:last-child:not(:first-child) code {{ font-size: .76em; }}
 @media print {{ h2 {{ break-after: avoid; }} tr {{ break-inside: avoid; }} }}
 </style>
@@ -78,7 +79,7 @@ def as_html(text: str, title: str) -> str:
     """Markdown of ours as a whole page. Tags within it are text, links lead to http and to nothing else."""
     lines = [line for line in text.split("\n") if not line.startswith(sections_kept.MARK)]
     body = str(_parser().render("\n".join(lines)))
-    return _HEAD.format(title=html.escape(title)) + body + _TAIL
+    return _HEAD.format(title=html.escape(one_line(title))) + body + _TAIL
 
 
 @lru_cache(maxsize=1)
@@ -88,8 +89,7 @@ def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "html_block", "html_inline"])
     parser.validateLink = lambda url: url.startswith(("https://", "http://", "#"))  # type: ignore[method-assign]
     # a table that is wider than the screen scrolls by itself, by keyboard, too
-    around = '<div class="wide" tabindex="0" role="region" aria-label="table">'
-    parser.add_render_rule("table_open", lambda *_: f"{around}<table>\n")
+    parser.add_render_rule("table_open", lambda *_: '<div class="wide" tabindex="0"><table>\n')
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     return parser
 

@@ -1,0 +1,38 @@
+"""Figures and times as people read them, on pages and in tables."""
+
+from __future__ import annotations
+
+from schemas.ids import iso_time
+
+
+def when(time_ms: int) -> str:
+    """A time to the second, UTC."""
+    return iso_time(time_ms)[:19] + "Z"
+
+
+def number(value: float | int | None) -> str:
+    """A count with thin groups, or a dash."""
+    return "–" if value is None else f"{value:,}"
+
+
+def amount(value: float | int | None) -> str:
+    """An amount as it was recorded, nothing rounded away."""
+    return "" if value is None else f"{value:,}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share, or a dash."""
+    return "–" if value is None else f"{value * 100:.{digits}f}%"
+
+
+def age(ms: int | float) -> str:
+    """How long: `3 d 4 h`, `12 min`, `40 s`."""
+    seconds = int(abs(ms) // 1000)
+    days, rest = divmod(seconds, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, seconds = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"

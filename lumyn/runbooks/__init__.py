@@ -1,0 +1,1 @@
+"""Runbooks that run: steps in a file, gone through one by one, recorded in the incident."""

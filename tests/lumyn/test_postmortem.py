@@ -1,0 +1,313 @@
+"""Postmortems from evidence: every figure is the one its command gives, gaps are said, what people wrote stays."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import hmac
+import http.server
+import io
+import json
+import re
+import shlex
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest_e2e import refund
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inside import Inside
+
+from lumyn import sdk
+from lumyn.incidents import Incidents
+from lumyn.incidents.markdown import code, plain, unwritten, written
+from lumyn.incidents.render import as_html
+from lumyn.incidents.tickets import as_csv, signature
+from lumyn.wiring import operator_home
+
+pytest_plugins = ("inside_plugin",)
+
+QUERY = "provenance.system_fingerprint = 'fp_2' AND action_type = refund"
+
+
+def history(inside: Inside) -> list[dict[str, Any]]:
+    """Twelve decisions, the last six of a new fingerprint, three of which went wrong."""
+    made = [
+        inside.decide(refund(20 + n, user=f"usr_{n}", provenance={"model": "m-1", "system_fingerprint": f"fp_{1 + n // 6}"}))
+        for n in range(12)
+    ]
+    for record in made[6:9]:
+        sdk.label(record["decision_id"], "failure", summary="paid twice", should="DENY")
+    return made
+
+
+@pytest.fixture
+def made(inside: Inside) -> list[dict[str, Any]]:
+    made = history(inside)
+    last = made[-1]["created_at"][:-1] + "999Z"  # within its millisecond
+    inside.run("incident", "open", "--title", "Paid twice", "--severity", "1", "--query", QUERY, "--from",
+               made[6]["created_at"], "--to", last.replace("999Z", "Z"))  # fmt: skip
+    return made
+
+
+def facts(inside: Inside) -> dict[str, Any]:
+    return dict(inside.json("incident", "postmortem", "1", "--json"))
+
+
+def test_what_is_counted_is_what_there_was(inside: Inside, made: list[dict[str, Any]]) -> None:
+    told = facts(inside)
+    did = told["impact"]
+    assert (did["decisions"], did["subjects"], did["labels"]) == (6, 6, {"failure": 3, "none": 3})
+    assert did["money"] == [{"currency": "USD", "decisions": 6, "total": 171.0, "allowed": 171.0}]
+    missing = {row["what"]: row["missing"] for row in told["not_captured"]}
+    assert missing["tool schema hash"] == 6 and "model" not in missing and "system fingerprint" not in missing
+    unlabelled = next(gap["what"] for gap in told["unknown"] if "have no label" in gap["what"])
+    assert "3 of 6 (50%)" in unlabelled and "from 50.0% to 100.0%" in unlabelled
+    assert told["traffic"]["event"] == "label = failure" and told["traffic"]["during"]["events"] == 3
+    assert any(row["factor"] == "provenance.system_fingerprint" for row in told["uncontrolled"]["factors"])
+    assert {"factor": "provenance.system_fingerprint", "value": "fp_2"} in told["evidence"]["common"]
+    kinds = [moment["kind"] for moment in told["timeline"]["moments"]]
+    assert kinds.count("decision") == 6 and kinds.count("label") == 3
+    assert [moment["at_ms"] for moment in told["timeline"]["moments"]] == sorted(m["at_ms"] for m in told["timeline"]["moments"])
+
+
+def test_every_command_beside_a_figure_gives_it_again(inside: Inside, made: list[dict[str, Any]]) -> None:
+    told = facts(inside)
+
+    def again(command: str) -> Any:
+        words = shlex.split(command)
+        assert words[0] == "lumyn"
+        return inside.json(*words[1:], "--json", code=None)
+
+    assert len(again(told["impact"]["command"])) == 6
+    for row in told["not_captured"]:
+        assert len(again(row["command"])) == row["missing"]
+    for name in ("before", "during", "since"):
+        row, found = told["traffic"][name], again(told["traffic"][name]["command"])
+        assert (found["decisions"], found["event"]["events"]) == (row["n"], row["events"])
+    changes = again(told["uncontrolled"]["command"])
+    assert [one["factor"] for one in changes["factors"]][: len(told["uncontrolled"]["factors"])] == [
+        one["factor"] for one in told["uncontrolled"]["factors"]
+    ]
+    reach = again(told["impact"]["reach"]["command"])
+    assert reach["blast_radius"]["compared"] == told["impact"]["reach"]["compared"]
+    assert len(reach["blast_radius"]["changes"]) == told["impact"]["reach"]["made_otherwise"]
+
+
+def test_an_incident_without_decisions_says_what_is_missing(inside: Inside) -> None:
+    inside.run("incident", "open", "--title", "Something odd")
+    text = inside.run("incident", "postmortem", "INC-1").stdout
+    assert "No decision belongs to this incident" in text and "was not run again" in text
+    assert "Nothing watches for the second instance" in text and "None yet." in text
+    assert not re.search(r"\bnan\b|None\b(?! yet)|Undefined", text)
+
+
+def test_a_rate_is_told_with_its_interval_and_what_it_leaves_open(inside: Inside, made: list[dict[str, Any]]) -> None:
+    inside.write("agent.py", "import json; print(json.dumps({'action': {'type': 'wait'}, 'provenance': {'model': 'm-2'}}))")
+    name = made[6]["decision_id"]
+    rate = inside.json("rate", "--decision", name, "--runs", 8, "--command", "python3 agent.py", "--json")
+    inside.run("incident", "add", "1", "--rate", rate["rate_id"])
+    told = facts(inside)
+    assert told["rates"][0]["event"]["upper"] == rate["event"]["upper"] < 1
+    gaps = " ".join(gap["what"] for gap in told["unknown"])
+    assert "It was not reproduced: `refund` did not come in 8 runs" in gaps and "model differ" in gaps
+    assert "was not run again" not in gaps
+    path = next((inside.home / "rates").glob("*.jsonl"))
+    path.write_bytes(path.read_bytes().replace(b'"wait"', b'"refu"'))
+    assert any("can't be used" in gap["what"] for gap in facts(inside)["unknown"]), "an edited sample is no evidence"
+
+
+def test_a_linked_pack_that_was_changed_is_said(inside: Inside, made: list[dict[str, Any]]) -> None:
+    inside.run("export", made[6]["decision_id"], "--pack", "--out", "p.zip")
+    inside.run("incident", "add", "1", "--pack", "p.zip")
+    assert not any("pack" in gap["what"] for gap in facts(inside)["unknown"])
+    inside.write("p.zip", "other")
+    assert any("is not the file that was linked" in gap["what"] for gap in facts(inside)["unknown"])
+
+
+def test_what_was_changed_since_and_captured_since_is_told(inside: Inside, made: list[dict[str, Any]]) -> None:
+    inside.run("kill-switch", "on", "--why", "stop it", "--action-type", "wire")
+    inside.run("incident", "action", "1", "--text", "guard rail", "--state", "done")
+    inside.run("incident", "monitor", "1", "--query", "label=failure", "--of", "action_type=refund", "--alert", "rate > 1%")
+    inside.decide(refund(20, provenance={"model": "m-1", "tool_schema_hash": "sha256:aa"}))
+    told = facts(inside)
+    assert told["capture"]["new"] == ["tool_schema_hash"]
+    text = inside.run("incident", "postmortem", "1").stdout
+    changed = text.partition("## What We Changed Anyway")[2].partition("## What would")[0]
+    assert "kill switch" in changed and "stop it" in changed and "A1: guard rail" in changed and "inc-1.monitor1" in changed
+    assert told["watches"][0]["alert"] == "rate > 1%" and "Nothing watches" not in text
+
+
+def test_what_was_written_in_the_file_or_by_command_stays(inside: Inside, made: list[dict[str, Any]]) -> None:
+    inside.run("incident", "write", "1", "--section", "why1", "--text", "The provider changed.\n\n\n- it <b>did</b>")
+    inside.run("incident", "postmortem", "1", "--out", "p.md")
+    path = inside.folder / "p.md"
+    first = path.read_text()
+    assert "The provider changed.\n\n\n- it &lt;b>did&lt;/b>" in first
+    path.write_text(first.replace("_What happened, in a few", "We paid twice, in <i>a</i> few").replace("Why?_", "Why?_", 1))
+    done = inside.run("incident", "postmortem", "1", "--out", "p.md")
+    assert "kept from p.md: summary" in done.stderr
+    sections = Incidents(operator_home()).show("1").sections
+    assert sections["summary"].text.startswith("We paid twice, in <i>a</i> few") and set(sections) == {"why1", "summary"}
+    second = path.read_text()
+    inside.run("incident", "postmortem", "1", "--out", "p.md")
+    steady = [line for line in path.read_text().splitlines() if "made |" not in line and "| since |" not in line]
+    assert steady == [line for line in second.splitlines() if "made |" not in line and "| since |" not in line]
+    assert "We paid twice" in second and "The provider changed." in second
+
+    path.write_text(second.replace("The provider changed.", "By hand."))
+    inside.run("incident", "write", "1", "--section", "why1", "--text", "By command.")
+    assert "edited in the file and written" in inside.refused("incident", "postmortem", "1", "--out", "p.md", code=2)
+    inside.run("incident", "postmortem", "1", "--out", "p.md", "--keep", "file")
+    assert Incidents(operator_home()).show("1").sections["why1"].text.startswith("By hand.")
+    for broken in (second.replace("<!-- lumyn:end why1 -->", ""), second.replace("INC-1 why1", "INC-2 why1")):
+        path.write_text(broken)
+        inside.refused("incident", "postmortem", "1", "--out", "p.md", code=2)
+        assert path.read_text() == broken, "a file that is not understood is not written over"
+
+
+HOSTILE = "<script>alert(1)</script> [x](javascript:alert(1)) ![y](http://e.example/z) | `a` **b** <!-- lumyn:end why1 --> \x1b[2J ‮ <img src=x onerror=alert(1)>"
+PRINTABLE = "".join(filter(str.isprintable, HOSTILE))
+
+
+def test_hostile_text_in_every_field_stays_text(inside: Inside) -> None:
+    name = inside.decide(
+        {**refund(20, user=PRINTABLE, provenance={"model": HOSTILE, HOSTILE[:60]: HOSTILE}), "action": {"type": PRINTABLE, "intent": HOSTILE}}
+    )["decision_id"]
+    sdk.label(name, "failure", summary=HOSTILE, actor=HOSTILE)
+    incidents = Incidents(operator_home(), actor=HOSTILE)
+    incidents.open(HOSTILE[:150], summary=HOSTILE, decisions=[name], query=f"subject_id = '{PRINTABLE}'")
+    incidents.note("1", HOSTILE)
+    incidents.action("1", text=HOSTILE, owner=HOSTILE)
+    incidents.write("1", "cause", HOSTILE.replace("<!-- lumyn:end why1 -->", "") + "\n[ok](https://ok.example)")
+    inside.run("kill-switch", "on", "--why", HOSTILE, "--action-type", "wire")
+    done = inside.run("incident", "postmortem", "1", "--out", "p.md", "--html", "p.html")
+    inside.run("incident", "postmortem", "1", "--out", "p.md")
+    page, text = (inside.folder / "p.html").read_text(), (inside.folder / "p.md").read_text()
+    body = page.partition("<main>")[2]
+    assert set(re.findall(r"<(\w+)", body)) <= {
+        "h1", "h2", "h3", "p", "em", "strong", "code", "table", "thead", "tbody", "tr", "th", "td", "div", "ul", "li", "a",
+    }  # fmt: skip
+    assert set(re.findall(r'href="([^"]*)"', body)) == {"https://ok.example", "http://e.example/z"}, "links that somebody wrote, no image"
+    assert not re.search(r"<(script|img)", text.replace("`", "")) or "<script" not in re.sub(r"`+[^`]*`+", "", text)
+    for told in (done.stdout, done.stderr, page, text, inside.run("incident", "show", "1").stdout):
+        assert "\x1b" not in told and "\u202e" not in told
+    inside.run("incident", "list")
+    assert "alert" in inside.run("incident", "search", "script").stdout
+
+
+@settings(max_examples=80)
+@given(st.text(max_size=60))
+def test_any_text_is_one_cell_without_tags_or_links(text: str) -> None:
+    for told in (plain(text), code(text)):
+        assert "\n" not in told
+        body = as_html(f"| a | b |\n|---|---|\n| {told} | end |\n", "t").partition("<main>")[2]
+        assert body.count("<td>") == 2 and "<td>end</td>" in body
+        assert set(re.findall(r"<(\w+)", body)) <= {"div", "table", "thead", "tbody", "tr", "th", "td", "code"}
+    kept = text.replace("&lt;", "").replace("\t", " ")
+    if kept.isprintable():
+        assert unwritten(written(kept)) == kept
+
+
+def test_tickets_are_the_action_items_and_no_formula_comes_out_of_them(inside: Inside, made: list[dict[str, Any]]) -> None:
+    texts = ["=HYPERLINK(\"http://e\")", "+1", "-1+2", "@SUM(A1)", "plain, \"quoted\"\nline", " =1"]
+    for text in texts:
+        inside.run("incident", "action", "1", "--text", text, "--owner", text)
+    rows = inside.json("incident", "export", "1", "--tickets", "json")
+    assert [row["key"] for row in rows] == [f"INC-1/A{n}" for n in range(1, 7)]
+    inside.run("incident", "export", "1", "--tickets", "csv", "--out", "t.csv")
+    cells = list(csv.reader(io.StringIO((inside.folder / "t.csv").read_bytes().decode(), newline="")))
+    assert len(cells) == 7 and {len(row) for row in cells} == {11}
+    assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for row in cells for cell in row)
+    assert cells[5][4].startswith('plain, "quoted"') and as_csv(rows)
+
+
+@pytest.fixture
+def hook() -> Iterator[Any]:
+    """A receiver that keeps what it got, and answers what it is told to."""
+
+    class Hook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            server.got.append((dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
+            code = server.answers.pop(0) if server.answers else 200
+            self.send_response(code)
+            if code == 302:
+                self.send_header("Location", f"http://127.0.0.1:{server.server_port}/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    server.got, server.answers = [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_webhook_gets_signed_tickets_once_more_where_that_helps_and_no_redirect_is_followed(
+    inside: Inside, made: list[dict[str, Any]], hook: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lumyn.incidents import tickets
+
+    monkeypatch.setattr(tickets.time, "sleep", lambda seconds: None)
+    inside.run("incident", "action", "1", "--text", "fix it")
+    url = f"http://127.0.0.1:{hook.server_port}/t?x=1"
+    send = ("incident", "export", "1", "--tickets", "webhook", "--url", url)
+    assert "LUMYN_WEBHOOK_SECRET" in inside.refused(*send, code=2)
+    monkeypatch.setenv("LUMYN_WEBHOOK_SECRET", "s3cret")
+    hook.answers[:] = [503]
+    assert inside.json(*send, "--json") == {"sent": 1, "tries": 2}
+    (first, body), (second, again) = hook.got
+    assert body == again and first["Idempotency-Key"] == second["Idempotency-Key"]
+    time_s = second["X-Lumyn-Signature"].partition(",")[0][2:]
+    mac = hmac.new(b"s3cret", f"{time_s}.".encode() + body, hashlib.sha256).hexdigest()
+    assert second["X-Lumyn-Signature"] == f"t={time_s},v1={mac}" == signature("s3cret", int(time_s), body)
+    assert json.loads(body)["tickets"][0]["key"] == "INC-1/A1"
+    for answers, tries in (([302], 1), ([400], 1), ([500, 500, 500], 3)):
+        hook.got.clear()
+        hook.answers[:] = answers
+        inside.run(*send, code=4)
+        assert len(hook.got) == tries
+    for wrong in ("http://example.com/x", "https://u:p@example.com/", "ftp://x/", "https://", "https://a b/"):
+        inside.refused("incident", "export", "1", "--tickets", "webhook", "--url", wrong, code=2)
+
+
+def test_bad_cases_become_samples_with_what_the_agent_was_given_and_what_was_right(inside: Inside, made: list[dict[str, Any]]) -> None:
+    chat = [{"role": "user", "content": "where is my money"}]
+    talked = inside.decide(refund(25, context={"mode": "inline", "inline": {"messages": chat}}))
+    sdk.label(talked["decision_id"], "success", summary="right")
+    inside.run("incident", "add", "1", "--decision", talked["decision_id"])
+    told = inside.json("incident", "export", "1", "--eval", "e.jsonl", "--json")
+    assert (told["samples"], told["unlabelled"]) == (4, 3)
+    lines = [json.loads(line) for line in (inside.folder / "e.jsonl").read_text().splitlines()]
+    by_id = {line["id"]: line for line in lines}
+    bad = by_id[made[6]["decision_id"]]
+    assert bad["target"] == "DENY" and bad["metadata"]["target_from"] == "should"
+    assert json.loads(bad["input"]) == {name: made[6]["request"][name] for name in ("subject", "evidence", "context")}
+    assert by_id[talked["decision_id"]]["input"] == chat and by_id[talked["decision_id"]]["target"] == talked["verdict"]
+    assert all(set(line) == {"id", "input", "target", "metadata"} for line in lines)
+
+
+def test_a_forgotten_subjects_words_are_in_no_postmortem_and_no_eval_set(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUMYN_ENCRYPT_SUBJECTS", "true")
+    made = inside.decide({**refund(20, user="usr_gone"), "action": {"type": "refund", "intent": "my secret word is xyzzy"}})
+    sdk.label(made["decision_id"], "failure", summary="xyzzy again")
+    inside.run("incident", "open", "--title", "sealed", "--decision", made["decision_id"])
+    inside.run("incident", "postmortem", "1", "--out", "p.md")
+    assert "usr_gone" not in (inside.home / "incidents.db").read_bytes().decode("latin-1")
+    done = inside.run("incident", "export", "1", "--eval", "e.jsonl")
+    assert "forgetting will not reach this file" in done.stderr
+    inside.run("memory", "forget", "--subject", "user:usr_gone", "--why", "asked", "--apply", code=None)
+    told = facts(inside)
+    if any("forgotten" in gap["what"] for gap in told["unknown"]):
+        assert "xyzzy" not in json.dumps(told)
+        assert inside.json("incident", "export", "1", "--eval", "e.jsonl", "--json")["samples"] == 0
+    else:
+        pytest.fail(f"the subject was not forgotten: {[gap['what'] for gap in told['unknown']]}")
