@@ -39,6 +39,7 @@ blockquote {{ margin: .5rem 0; padding-left: .8rem; border-left: 3px solid var(-
 .wide {{ overflow-x: auto; margin: .7rem 0; }} .wide:focus {{ outline: 2px solid var(--accent); }} table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }}
 th, td {{ text-align: left; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; min-width: 4.5rem; }} thead th {{ color: var(--soft); font-size: .85rem; }}
 td code {{ overflow-wrap: anywhere; }} td:last-child:not(:first-child) code {{ font-size: .76em; }}
+@media (max-width: 40rem) {{ td:nth-child(n+3):last-child {{ min-width: 17rem; }} }}
 @media print {{ h2 {{ break-after: avoid; }} tr {{ break-inside: avoid; }} }}
 </style>
 </head>
@@ -56,7 +57,7 @@ def _template() -> Template:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.globals.update(
-        plain=plain, code=code, counts=counts, listed=markdown.listed, written=markdown.written, at=_at
+        plain=plain, code=code, counts=counts, listed=markdown.listed, written=markdown.written, at=_at, many=_many,
     )
     return environment.get_template("postmortem.md.j2")
 
@@ -96,6 +97,10 @@ def _parser() -> MarkdownIt:
 
 def _at(ms: int) -> str:
     return iso_time(ms)[:19].replace("T", " ")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _without_gaps(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import hmac
 import io
 import threading
 import time
@@ -13,12 +12,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from lumyn.agent_runs import url_agent
+from lumyn.api.callbacks import SIGNATURE, signature
 from lumyn.incidents.model import Incident
 from schemas.canonical import encode
 from schemas.errors import StorageUnavailable, UsageError
 
 SECRET: Final = "LUMYN_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
-SIGNATURE: Final = "X-Lumyn-Signature"
 TIMEOUT_S: Final = 10.0
 PAUSES_S: Final = (0.0, 1.0, 5.0)
 _AGAIN: Final = (408, 425, 429)
@@ -71,11 +70,6 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
     return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
-
-
-def signature(secret: str, time_s: int, body: bytes) -> str:
-    """`t=TIME,v1=HEX`: HMAC-SHA256 under the secret, of the time, a point and the body."""
-    return f"t={time_s},v1={hmac.digest(secret.encode(), f'{time_s}.'.encode() + body, hashlib.sha256).hex()}"
 
 
 def post(

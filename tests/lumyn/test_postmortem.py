@@ -16,15 +16,16 @@ from typing import Any
 
 import pytest
 from conftest_e2e import refund
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from inside import Inside
 
 from lumyn import sdk
+from lumyn.api.callbacks import signature
 from lumyn.incidents import Incidents
 from lumyn.incidents.markdown import code, plain, unwritten, written
 from lumyn.incidents.render import as_html
-from lumyn.incidents.tickets import as_csv, signature
+from lumyn.incidents.tickets import as_csv
 from lumyn.wiring import operator_home
 
 pytest_plugins = ("inside_plugin",)
@@ -200,6 +201,8 @@ def test_hostile_text_in_every_field_stays_text(inside: Inside) -> None:
 
 @settings(max_examples=80)
 @given(st.text(max_size=60))
+@example("[x](https://e.example)")
+@example("https://e.example <a@e.example>")
 def test_any_text_is_one_cell_without_tags_or_links(text: str) -> None:
     for told in (plain(text), code(text)):
         assert "\n" not in told
