@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from lumyn.config import DEFAULT_EMBEDDER, Options, Settings
 from schemas.canonical import decode_trusted
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MEMORY_FILE = "memory.db"
 INDEX_FILE = "index.db"
 _EDGE = "edge:"
+Wrap: TypeAlias = "Callable[[MemoryStore], MemoryStore]"
 
 
 def chosen(settings: Settings, choice: MemoryChoice | None) -> Settings:
@@ -144,7 +145,7 @@ def open_memory(
     choice: MemoryChoice | None = None,
     *,
     create: bool = True,
-    wrap: Callable[[MemoryStore], MemoryStore] | None = None,
+    wrap: Wrap | None = None,
 ) -> tuple[MemoryStore, Recaller]:
     """The memory store of a choice and its recaller; `create` is for the one who fills it.
 

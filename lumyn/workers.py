@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumyn.config import LumynConfig, Settings, resolve
-from lumyn.stores import open_index, open_memory, remove_left_memories, uses_server
+from lumyn.stores import Wrap, open_index, open_memory, remove_left_memories, uses_server
 from lumyn.wiring import load_policy_file
 from schemas.errors import BadConfig, UsageError
 from streams.chosen_memory import ChosenMemory
@@ -54,15 +54,24 @@ def _log(settings: Settings, observer: Observer) -> KafkaLog:
     return log
 
 
-def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
-    """A decide worker: memory from the Qdrant server, or an exact one of its own, filled from the same labels."""
+def decide_worker(
+    settings: Settings,
+    observer: Observer,
+    *,
+    wrap: Wrap | None = None,
+    reach_control: Callable[[], None] = lambda: None,
+) -> DecideWorker:
+    """A decide worker: memory from the Qdrant server, or an exact one of its own, filled from the same labels.
+
+    `wrap` and `reach_control` are where a game day's faults sit.
+    """
     log = _log(settings, observer)
     from streams.kafka.decide_worker import DecideWorker, WorkerSettings
 
     folder = settings.home.absolute() / f"kafka-{settings.prefix}"
     runtime = settings.runtime_setting
     guarded = GuardedMemory(
-        ChosenMemory(lambda choice: _recalled(settings, observer, log, folder, choice)),
+        ChosenMemory(lambda choice: _recalled(settings, observer, log, folder, choice, wrap)),
         observer,
         failures=int(runtime("breaker_failures", 3)),
         rest_s=runtime("breaker_rest_s", 2.0),
@@ -84,16 +93,22 @@ def decide_worker(settings: Settings, observer: Observer) -> DecideWorker:
         ),
         fallback,
         seal=settings.encrypt_subjects,
+        reach_control=reach_control,
     )
 
 
 def _recalled(
-    settings: Settings, observer: Observer, log: KafkaLog, folder: Path, choice: MemoryChoice | None
+    settings: Settings,
+    observer: Observer,
+    log: KafkaLog,
+    folder: Path,
+    choice: MemoryChoice | None,
+    wrap: Wrap | None = None,
 ) -> ServedMemory | SyncedMemory:
     """The memory of a choice as workers ask it."""
     if uses_server(settings) and settings.recall == "server":
         return ServedMemory(
-            lambda: open_memory(settings, folder, log.epoch, choice, create=False),
+            lambda: open_memory(settings, folder, log.epoch, choice, create=False, wrap=wrap),
             observer,
             max_staleness_s=settings.runtime_setting("memory_max_staleness_s", 60.0),
         )
@@ -101,7 +116,7 @@ def _recalled(
 
     def opened() -> tuple[MemoryStore, Recaller]:
         remove_left_memories(folder, own, choice)
-        return open_memory(own, folder, log.epoch, choice)
+        return open_memory(own, folder, log.epoch, choice, wrap=wrap)
 
     return SyncedMemory(log, opened)
 

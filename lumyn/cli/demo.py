@@ -45,6 +45,7 @@ def demo(
         tell(f"\nThat took {time.monotonic() - started:.1f} s.")
         if keep is not None:
             tell(f"Look around: cd {keep}; export LUMYN_HOME={folder / '.lumyn'}; lumyn serve --dev")
+            tell("and in a browser: http://127.0.0.1:8700/console/incidents/INC-1")
         else:
             tell("To look at it in the console: `lumyn demo --keep my-demo`, and `lumyn serve --dev` as it then says.")
     return 0

@@ -20,6 +20,7 @@ def run(
     scenario: list[Path] = typer.Argument(..., metavar="SCENARIO.yml", help="One scenario or several."),
     markdown: bool = typer.Option(False, "--markdown", help="Print as Markdown."),
     keep: Path | None = typer.Option(None, "--keep", metavar="FOLDER", help="Keep the game day's home here."),
+    on: str = typer.Option("embedded", "--on", help="Where: embedded, or kafka (topics and workers of its own)."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> int:
     """Play requests again by today's policy and memory, in an isolated home, with faults, and check what must hold.
@@ -33,12 +34,14 @@ def run(
     from lumyn.gamedays.reading import read_scenario
     from schemas.errors import UsageError
 
+    if on not in ("embedded", "kafka"):
+        raise UsageError(f"`--on {on}`: a game day is played on `embedded` or `kafka`")
     if json_ and markdown:
         raise UsageError("give `--json` or `--markdown`, not both")
     if keep is not None and len(scenario) > 1:
         raise UsageError("`--keep` takes one scenario")
     read = [read_scenario(path) for path in scenario]
-    reports = [_played(one, keep) for one in read]
+    reports = [_played(one, keep, on) for one in read]
     if json_:
         out_json(reports[0] if len(reports) == 1 else reports)
     else:
@@ -50,16 +53,15 @@ def run(
     return 0 if all(report["passed"] for report in reports) else 1
 
 
-def _played(scenario: Any, keep: Path | None) -> dict[str, Any]:
+def _played(scenario: Any, keep: Path | None, on: str) -> dict[str, Any]:
     from lumyn.backtest_plan import home_of
     from lumyn.config import resolve
     from lumyn.gamedays.past import save
     from lumyn.gamedays.run import run as play
 
     with ExitStack() as bars:
-        report = play(
-            scenario, None, say=say, keep=keep, begin=lambda what, size: bars.enter_context(progress(what, size))
-        )
+        bar = lambda what, size: bars.enter_context(progress(what, size))  # noqa: E731
+        report = play(scenario, None, say=say, keep=keep, on=on, begin=bar)
     if home_of(None) is not None:
         name = save(resolve(None), report)
         say(f"kept as {name}: `lumyn gameday show {name}`")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from lumyn.cli.output import out, out_json
+from lumyn.cli.output import one_line, out, out_json, say
+
+if TYPE_CHECKING:
+    from lumyn.wiring import Home
 
 
 def label(
@@ -34,8 +39,26 @@ def label(
     )  # fmt: skip
     if event["type"] != "note":
         wait_for_memory(existing_home(), event["version"])
+        _say_if_held(existing_home(), event["actor"])
     if json_:
         out_json(event)
         return
     what = "note added to" if event["type"] == "note" else f"labelled {event['label']}:"
     out(f"{what} {event['decision_id']} (memory version {event['version']})")
+
+
+def _say_if_held(home: Home, actor: str) -> None:
+    """Tell a labeller whose words count for nothing; embedded only, as brokers keep no index by labeller."""
+    from schemas.label import labeller_key, trust_of
+    from streams.label_agent import events_of
+    from streams.reading import is_embedded
+
+    if not is_embedded(home.log):
+        return
+    told = events_of(home.log, labeller_key(home.settings.tenant, actor))
+    if told and trust_of(told[-1]) == 0:
+        since = told[-1]["version"]
+        say(
+            f"lumyn: `{one_line(actor)}` is held (memory version {since}), so this label counts for nothing\n"
+            "  help: `lumyn memory trust` shows who is held and why"
+        )

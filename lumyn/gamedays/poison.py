@@ -46,8 +46,7 @@ def _of_remembered(stage: Stage, fault: Fault, at: int) -> int:
     Their records are not on the stage, so the events are written as the label agent would have written them.
     """
     home = stage.home
-    if not is_embedded(home.log):
-        raise UsageError("over Kafka the label worker alone writes labels", help="`of: decided`")
+    assert is_embedded(home.log)  # `run` refuses it elsewhere
     last: dict[str, LabelEvent] = {}
     for message in messages(home.log, LABELS, 0):
         told: LabelEvent = decode_trusted(message.value)

@@ -32,16 +32,21 @@ def run(
     say: Callable[[str], None],
     begin: Callable[[str, int], Tick] = lambda what, size: lambda count: None,
     keep: Path | None = None,
+    on: str = "embedded",
 ) -> dict[str, Any]:
     """Play a scenario and report. The live home is only read.
 
-    `begin` starts a progress bar. `keep`: a new folder for the game day's home, to look around. Raises `LumynError`.
+    `begin` starts a progress bar. `keep`: a new folder for the game day's home, to look around. `on`: `embedded`, or
+    `kafka`, topics and workers of its own on the configured brokers. Raises `LumynError`.
     """
+    if on == "kafka":
+        _check_kafka(scenario, config, keep)
     settings, live = resolve(config), home_of(config)
     traffic = load_traffic(scenario, config, say)
-    with _stage(config, live, traffic, keep) as stage:
+    with _stage(config, live, traffic, keep, on) as stage:
         was_set = set_up(stage, scenario, live, settings.policy_path, traffic)
         check_judgeable(scenario, traffic, was_set)
+        stage.begin()
         played = Play(stage, scenario, traffic, begin("playing", len(traffic.requests))).run()
         judge = Judge(scenario, traffic, played)
         for seen in decisions(stage, traffic, played, was_set):
@@ -49,8 +54,30 @@ def run(
         return make_report(scenario, stage, traffic, was_set, played, judge, invariants(stage, played))
 
 
+def _check_kafka(scenario: Scenario, config: LumynConfig | None, keep: Path | None) -> None:
+    """What can't be on brokers. Raises `UsageError`."""
+    if resolve(config).kafka is None:
+        raise UsageError("`--on kafka` plays on the configured brokers, and LUMYN_KAFKA is not set")
+    if keep is not None:
+        raise UsageError("`--keep` is for an embedded game day: topics of a game day are deleted")
+    for fault in scenario.faults:
+        why = None
+        if fault.kind == "clock_jump":
+            why = "the brokers' clock is theirs"
+        elif fault.kind == "memory_poisoned" and fault.options.get("of") != "decided":
+            why = "the label worker alone writes labels; `of: decided` can be"
+        if why is not None:
+            raise UsageError(
+                f"`{fault.kind}` can't be played over Kafka: {why}",
+                where=f"{scenario.path}:{fault.mark.line}:{fault.mark.column}",
+                help="play it embedded",
+            )
+
+
 @contextmanager
-def _stage(config: LumynConfig | None, live: Home | None, traffic: Traffic, keep: Path | None) -> Iterator[Stage]:
+def _stage(
+    config: LumynConfig | None, live: Home | None, traffic: Traffic, keep: Path | None, on: str
+) -> Iterator[Stage]:
     """An isolated home in a temporary folder, which is gone afterwards, or in `keep`."""
     settings = resolve(config)
     seal = settings.encrypt_subjects or any(one.sealed for one in traffic.requests)
@@ -68,7 +95,14 @@ def _stage(config: LumynConfig | None, live: Home | None, traffic: Traffic, keep
     except OSError as error:
         raise StorageUnavailable(f"no folder for the game day: {error.strerror or error}", where=str(keep)) from None
     try:
-        stage = EmbeddedStage(folder, settings, NO_KEYS if live is None else live.log.keys, seal=seal)
+        keys = NO_KEYS if live is None else live.log.keys
+        stage: Stage
+        if on == "kafka":
+            from lumyn.gamedays.kafka_stage import KafkaStage
+
+            stage = KafkaStage(folder, settings, keys, seal=seal)
+        else:
+            stage = EmbeddedStage(folder, settings, keys, seal=seal)
         try:
             yield stage
         finally:

@@ -59,7 +59,8 @@ def set_up(stage: Stage, scenario: Scenario, live: Home | None, policy_path: Pat
         if len(batch) == _AT_ONCE:
             log.append(batch)
             batch = []
-    log.append(batch)
+    if batch:
+        log.append(batch)
     return Set(tuple(policies), scenario.memory, labels, read_outcomes(log, None, log.end(LABELS, 0)))
 
 

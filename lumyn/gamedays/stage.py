@@ -35,6 +35,10 @@ class Stage(Protocol):
         """What it is, for the report."""
         ...
 
+    def begin(self) -> None:
+        """It is set: who decides may start."""
+        ...
+
     def set_time(self, time_ms: int) -> None:
         """What the log's clock shows from now on, where the stage has one."""
         ...
@@ -83,6 +87,9 @@ class EmbeddedStage:
         )  # fmt: skip
         keys = BorrowedKeys(subject_keys(own), home_keys)
         self.home = IsolatedHome(own, lambda: self._now_ms, lambda: self._faults, keys)
+
+    def begin(self) -> None:
+        """The caller's process decides."""
 
     def set_time(self, time_ms: int) -> None:
         self._now_ms = time_ms

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from confluent_kafka import (
@@ -292,6 +293,15 @@ class KafkaClient:
         """Delete topics; for tests and for retired generations."""
         if names:
             self._ask(lambda: self._admin_client().delete_topics(list(names)), "topics can't be deleted")
+
+    def delete_groups(self, names: Sequence[str]) -> None:
+        """Delete consumer groups that nobody is in any more; one that is not there is none to delete."""
+        for name in names:
+            with suppress(LumynError):
+                self._ask(partial(self._delete_group, name), "the group can't be deleted")
+
+    def _delete_group(self, name: str) -> Any:
+        return self._admin_client().delete_consumer_groups([name])
 
     def alter_topic(self, name: str, config: Mapping[str, str]) -> None:
         """Set some of a topic's settings, leaving the others."""

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,8 +89,12 @@ class DecideWorker:
         fallback: CompiledPolicy | None = None,
         *,
         seal: bool = False,
+        reach_control: Callable[[], None] = lambda: None,
     ) -> None:
-        """With `seal`, the record of a request that came in clear is sealed all the same."""
+        """With `seal`, the record of a request that came in clear is sealed all the same.
+
+        `reach_control` is called before the end of control is asked for (`ControlFollower`).
+        """
         self._log = log
         self._observer = observer
         self._settings = settings
@@ -103,7 +107,9 @@ class DecideWorker:
         self._assigning = threading.Lock()
         self._assignment = Assignment()
         self._pool = ThreadPoolExecutor(max_workers=min(16, self._partitions), thread_name_prefix="partition")
-        self._follower = ControlFollower(log, observer, max_staleness_s=settings.control_max_staleness_s)
+        self._follower = ControlFollower(
+            log, observer, max_staleness_s=settings.control_max_staleness_s, reach=reach_control
+        )
         self._stopping = threading.Event()
         self._failure: LumynError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

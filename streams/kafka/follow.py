@@ -20,7 +20,16 @@ _POLL_S = 0.1
 class ControlFollower:
     """The newest control state, by a thread of its own. It is stale when its end could not be confirmed lately."""
 
-    def __init__(self, log: KafkaLog, observer: Observer, *, max_staleness_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        log: KafkaLog,
+        observer: Observer,
+        *,
+        max_staleness_s: float = 10.0,
+        reach: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`reach` is called before the topic's end is asked for; what it raises means that nobody answers."""
+        self._reach = reach
         self._log = log
         self._observer = observer
         self._max_staleness_s = max_staleness_s
@@ -79,6 +88,7 @@ class ControlFollower:
     def _confirm(self) -> None:
         """What was the end when asked has been read: so far back, nothing is unknown."""
         asked = time.monotonic()
+        self._reach()
         end = self._log.client.ends([self._place])[self._place]
         if self._is_another_topic() or self._reader.positions[self._place] > end:
             self._start_over()

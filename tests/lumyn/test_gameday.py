@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inside import Inside
 
+from lumyn.config import LumynConfig, resolve
+from lumyn.gamedays.judge import invariants
+from lumyn.gamedays.play import Played
 from lumyn.gamedays.scenario import FAULTS
+from lumyn.gamedays.setting import activation
+from lumyn.gamedays.stage import EmbeddedStage
+from schemas.request import parse_request
+from streams.policy import load_policy
+from streams.subject_keys import NO_KEYS
 
 pytest_plugins = ("inside_plugin",)
 
@@ -191,6 +200,13 @@ expect: [{never: ALLOW}]
 """
     assert observed(play(inside, text))["never ALLOW"] == "0 of 1"
     assert inside.decide(refund(100))["verdict"] == "DENY", "he lied on the stage alone"
+    # what is contested is no help for a customer who was denied wrongly: the lie is seen
+    denied_wrongly = inside.decide(refund(70, 0.9, user="x"))
+    inside.run("label", denied_wrongly["decision_id"], "--label", "failure")
+    honest = f"replay: {{query: \"decision_id = '{denied_wrongly['decision_id']}'\"}}\n"
+    assert play(inside, honest + "expect: [{request: 1, verdict: ESCALATE}]\n")["passed"]
+    lied = "faults: [{memory_poisoned: {at: 1, labeller: mallory}}]\nexpect: [{request: 1, verdict: DENY}]\n"
+    assert play(inside, honest + lied)["passed"]
     # with nobody to contradict him, what he says of the day's own decisions is believed
     denied = requests(inside, refund(100, 0.9), refund(101, 0.9))
     lie = "faults: [{memory_poisoned: {at: 2, labeller: mallory, of: decided}}]\n"
@@ -213,9 +229,12 @@ def test_stale_control_lets_nothing_through_and_a_switch_holds_what_it_covers(in
         + """faults: [{stale_control: {from: 2, to: 4}}]
 steps:
   - {at: 3, name: early, kill_switch_on: {action_type: credit}}
+  - {at: 4, name: unseen, kill_switch_on: {action_type: refund}}
   - {at: 5, name: stop, kill_switch_on: {action_type: refund}}
   - {at: 9, kill_switch_off: stop}
+  - {at: 9, name: off, kill_switch_off: unseen}
 expect:
+  - {contained: unseen, why: "who can't see a switch abstains, and lets nothing through"}
   - {never: ALLOW, during: stale_control}
   - {that: "decisions where reason = CONTROL_STALE == 3"}
   - {contained: stop, within_s: 60}
@@ -224,7 +243,8 @@ expect:
   - {that: "ALLOW == 2", from: 9}
 """,
     )
-    assert report["expectations"][2]["observed"] == "3 denied by it, 0 decided without it"
+    assert report["expectations"][3]["observed"] == "3 denied by it, 0 decided without it"
+    assert report["expectations"][0]["observed"] == "3 denied by it, 0 decided without it", "request 4 abstained"
 
 
 def test_a_switch_that_covers_nothing_shows_nothing(inside: Inside) -> None:
@@ -253,6 +273,26 @@ expect:
 """,
     )
     assert "6 decided, 6 duplicate" in report["invariants"][0]["observed"]
+
+
+def test_a_request_that_nobody_answers_and_a_changed_record_are_seen(tmp_path: Path) -> None:
+    stage = EmbeddedStage(tmp_path, resolve(LumynConfig()), NO_KEYS, seal=False)
+    policy = load_policy(POLICY.encode(), name="policy.yml")
+    stage.home.log.append(activation(policy))
+    played = Played(number_of={("default", "a"): 1}, delivered=1)
+    stage.deliver([parse_request(refund(request_id="a"))])
+    assert [one.holds for one in invariants(stage, played)] == [True, True]
+    stage.home.agent.submit([parse_request(refund(request_id="b"))])
+    played.delivered = 2
+    assert [one.holds for one in invariants(stage, played)] == [False, True], "a request without a receipt is lost"
+    stage.home.agent.drain()
+    played.number_of["default", "b"] = 2
+    assert [one.holds for one in invariants(stage, played)] == [True, True]
+    with sqlite3.connect(stage.home.log_file) as db:
+        changed = "UPDATE log_records SET value = replace(value, 'ESCALATE', 'ALLOW')"
+        assert db.execute(changed).rowcount == 2
+    assert [one.holds for one in invariants(stage, played)] == [True, False]
+    stage.close()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -83,6 +84,13 @@ def test_a_poisoner_who_is_held_changes_nothing_whatever_he_says(inside: Inside)
     sdk.label(harm, "failure", actor="ann")
     sdk.label(fine, "success", actor="ann")
     inside.run("memory", "trust", "mallory", 0, "--why", "stolen key", "--apply")
+    assert "counts for nothing" not in inside.run("label", inside.decide(refund(1))["decision_id"], "--label", "success").stderr
+    os.environ["LUMYN_ACTOR"] = "mallory"
+    try:
+        heard = inside.run("label", inside.decide(refund(1))["decision_id"], "--label", "success").stderr
+    finally:
+        os.environ["LUMYN_ACTOR"] = "oncall"
+    assert "`mallory` is held" in heard and "counts for nothing" in heard
     before, verdicts = memory(), [inside.decide(refund(amount))["verdict"] for amount in (20, 60, 200)]
     labels = existing_home().labels
 
