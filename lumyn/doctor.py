@@ -41,6 +41,7 @@ RUNTIME = frozenset(
         "batch",
         "linger_s",
         "control_max_staleness_s",
+        "inbox_sla_s",
         "session_timeout_s",
         "heartbeat_s",
         "rebalance_timeout_s",

@@ -30,6 +30,7 @@ _ORDER = ("schemas", "memory_service", "streams", "lumyn", "access", "examples",
 """Fast suites first; what starts brokers and processes comes last."""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items):
     tests = Path(__file__).parent
 
