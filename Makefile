@@ -47,8 +47,8 @@ SERVERS := tests/kafka tests/deploy
 FAULTS := tests/faults
 
 pytest: setup
-	@$(RUN) -m pytest -n $(PROCESSES) --dist loadgroup $(SERVERS:%=--ignore=%) --ignore=$(FAULTS)
-	@$(RUN) -m pytest -n 3 --dist loadgroup $(SERVERS)
+	@$(RUN) -m pytest -n $(PROCESSES) --dist loadfile $(SERVERS:%=--ignore=%) --ignore=$(FAULTS)
+	@$(RUN) -m pytest -n 3 --dist loadfile $(SERVERS)
 	@$(RUN) -m pytest $(FAULTS)
 
 # The slow generated tests with all of their examples.

@@ -30,7 +30,6 @@ _ORDER = ("schemas", "memory_service", "streams", "lumyn", "access", "examples",
 """Fast suites first; what starts brokers and processes comes last."""
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items):
     tests = Path(__file__).parent
 
@@ -39,10 +38,6 @@ def pytest_collection_modifyitems(items):
         return (_ORDER.index(folder) if folder in _ORDER else 0, "qdrant" in item.path.name or "kafka" in item.path.name)
 
     items.sort(key=place)
-    for item in items:  # a file's tests share what its fixtures start; pages of documentation share nothing
-        if item.name.startswith("test_a_page_runs_from_top_to_bottom"):
-            continue
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(tests).as_posix()))
 
 
 @pytest.fixture(scope="session")

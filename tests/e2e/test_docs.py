@@ -1,4 +1,4 @@
-"""Every command in the documents is run, in order, as a reader would.
+"""Every command in the documents is run, in order, as a reader would; what needs nothing in test_pages_*.py.
 
 A block marked `sh` needs nothing; `sh kafka` a broker, `sh kafka-tools` Kafka's own tools, too. `sh docker` is not run:
 there are no containers here (tests/deploy/test_compose.py runs what they would run).
@@ -18,34 +18,14 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest_e2e import Shell
+from doc_pages import PAGES, ROOT, blocks
 from servers.kafka import free_port, kafka_jars
 from servers.qdrant import find_server
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md"))
-
 
 KAFKA_TOOLS = {
     "kafka-console-consumer.sh": "org.apache.kafka.tools.consumer.ConsoleConsumer",
     "kafka-console-producer.sh": "org.apache.kafka.tools.ConsoleProducer",
 }
-
-
-def blocks(page: str, *marks: str) -> list[str]:
-    """A page's shell blocks of these marks, in order; without any, the unmarked ones."""
-    found = re.findall(r"^```sh(?: ([\w-]+))?\n(.*?)^```", (ROOT / page).read_text(), re.S | re.M)
-    return [text for mark, text in found if mark in (marks or ("",))]
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page != "docs/clean-the-memory.md"])
-def test_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
-    shell = Shell(tmp_path)
-    del shell.env["LUMYN_POLICY"]
-    script = "set -euo pipefail\n" + "\n".join(blocks(page))
-    for port in sorted(set(re.findall(r"--port (\d{4,5})", script))):  # others of this machine may have these
-        script = script.replace(port, str(free_port()))
-    done = shell.run(script)
-    assert "internal error" not in done.stderr
 
 
 @pytest.mark.parametrize("memory", ["of each process", "on a Qdrant server"])
