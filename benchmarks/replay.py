@@ -217,7 +217,7 @@ def kafka(n: int, rounds: int) -> Result:
     from live import Deployment, stop
     from servers.kafka import find_broker
 
-    n = min(n, 100_000)
+    n = min(n, 300_000)
     broker = find_broker()
     deployment = Deployment(broker.address)
     try:
@@ -246,12 +246,12 @@ def kafka(n: int, rounds: int) -> Result:
 def bare_consumer(address: str, topic: str, n: int) -> float:
     """Seconds of a process that consumes a topic with confluent-kafka and decodes each value with orjson."""
     script = (
-        "import sys, orjson\nfrom confluent_kafka import Consumer\n"
+        "import sys, uuid, orjson\nfrom confluent_kafka import Consumer\n"
         "address, topic, n = sys.argv[1], sys.argv[2], int(sys.argv[3])\n"
-        "consumer = Consumer({'bootstrap.servers': address, 'group.id': 'bare-' + topic, 'auto.offset.reset': 'earliest',\n"
+        "consumer = Consumer({'bootstrap.servers': address, 'group.id': 'bare-' + uuid.uuid4().hex, 'auto.offset.reset': 'earliest',\n"
         "                     'isolation.level': 'read_committed', 'enable.auto.commit': False})\n"
         "consumer.subscribe([topic])\nseen = 0\n"
-        "while seen < n:\n    for m in consumer.consume(5000, 1.0):\n        orjson.loads(m.value())\n        seen += 1\n"
+        "while seen < n:\n    for m in consumer.consume(5000, 1.0):\n        orjson.loads(m.value())\n        seen += 1\nconsumer.close()\n"
     )
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", script, address, topic, str(n)], check=True, timeout=300)
