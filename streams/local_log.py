@@ -33,10 +33,11 @@ class _Statements:
     def __init__(self, topic: str) -> None:
         self.table = table = "log_" + topic.replace("-", "_")
         self.insert = f"INSERT INTO {table} VALUES (?, ?, ?, ?)"
-        self.read = f"SELECT pos, time_ms, key, value FROM {table} WHERE pos >= ? AND pos < ? ORDER BY pos LIMIT ?"
+        value = "CAST(value AS BLOB)"  # who edits the file may leave a text or a number there: bytes to be checked
+        self.read = f"SELECT pos, time_ms, key, {value} FROM {table} WHERE pos >= ? AND pos < ? ORDER BY pos LIMIT ?"
         self.last = f"SELECT pos, time_ms FROM {table} WHERE pos < ? ORDER BY pos DESC LIMIT 1"
-        self.latest = f"SELECT pos, time_ms, value FROM {table} WHERE key = ? ORDER BY time_ms DESC, pos DESC LIMIT 1"
-        self.with_key = f"SELECT pos, time_ms, value FROM {table} WHERE key = ? ORDER BY pos"
+        self.latest = f"SELECT pos, time_ms, {value} FROM {table} WHERE key = ? ORDER BY time_ms DESC, pos DESC LIMIT 1"
+        self.with_key = f"SELECT pos, time_ms, {value} FROM {table} WHERE key = ? ORDER BY pos"
         self.keys_from = f"SELECT DISTINCT key FROM {table} WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 
 

@@ -649,3 +649,18 @@ def test_a_sound_decision_of_another_tenant_is_neither_counted_nor_named(stored:
     mine = inside.json("verify", "--json")
     assert (mine["verified"], mine["decisions"]) == (True, 5)
     assert theirs["decision_id"] not in inside.run("verify").stdout
+
+
+@pytest.mark.parametrize("topic", ["records", "receipts", "requests", "control"])
+def test_a_value_of_another_kind_is_found_or_is_the_same_bytes(stored: Stored, topic: str) -> None:
+    """SQLite keeps whatever kind of value an editor leaves: text of the same bytes is the same, a number is found."""
+    if not stored.places(topic):
+        pytest.skip(f"nothing stands in {topic} here")
+    place = stored.places(topic)[0]
+    rows = stored.rows(topic)
+    stored._db.execute(f"UPDATE log_{topic} SET value = CAST(value AS TEXT) WHERE pos = ?", (place,))
+    assert stored.verify(0) == ""
+    stored.restore(topic, rows)
+    stored.set(topic, place, value=7)
+    said = stored.verify(None)
+    assert said and "internal error" not in said
