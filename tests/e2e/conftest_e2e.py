@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from streams.local_log import wall_clock_ms
 
 POLICY = """\
 policy: refunds
@@ -85,3 +88,10 @@ def refund(amount: float = 500, risk: float | None = 0.1, user: str = "usr_abc12
         "context": {"mode": "inline", "inline": {"channel": "chat"}},
         **more,
     }
+
+
+def next_millisecond() -> None:
+    """Wait for it: of two things in one millisecond of the log nobody can say which was first."""
+    begun = wall_clock_ms()
+    while wall_clock_ms() <= begun:
+        time.sleep(0.0005)

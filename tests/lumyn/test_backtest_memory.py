@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest_e2e import POLICY, refund
+from conftest_e2e import POLICY, next_millisecond, refund
 from inside import Inside
 from small_model import small_model
 from test_memory_verify import lived
 
 from lumyn import LumynConfig, backtesting, sdk
-from streams.local_log import wall_clock_ms
 
 pytest_plugins = ("inside_plugin",)
 
@@ -88,9 +86,7 @@ def test_made_with_memory_off_a_decision_is_asked_by_its_time(inside: Inside) ->
     inside.write("policy.yml", POLICY.replace("memory: {}\n", ""))
     first, second = inside.decide(refund(20)), inside.decide(refund(20, user="b"))
     sdk.label(first["decision_id"], "failure", summary="chargeback", wait_s=0)
-    labelled = wall_clock_ms()
-    while wall_clock_ms() <= labelled:  # in the label's own millisecond nobody can say which was first
-        time.sleep(0.0005)
+    next_millisecond()
     third = inside.decide(refund(20, user="c"))
     inside.write("with.yml", POLICY)
     found = of(inside, "as-of", "with.yml")

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 import pytest
-from conftest_e2e import refund
+from conftest_e2e import next_millisecond, refund
 from inside import Inside
 
 from lumyn import sdk, wiring
@@ -26,10 +26,12 @@ def asked(number: int, action: str, fingerprint: str, **more: Any) -> dict[str, 
 def traffic(inside: Inside) -> list[str]:
     """20 decisions of one fingerprint, none of them a refund but one; 20 of another, most of them refunds."""
     actions = ["wait"] * 19 + ["refund"] + ["refund"] * 15 + ["wait"] * 5
-    return [
-        str(inside.decide(asked(number, action, "fp_1" if number < 20 else "fp_2"))["decision_id"])
-        for number, action in enumerate(actions)
-    ]
+    names = []
+    for number, action in enumerate(actions):
+        if number == 20:
+            next_millisecond()
+        names.append(str(inside.decide(asked(number, action, "fp_1" if number < 20 else "fp_2"))["decision_id"]))
+    return names
 
 
 def test_a_rate_of_recorded_traffic_with_the_change_that_made_it(inside: Inside, traffic: list[str]) -> None:
