@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
-from conftest_e2e import refund
+from conftest_e2e import next_millisecond, refund
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inside import Inside
@@ -36,8 +36,10 @@ def api(inside: Inside) -> Iterator[TestClient]:
 
 
 def decide(api: TestClient, amount: float = 100, **more: Any) -> dict[str, Any]:
+    next_millisecond()
     answer = api.post("/v1/decisions", json=refund(amount, **more))
     assert answer.status_code == 200, answer.text
+    next_millisecond()
     return dict(answer.json())
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,11 @@ def next_millisecond() -> None:
     begun = wall_clock_ms()
     while wall_clock_ms() <= begun:
         time.sleep(0.0005)
+
+
+def alone(decide: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """A decision of a millisecond of its own: neither what was before it nor what comes after is of the same."""
+    next_millisecond()
+    record = dict(decide())
+    next_millisecond()
+    return record

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from conftest_e2e import alone
 
 from lumyn import LumynConfig, sdk, shadowing
 from lumyn.api.app import make_app
@@ -82,7 +83,7 @@ class World:
         return home_as(existing_home(self.config), tenant, actor)
 
     def decide(self, request: dict[str, Any]) -> dict[str, Any]:
-        return dict(sdk.decide(request, self.config))
+        return alone(lambda: sdk.decide(request, self.config))
 
     def pages(self) -> list[str]:
         """An address of every page, with something on it."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest_e2e import refund
+from conftest_e2e import next_millisecond, refund
 from inside import Inside
 from served import dev_client
 from starlette.testclient import TestClient
@@ -48,8 +48,10 @@ def problem(response: Any, status: int) -> dict[str, Any]:
 
 
 def decided(api: TestClient, amount: float = 100, **more: Any) -> dict[str, Any]:
+    next_millisecond()
     response = api.post("/v1/decisions", json=refund(amount, **more))
     assert response.status_code == 200, response.text
+    next_millisecond()
     return dict(response.json())
 
 
