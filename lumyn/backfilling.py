@@ -196,7 +196,7 @@ def _by_agent(home: Home, job: Backfill, tick: Tick) -> dict[str, Any]:
             cases, part = evaluator.cases(source.read(stretch))
             run.add(stretch, part)
             met += sum(1 for case in cases if _has_output(agent, case))
-            left = [case for case in cases if case.record["decision_id"] not in known]
+            left = [case for case in cases if case.seen.decision_id not in known]
             for line in pool(left):
                 _write(file, line)
                 file.flush()
@@ -219,7 +219,7 @@ def _by_agent(home: Home, job: Backfill, tick: Tick) -> dict[str, Any]:
 
 
 def _has_output(agent: Agent, case: Case) -> bool:
-    return isinstance(agent, OutputsFile) and case.record["decision_id"] in agent
+    return isinstance(agent, OutputsFile) and case.seen.decision_id in agent
 
 
 def _rate(part: int, whole: int) -> dict[str, Any]:
@@ -257,9 +257,9 @@ class _Asking:
             yield from (one.result() for one in done)
 
     def _line(self, case: Case) -> dict[str, Any]:
-        name = case.record["decision_id"]
+        name = case.seen.decision_id
         try:
-            now = self._agent.ask(name, case.record["request"])
+            now = self._agent.ask(name, case.seen.request)
             contested = contested_action(case, now, self._compare)
         except NoOutput as error:
             return {"decision_id": name, "result": error.kind, "contested": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal, NotRequired
 
@@ -169,3 +170,21 @@ ADAPTER: TypeAdapter[DecisionRecord] = TypeAdapter(DecisionRecord)
 def record_digest(record: Mapping[str, Any]) -> str:
     """Digest of everything in the record but the digest itself."""
     return digest_of({k: v for k, v in record.items() if k != "record_digest"})
+
+
+_BEFORE_DIGEST = b'"record_digest":"sha256:'
+_HEX = 64
+
+
+def held_digest(line: bytes) -> bytes | None:
+    """The 32 bytes of the digest in a record's bytes, where it is theirs: those without it hash to it.
+
+    Then they are what was sealed, and so canonical. None says nothing: other bytes of the same record have none.
+    """
+    start = line.find(_BEFORE_DIGEST)
+    end = start + len(_BEFORE_DIGEST) + _HEX
+    if start < 0 or line[end : end + 2] != b'",':
+        return None
+    found = hashlib.sha256(line[:start])
+    found.update(line[end + 2 :])
+    return found.digest() if found.hexdigest().encode() == line[end - _HEX : end] else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,12 +11,11 @@ from typing import Any
 
 from memory_service.recall import OFF, Recall, recorded
 from schemas.canonical import decode, decode_trusted
-from schemas.digests import digest
 from schemas.errors import BadJson, IntegrityError, LumynError
 from schemas.ids import time_ms_of
 from schemas.limits import MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
-from schemas.record import SCHEMA, record_digest
+from schemas.record import SCHEMA, held_digest, record_digest
 from schemas.seal import OPENING, is_sealed, open_record, opening_from
 from schemas.verdict import Verdict
 from streams.arbitration import arbitrate
@@ -25,7 +23,6 @@ from streams.policy import CompiledPolicy, load_policy
 from streams.replay import check_recorded_memory
 from streams.sealing import require_open
 
-_DIGEST = re.compile(rb'"record_digest":"(sha256:[0-9a-f]{64})",')
 MISSHAPEN = (KeyError, TypeError, ValueError, AttributeError)
 """What reading a record raises that has its digest but not the form: of another version, or made by another."""
 _CHUNK = 1000
@@ -86,10 +83,8 @@ def checked_record(line: bytes) -> dict[str, Any]:
 
     Raises `BadJson` for what is no record, `IntegrityError` for one that is not what was decided.
     """
-    found = _DIGEST.search(line)
-    if found and digest(line[: found.start()] + line[found.end() :]) == found[1].decode():
-        # the bytes are what was sealed, so they are canonical and need no strict reading
-        record = decode_trusted(line)
+    if held_digest(line) is not None:
+        record = decode_trusted(line)  # the bytes are what was sealed, so they need no strict reading
     else:
         record = decode(line, where="record", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)
         opening = record.pop(OPENING, None) if isinstance(record, dict) else None
@@ -126,10 +121,14 @@ def outcome_of(record: Mapping[str, Any], policy: CompiledPolicy, recall: Recall
 
 def fixed_outcome(record: Mapping[str, Any]) -> tuple[Verdict, tuple[str, ...]] | None:
     """What was decided before any rule was asked, if it was. Raises `BadJson`."""
-    codes = record["reason_codes"]
+    return fixed_by(record["reason_codes"], record["control"]["switches"])
+
+
+def fixed_by(codes: Sequence[str], switches: Sequence[Any]) -> tuple[Verdict, tuple[str, ...]] | None:
+    """The same, from a record's reason codes and the switches that applied. Raises `BadJson`."""
     if INTERNAL_ERROR in codes:
         raise BadJson("its evaluation raised when it was decided, so there is nothing to compare")
-    if record["control"]["switches"]:
+    if switches:
         return "DENY", (KILL_SWITCH,)
     if CONTROL_STALE in codes:
         return "ABSTAIN", (CONTROL_STALE,)

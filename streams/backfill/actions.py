@@ -58,7 +58,7 @@ def _alike(name: str, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> bo
 
 def contested_action(case: Case, now: dict[str, Any] | None, compare: Sequence[str]) -> Contested | None:
     """What the ledger says of a decision whose agent would do something else now; None: it would do the same."""
-    then = case.record["request"]["action"]
+    then = case.seen.request["action"]
     fields = ["type"] if now is None else differing(then, now, compare)
     if not fields:
         return None

@@ -24,8 +24,8 @@ def pseudonym(case: Case) -> str:
     """
     if case.kid is not None:
         return case.kid
-    subject = case.record["request"]["subject"]
-    return f"subject:{digest_of([case.record['tenant'], subject['type'], subject['id']])[7:31]}"
+    subject = case.seen.request["subject"]
+    return f"subject:{digest_of([case.seen.tenant, subject['type'], subject['id']])[7:31]}"
 
 
 def money_of(action: dict[str, Any]) -> tuple[int | float | None, str | None]:
@@ -36,12 +36,12 @@ def money_of(action: dict[str, Any]) -> tuple[int | float | None, str | None]:
 
 def base_of(case: Case, recorded: Outcome, would_be: Outcome, direction: str) -> Contested:
     """What every contested decision says."""
-    record, action = case.record, case.record["request"]["action"]
+    seen, action = case.seen, case.seen.request["action"]
     amount, currency = money_of(action)
     return {
-        "decision_id": record["decision_id"],
-        "record_digest": record["record_digest"],
-        "decided_at": record["created_at"],
+        "decision_id": seen.decision_id,
+        "record_digest": seen.record_digest,
+        "decided_at": seen.created_at,
         "subject": pseudonym(case),
         "action_type": str(action["type"])[:_LONGEST_TYPE],
         "amount": amount,
@@ -58,11 +58,11 @@ def contested_of(policy: CompiledPolicy) -> Callable[[Case, Result, str], Contes
     name = f"{policy.name}@{policy.version}"
 
     def note(case: Case, new: Result, cause: str) -> Contested:
-        then = case.record["policy"]
+        then = case.seen.policy
         recorded: Outcome = {
             "verdict": case.old.verdict,
             "reason_codes": list(case.old.reason_codes),
-            "policy": f"{then['name']}@{then['version']}",
+            "policy": f"{then.name}@{then.version}",
         }
         would_be: Outcome = {"verdict": new.verdict, "reason_codes": list(new.reason_codes), "policy": name}
         direction = "stricter" if SEVERITY[new.verdict] > SEVERITY[case.old.verdict] else "milder"

@@ -44,12 +44,12 @@ class Attribution:
 
     def cause(self, case: Case, k: int, new: Result) -> Cause:
         """Why the candidate's answer is not the recorded one."""
-        candidate, same_engine = self._candidates[k], case.record["engine"] == ENGINE
+        candidate, same_engine = self._candidates[k], case.seen.engine == ENGINE
         then = self._of_then(case)
         if then is None:
             if self._mode != "recorded" or not same_engine:
                 return "not separated"
-            return "unexplained" if candidate.policy.policy_hash == case.record["policy"]["hash"] else "policy"
+            return "unexplained" if candidate.policy.policy_hash == case.seen.policy.hash else "policy"
         before = case.again
         if before is None:
             before = case.again = self._try(case, then[0], "recorded")
@@ -75,7 +75,7 @@ class Attribution:
 
     def _of_then(self, case: Case) -> tuple[Candidate, Candidate] | None:
         """The policy that decided: whole, and as the backtest's memory has it."""
-        hash_ = case.record["policy"]["hash"]
+        hash_ = case.seen.policy.hash
         if hash_ not in self._then:
             try:
                 policy = self._policy_of(case.record)

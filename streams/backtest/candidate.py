@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from memory_service.recall import Recall
 from schemas.verdict import Verdict
 from streams.arbitration import arbitrate
+from streams.backtest.glance import Glance
 from streams.policy import CompiledPolicy, Evaluation, Fired, RuleHit
 
 MOST_KEPT: Final = 50_000
@@ -37,9 +37,10 @@ class Results:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Result] = {}
+        self._recorded: dict[tuple[Any, ...], Result] = {}
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known) + len(self._recorded)
 
     def of(self, verdict: Verdict, codes: tuple[str, ...], rules: tuple[RuleSeen, ...]) -> Result:
         """The one result with these parts."""
@@ -49,10 +50,14 @@ class Results:
             known = self._known[key] = Result(verdict, codes, rules)
         return known
 
-    def recorded(self, record: Mapping[str, Any]) -> Result:
-        """What a record says came out. Raises `KeyError`, `TypeError` for what is no record."""
-        rules = tuple([(rule["id"], rule["outcome"], rule["effect"]) for rule in record["matched_rules"]])
-        return self.of(record["verdict"], tuple(record["reason_codes"]), rules)
+    def recorded(self, seen: Glance) -> Result:
+        """What a record says came out."""
+        key = (seen.verdict, seen.reason_codes, seen.matched_rules)
+        known = self._recorded.get(key)
+        if known is None:
+            rules = tuple([(rule.id, rule.outcome, rule.effect) for rule in seen.matched_rules])
+            known = self._recorded[key] = self.of(seen.verdict, seen.reason_codes, rules)
+        return known
 
 
 class Candidate:

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+import msgspec
+
 from memory_service.recall import Recall, recorded
+from schemas.canonical import decode_trusted
 from schemas.errors import UsageError
 from schemas.ids import time_ms_of
 from schemas.query import PATH_ROOTS, value_at
 from schemas.verdict import Verdict
 from streams.backtest.candidate import Result
+from streams.backtest.glance import Glance
 from streams.backtest.groups import group_of
 from streams.backtest.outcomes import Outcome
 from streams.backtest.raw import Raw
-from streams.diff import fixed_outcome
+from streams.diff import fixed_by
 from streams.policy.facts import amount_of, currency_of
 
 HOUR_MS: Final = 3_600_000
@@ -31,11 +35,11 @@ Reader = Callable[[Mapping[str, Any]], str]
 """A request's value in a dimension."""
 
 
-@dataclass(slots=True)
-class Case:
+class Case(msgspec.Struct):
     """A sound record with all that its evaluations share."""
 
-    record: dict[str, Any]
+    seen: Glance
+    """The parts that every evaluation needs."""
     raw: Raw
     old: Result
     outcome: Outcome
@@ -49,6 +53,7 @@ class Case:
     """The bare amount: what flips are ordered by, among other things."""
     kid: str | None = None
     """The pseudonym of its subject, where the record is stored sealed."""
+    record_: dict[str, Any] | None = None
     again: Result | None = None
     """What the policy and memory of then give on this engine, once it was asked."""
     _recalled: Recall | None = None
@@ -56,13 +61,20 @@ class Case:
     @property
     def place(self) -> str:
         """Where it stands, for people."""
-        return f"{self.raw.place} ({self.record['decision_id']})"
+        return f"{self.raw.place} ({self.seen.decision_id})"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The whole record, opened; decoded when it is first asked for, as few are."""
+        if self.record_ is None:
+            self.record_ = decode_trusted(self.raw.value)
+        return self.record_
 
     @property
     def recalled(self) -> Recall:
         """The memory that it was decided on; made once."""
         if self._recalled is None:
-            self._recalled = recorded(self.record)
+            self._recalled = recorded(self.seen.recalled or self.record)
         return self._recalled
 
 
@@ -73,12 +85,18 @@ class Reading:
     dimensions: Mapping[str, Reader]
     cluster: Reader
 
-    def case(self, record: dict[str, Any], raw: Raw, old: Result, outcome: Outcome) -> Case:
-        """Raises `BadJson` for a decision whose evaluation raised, and what a misshapen record raises."""
-        request, time_ms, fixed = record["request"], time_ms_of(record["created_at"]), fixed_outcome(record)
+    def case(
+        self, seen: Glance, raw: Raw, old: Result, outcome: Outcome, record: dict[str, Any] | None = None
+    ) -> Case:
+        """Raises `BadJson` for a decision whose evaluation raised, and what a misshapen record raises.
+
+        `record` is the whole one, where it was read; without it, it is `raw`'s.
+        """
+        request, time_ms = seen.request, time_ms_of(seen.created_at)
+        fixed = fixed_by(seen.reason_codes, seen.control.switches)
         values = tuple([read(request) for read in self.dimensions.values()])
         group, amount = group_of(self.cluster(request)), amount_of(request["action"])
-        return Case(record, raw, old, outcome, time_ms, fixed, values, group, amount)
+        return Case(seen, raw, old, outcome, time_ms, fixed, values, group, amount, record_=record)
 
 
 def reading(dimensions: Sequence[str], cluster: str) -> Reading:

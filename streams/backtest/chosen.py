@@ -37,14 +37,19 @@ class Chosen:
 
     def takes(self, record: Mapping[str, Any], label: str | None) -> bool:
         """Whether a sound record is taken. Raises what a misshapen record raises."""
-        if self.tenant is not None and record["tenant"] != self.tenant:
+        at = record["log"]
+        if not self.takes_at(record["tenant"], at["partition"], at["offset"]):
             return False
-        if self.places is not None:
-            at = record["log"]
-            first, after = self.places.get(at["partition"], (0, 0))
-            if at["offset"] < first or (after is not None and at["offset"] >= after):
-                return False
         return self.query is None or holds(self.query.expression, facts_of(record, label))
+
+    def takes_at(self, tenant: str, partition: int, offset: int) -> bool:
+        """Whether the record of a request at this place is taken, as far as the query is not asked."""
+        if self.tenant is not None and tenant != self.tenant:
+            return False
+        if self.places is None:
+            return True
+        first, after = self.places.get(partition, (0, 0))
+        return offset >= first and (after is None or offset < after)
 
 
 def id_of(raw: Raw) -> str | None:

@@ -14,8 +14,9 @@ from streams.backtest.case import HOUR_MS, Case, Reading
 from streams.backtest.causes import alike
 from streams.backtest.chosen import Chosen
 from streams.backtest.flips import flip_of, matters
+from streams.backtest.glance import Glances
 from streams.backtest.memory import Mode, Recaller, without_memory
-from streams.backtest.outcomes import Outcomes
+from streams.backtest.outcomes import Outcome, Outcomes
 from streams.backtest.panel import Answers, Panel, panels
 from streams.backtest.part import Counting, Part
 from streams.backtest.raw import Raw
@@ -64,6 +65,7 @@ class Evaluator:
         self._note = note
         self._recorded = Results()
         self._panels = panels(self._candidates)
+        self._glances = Glances(memory=any(panel.policy.memory is not None for panel in self._panels))
         self._known_changes: dict[tuple[Result, Answers], tuple[int, ...]] = {}
 
     def evaluate(self, raws: Iterable[Raw]) -> Part:
@@ -113,22 +115,30 @@ class Evaluator:
             return None
         taken = False
         try:
-            record = checked_record(raw.value)
-            _check_place(raw, record)
-            if raw.key is not None:
-                counting.met(record["log"]["offset"])
-            outcome = self._outcomes.of(record["decision_id"], record["verdict"])
-            if not self._chosen.takes(record, outcome.label):
-                return None
-            counting.take(record["record_digest"])
-            taken = True
-            readable = require_open(opened_record(self._keys, record))
-            if readable is not record:
-                record = dict(readable)
-            case = self._reading.case(record, raw, self._recorded.recorded(record), outcome)
-            if isinstance(readable, OpenRecord):
-                case.kid = kid_of(readable.stored["request"])
-            counting.took(record, case.time_ms, outcome.meaning)
+            seen = self._glances.at(raw.value) if self._chosen.query is None else None
+            if seen is not None:
+                place = seen.log
+                if raw.key is not None:
+                    _check_place(raw, seen.decision_id, place.partition)
+                    counting.met(place.offset)
+                outcome = self._outcomes.of(seen.decision_id, seen.verdict)
+                if not self._chosen.takes_at(seen.tenant, place.partition, place.offset):
+                    return None
+                counting.take(seen.record_digest)
+                taken = True
+                case = self._reading.case(seen, raw, self._recorded.recorded(seen), outcome)
+            else:
+                record = checked_record(raw.value)
+                if raw.key is not None:
+                    _check_place(raw, record["decision_id"], record["log"]["partition"])
+                    counting.met(record["log"]["offset"])
+                outcome = self._outcomes.of(record["decision_id"], record["verdict"])
+                if not self._chosen.takes(record, outcome.label):
+                    return None
+                counting.take(record["record_digest"])
+                taken = True
+                case = self._opened(record, raw, outcome)
+            counting.took(case, outcome.meaning)
             return case
         except KeysUnavailable:
             raise  # later they may be there: nothing is to be said of the range now
@@ -140,6 +150,17 @@ class Evaluator:
             counting.refuse(raw, problem, leaf=not taken)
             return None
 
+    def _opened(self, record: dict[str, Any], raw: Raw, outcome: Outcome) -> Case:
+        """The case of a record that was read strictly. Raises `LumynError`, and what a misshapen record raises."""
+        readable = require_open(opened_record(self._keys, record))
+        if readable is not record:
+            record = dict(readable)
+        seen = self._glances.of(record)
+        case = self._reading.case(seen, raw, self._recorded.recorded(seen), outcome, record)
+        if isinstance(readable, OpenRecord):
+            case.kid = kid_of(readable.stored["request"])
+        return case
+
     def _ask(self, cases: Sequence[Case]) -> None:
         """One question to the memory for all that the candidates will want."""
         for case in cases:
@@ -149,7 +170,7 @@ class Evaluator:
 
     def _decide(self, case: Case, counting: Counting) -> Iterator[tuple[int, Result]]:
         """Ask every candidate; gives those that answer otherwise than was recorded."""
-        old, request = case.old, case.record["request"]
+        old, request = case.old, case.seen.request
         cell = counting.cell((old, case.outcome.meaning, case.time_ms // HOUR_MS, case.values))
         counting.mark(case)
         wanted = request.get("policy")
@@ -178,7 +199,7 @@ class Evaluator:
 
     def _answers(self, case: Case, panel: Panel) -> Answers:
         """Raises `LumynError` when the memory can't answer, and what a misshapen record raises."""
-        request = case.record["request"]
+        request = case.seen.request
         if case.fixed is not None:
             fixed = [c.fixed(request, case.time_ms, case.recalled, *case.fixed) for c in panel.candidates]
             return panel.of(tuple(fixed))
@@ -216,9 +237,7 @@ class Evaluator:
             tally.keep([flip_of(case, policy, new, cause, recall, order)])
 
 
-def _check_place(raw: Raw, record: Mapping[str, Any]) -> None:
+def _check_place(raw: Raw, decision_id: str, partition: int) -> None:
     """A record filed under another id, or in another partition, was put there by somebody. Raises `IntegrityError`."""
-    if raw.key is None:
-        return
-    if raw.key != record["decision_id"].encode() or raw.partition != record["log"]["partition"]:
-        raise IntegrityError(f"the record of decision {record['decision_id']} is filed where it does not belong")
+    if raw.key != decision_id.encode() or raw.partition != partition:
+        raise IntegrityError(f"the record of decision {decision_id} is filed where it does not belong")

@@ -19,8 +19,8 @@ def matters(case: Case, new: str) -> tuple[Any, ...]:
     """The order of flips, the first matters most: what was right and gets wrong, then amount x (1 + uncertainty)."""
     meaning, amount = case.outcome.meaning, case.amount or 0
     wrong = (meaning == "harmful" and new == "ALLOW") or (meaning == "fine" and case.old.verdict == "ALLOW")
-    uncertainty = case.record["risk_signals"]["uncertainty_score"]
-    return not wrong, -abs(amount) * (1 + uncertainty), -uncertainty, case.record["decision_id"]
+    uncertainty = case.seen.uncertainty
+    return not wrong, -abs(amount) * (1 + uncertainty), -uncertainty, case.seen.decision_id
 
 
 def flip_of(

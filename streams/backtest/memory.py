@@ -89,7 +89,7 @@ class Recaller:
         if policy.memory is None or mode == "none":
             return OFF
         if mode == "recorded":
-            check_recorded_memory(case.record, policy)
+            check_recorded_memory(case.seen.recalled or case.record, policy)
             return case.recalled
         if self.asking is None:
             raise UsageError("there is no memory to ask")
@@ -106,13 +106,13 @@ class Recaller:
     def result(self, case: Case, candidate: Candidate, mode: Mode) -> Result:
         """What a candidate says of a case. Raises `LumynError` when the memory can't answer it."""
         if case.fixed is not None:
-            return candidate.fixed(case.record["request"], case.time_ms, case.recalled, *case.fixed)
+            return candidate.fixed(case.seen.request, case.time_ms, case.recalled, *case.fixed)
         recall = self.recall(case, candidate.policy, mode)
-        return candidate.decide(case.record["request"], case.time_ms, recall)
+        return candidate.decide(case.seen.request, case.time_ms, recall)
 
     def _asked(self, case: Case, settings: MemorySettings, mode: Mode) -> tuple[_Key, Asked]:
         vectoriser, version = self._version(case, mode)
-        request, name = case.record["request"], case.record["decision_id"]
+        request, name = case.seen.request, case.seen.decision_id
         # Only what was labelled is in a memory: leaving a decision out costs a walk over all points.
         own = name if self.outcomes.is_labelled(name) else None
         asked = Asked(request, settings, version, own, at_ms=case.time_ms)
@@ -127,7 +127,7 @@ class Recaller:
         now = self.asking.now
         if mode == "current":
             return now, self._memory(now).version
-        memory = case.record["memory"]
+        memory = (case.seen.recalled or case.record)["memory"]
         if memory["version"] is None:
             return now, min(self.outcomes.version_at(case.time_ms), self._memory(now).version)
         if memory["epoch"] != self.asking.epoch:

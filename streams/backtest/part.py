@@ -152,10 +152,11 @@ class Counting:
         """A sound record belongs to the range."""
         self._leaves.append(leaf_hash(bytes.fromhex(record_digest[7:])))
 
-    def took(self, record: Mapping[str, Any], time_ms: int, meaning: str | None) -> None:
+    def took(self, case: Case, meaning: str | None) -> None:
         """It was one that has the form."""
-        policy = record["policy"]
-        kind = (policy["hash"], policy["name"], policy["version"], record["verdict"], record["engine"], meaning)
+        seen, time_ms = case.seen, case.time_ms
+        policy = seen.policy
+        kind = (policy.hash, policy.name, policy.version, seen.verdict, seen.engine, meaning)
         known = self._kinds.get(kind)
         if known is None:
             self._kinds[kind] = [1, time_ms, time_ms]

@@ -107,7 +107,7 @@ def _count(
         where = f"{RECORDS}/{message.partition}/"
         raws.append(Raw(where, message.offset, message.key or b"", message.partition, message.value))
     for case in evaluator.taken(raws, counting):
-        one_of = by_id.get(case.record["decision_id"])
+        one_of = by_id.get(case.seen.decision_id)
         new = _result(case, one_of, policy, tally, results)
         if new is None or one_of is None:
             continue
@@ -127,7 +127,7 @@ def _result(
     case: Case, one: ShadowVerdict | None, policy: CompiledPolicy, tally: Tally, results: Results
 ) -> Result | None:
     """What the candidate said of this record; None, counted, where that can't be believed or it said nothing."""
-    if one is None or one["record_digest"] != case.record["record_digest"]:
+    if one is None or one["record_digest"] != case.seen.record_digest:
         tally.fail("record", case.place, "the verdict is on another record than the one at its place")
         return None
     said = one["candidate"]
