@@ -134,6 +134,9 @@ class _Committing:
             return
         self.inner.commit_transaction(*args)
 
+    def __len__(self) -> int:
+        return len(self.inner)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
