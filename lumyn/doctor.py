@@ -9,14 +9,13 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lumyn.config import CONFIG_FILE, LumynConfig, Settings, resolve
+from lumyn.findings import Finding, Status, failed, guarded
 from lumyn.stores import make_vectoriser, uses_server
 from lumyn.wiring import KEY_FILE, load_policy_file
 from schemas.errors import (
@@ -24,16 +23,12 @@ from schemas.errors import (
     EXIT_OK,
     EXIT_UNREACHABLE,
     LumynError,
-    PolicyInvalid,
-    StorageUnavailable,
 )
 from schemas.record import ENGINE
 
-Status = Literal["ok", "warn", "fail"]
 MIB = 1024 * 1024
 _LITTLE_SPACE = 1024 * MIB
 _NO_SPACE = 100 * MIB
-_SHOWN = 3
 _BASE = ("pydantic", "orjson", "google-re2", "numpy", "tokenizers")
 _KAFKA = ("confluent-kafka", "faust-streaming", "cramjam")
 RUNTIME = frozenset(
@@ -55,22 +50,6 @@ RUNTIME = frozenset(
     }
 )
 """What `[runtime]` of lumyn.toml may hold; another name there is a slip that would have no effect."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `mend` says what to do; `unreachable`: a service did not answer."""
-
-    part: str
-    status: Status
-    what: str
-    mend: str = ""
-    unreachable: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form: `{part, status, what, mend?}`."""
-        out = {"part": self.part, "status": self.status, "what": self.what}
-        return {**out, "mend": self.mend} if self.mend else out
 
 
 def examine(config: LumynConfig | None = None, *, timeout_s: float = 10.0) -> Iterator[Finding]:
@@ -125,29 +104,6 @@ def exit_code(findings: Iterable[Finding]) -> int:
     if any(finding.unreachable for finding in failures):
         return EXIT_UNREACHABLE
     return EXIT_DIFFERENT if failures else EXIT_OK
-
-
-def failed(part: str, error: LumynError, *, service: bool = False, mend: str = "") -> Finding:
-    """An error as a finding. Of a `service`, one that is a matter of reaching it says so.
-
-    `mend` stands instead of the error's own help, which is left out where it sends to the doctor.
-    """
-    own = error.help or ""
-    mend = mend or (own if "lumyn doctor" not in own else "")
-    message = error.message
-    if isinstance(error, PolicyInvalid):
-        more = len(error.problems) - _SHOWN
-        message = "; ".join(error.problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-    what = f"{error.where}: {message}" if error.where else message
-    return Finding(part, "fail", what, mend, service and isinstance(error, StorageUnavailable))
-
-
-def guarded(part: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """What a check finds, up to the error that ends it, which is a finding, too."""
-    try:
-        yield from look()
-    except LumynError as error:
-        yield failed(part, error)
 
 
 def is_near(host: str) -> bool:

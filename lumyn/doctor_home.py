@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lumyn.config import Settings
-from lumyn.doctor import Finding, Status, failed, guarded
+from lumyn.findings import Finding, Status, failed, guarded
 from lumyn.stores import INDEX_FILE, chosen, chosen_vectoriser, memory_name, open_memory
 from lumyn.wiring import LOG_FILE
 from schemas.errors import LumynError

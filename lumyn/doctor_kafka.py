@@ -10,8 +10,8 @@ from functools import partial
 from importlib import metadata
 
 from lumyn.config import Settings
-from lumyn.doctor import Finding, failed, guarded
 from lumyn.doctor_home import control_findings, derived_files, index_findings
+from lumyn.findings import Finding, failed, guarded
 from lumyn.kafka_log import kafka_log
 from lumyn.stores import collections, open_engine, open_memory, uses_server
 from memory_service.qdrant.engine import NoCollection, QdrantEngine
