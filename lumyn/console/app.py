@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -80,6 +81,7 @@ def console_app(config: LumynConfig, guard: Guard) -> Starlette:
         Route("/login", entry.login, methods=["GET", "POST"]),
         Route("/logout", entry.logout, methods=["POST"]),
         *(Route(page.path, entry.of(page), methods=[page.method]) for page in pages()),
+        Route("/{rest:path}", entry.of(Page("", "read", _nowhere)), methods=["GET"]),
     ]
     handlers: Mapping[Any, Any] = {HTTPException: _http_error, Exception: _internal_error}
     app = Starlette(routes=routes, exception_handlers=handlers)
@@ -165,18 +167,27 @@ class _Entry:
 def error_page(error: LumynError, visit: Visit | None = None) -> Response:
     """An error as a page: what, where, what to do."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 400)
-    return render.html("error", status, visit=visit, here="", error=error, status=status)
+    return _error_html(status, error, visit)
+
+
+def _nowhere(_visit: Visit) -> Response:
+    raise NotFound("there is no such page")
+
+
+def _error_html(status: int, error: LumynError, visit: Visit | None = None) -> Response:
+    named = HTTPStatus(status).phrase
+    return render.html("error", status, visit=visit, here="", error=error, status=status, named=named)
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     told = NotFound("there is no such page") if error.status_code == 404 else BadInput(str(error.detail).lower())
-    return render.html("error", error.status_code, visit=None, here="", error=told, status=error.status_code)
+    return _error_html(error.status_code, told)
 
 
 async def _internal_error(_request: Request, error: Exception) -> Response:
     told = LumynError(f"internal error: {type(error).__name__}", help="the server's log has more")
-    return render.html("error", 500, visit=None, here="", error=told, status=500)
+    return _error_html(500, told)
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -82,8 +82,14 @@ def parsed(visit: Visit, text: str) -> tuple[Query | None, str, Mistake | None]:
         query = understood(visit.home, text, lambda said: None)
     except BadQuery as error:
         place = (error.where or "").rpartition(":")[2]
-        return None, "", Mistake(error.message, int(place) if place.isdigit() else None, error.help)
+        return None, "", Mistake(error.message, int(place) if place.isdigit() else None, _rest(error.help))
     return query, describe(query), None
+
+
+def _rest(help_: str | None) -> str | None:
+    """A help without its picture of the place: the page has its own."""
+    told = (help_ or "").split("\n")
+    return " ".join(told[3:] if told[0] == "here:" else told).strip() or None
 
 
 def list_(visit: Visit) -> Response:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lumyn.cli.output import one_line
+from lumyn.figures import amount as shown_amount
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import LumynError
 from schemas.verdict import VERDICTS
@@ -185,6 +186,11 @@ class Feed:
         return Frame(self._number, b"id: %d\ndata: %s\n\n" % (self._number, encode(told)))
 
 
+def _figure(value: Any) -> Any:
+    """An amount's figure as the other pages have it."""
+    return shown_amount(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 def _row(record: Mapping[str, Any], time_ms: int) -> dict[str, Any]:
     request = record["request"]
     action, amount = request.get("action") or {}, (request.get("action") or {}).get("amount")
@@ -194,6 +200,6 @@ def _row(record: Mapping[str, Any], time_ms: int) -> dict[str, Any]:
         "at_ms": time_ms,
         "verdict": record["verdict"],
         "action": one_line(str(action.get("type") or ""))[:80],
-        "amount": one_line(f"{money.get('value', '')} {money.get('currency', '')}".strip())[:40],
+        "amount": one_line(f"{_figure(money.get('value', ''))} {money.get('currency', '')}".strip())[:40],
         "reasons": one_line(", ".join(map(str, record["reason_codes"])))[:160],
     }

@@ -99,7 +99,7 @@ def _placed(ranked: list[tuple[str, dict[str, Any]]], low: float) -> tuple[Mark,
     for number, (memory_id, one) in enumerate(ranked, 1):
         x, way = _x(one["score"], low), _LANES[one["lane"]]
         y = MIDDLE + way * STEP
-        while any(abs(x - other_x) < 20 and abs(y - other_y) < STEP - 2 for other_x, other_y in taken):
+        while any(abs(x - other_x) < 32 and abs(y - other_y) < STEP - 2 for other_x, other_y in taken):
             y += way * STEP
             if not 12 < y < 2 * MIDDLE - 12:  # no more room in this column
                 y, x = MIDDLE + way * STEP, x - 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from lumyn import policies, shadowing
 from lumyn.console import render
 from lumyn.console.app import Page
+from lumyn.console.conditions import condition_lines
 from lumyn.console.visit import Visit
 from schemas.errors import BadInput, NotFound
 from schemas.policy import MemorySettings
@@ -23,11 +25,12 @@ _SHARED: Final = "what decides"
 
 @dataclass(frozen=True, slots=True)
 class RuleChange:
-    """A rule that two versions don't have alike. `parts` are (what, before, after); empty where it is new or gone."""
+    """A rule that two versions don't have alike: `parts` are (what, before, after); a new or gone one is `rule`."""
 
     id: str
     how: str
-    parts: tuple[tuple[str, Any, Any], ...]
+    parts: tuple[tuple[str, Any, Any], ...] = ()
+    rule: Mapping[str, Any] | None = None
 
 
 def list_(visit: Visit) -> Response:
@@ -50,6 +53,7 @@ def show(visit: Visit) -> Response:
     return render.html(
         "policy", visit=visit, here="policies", policy=found, compiled=control.compiled(found.hash), others=others,
         active=control.active.get(found.name) == found.hash, current=control.active.get(found.name),
+        condition=condition_lines,
     )  # fmt: skip
 
 
@@ -61,8 +65,9 @@ def compare(visit: Visit) -> Response:
                                      f"{new.name}@{new.version}", lineterm="", n=3))  # fmt: skip
     changes, same = rule_changes(control.compiled(old.hash), control.compiled(new.hash))
     return render.html(
-        "policy_diff", visit=visit, here="policies", old=old, new=new, text=text, changes=changes, same=same
-    )
+        "policy_diff", visit=visit, here="policies", old=old, new=new, text=text, changes=changes, same=same,
+        condition=condition_lines,
+    )  # fmt: skip
 
 
 def rule_changes(old: CompiledPolicy, new: CompiledPolicy) -> tuple[list[RuleChange], int]:
@@ -73,12 +78,12 @@ def rule_changes(old: CompiledPolicy, new: CompiledPolicy) -> tuple[list[RuleCha
         was = before.get(name)
         parts = tuple((key, was[key], ir[key]) for key in ir if was is not None and was[key] != ir[key])
         if was is None:
-            changes.append(RuleChange(name, "new", ()))
+            changes.append(RuleChange(name, "new", rule=ir))
         elif parts:
             changes.append(RuleChange(name, "changed", parts))
         else:
             same += 1
-    changes += [RuleChange(name, "gone", ()) for name in before if name not in after]
+    changes += [RuleChange(name, "gone", rule=before[name]) for name in before if name not in after]
     kept = [[name for name in names if name in before and name in after] for names in (before, after)]
     if kept[0] != kept[1]:
         changes.append(RuleChange("order of rules", "changed", (("order", kept[0], kept[1]),)))

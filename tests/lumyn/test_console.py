@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -347,6 +348,33 @@ def test_a_bad_query_is_shown_in_its_place(world: World, query: str) -> None:
     assert answer.status_code == 422
     told = re.search(r"Column (\d+): ", answer.text)
     assert told and f"\n{' ' * (int(told[1]) - 1)}^</pre>" in answer.text
+    assert "\\n" not in answer.text and "here:" not in answer.text
+
+
+def test_where_there_is_no_page_the_menu_is_there_for_who_is_known(world: World, guard: Guard) -> None:
+    known, nobody = client(world, guard, key_of(guard, "read")), client(world, guard)
+    for path in ("/nothing", "/decisions/x/y/z", "/policies/x/activate"):
+        answer = known.get(f"/console{path}")
+        assert answer.status_code == 404 and "Not Found" in answer.text and 'aria-label="Pages"' in answer.text
+        assert nobody.get(f"/console{path}").status_code == 303
+
+
+def test_a_condition_is_said_in_words() -> None:
+    from lumyn.console.conditions import condition_lines
+
+    said = {
+        '["all"]': [],
+        '["amount_usd", "gt", 250]': ["amount_usd > 250"],
+        '["all", ["a", "eq", "x\\"y"], ["b", "in", ["c", 1]]]': ['a = "x\\"y"', 'b is one of "c", 1'],
+        '["any", ["a", "exists", false], ["all", ["b", "between", [1, 2]], ["not", ["c", "matches", "x"]]]]': [
+            'a is missing or (b is between 1 and 2 and not c matches "x")'
+        ],
+        '["all", ["any", ["a", "lt", 1]], ["d", "exists", true]]': ["a < 1", "d is present"],
+        '["all", "eq", "a fact of that name"]': ['all = "a fact of that name"'],
+        '["all", "in", ["x"]]': ['all is one of "x"'],
+    }  # fmt: skip
+    for text, lines in said.items():
+        assert condition_lines(json.loads(text)) == lines
 
 
 @pytest.mark.parametrize("cursor", ["x", "'", "0" * 26 + "x", PAYLOADS[0], "\x00"])

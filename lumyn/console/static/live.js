@@ -26,7 +26,8 @@
     const link = document.createElement("a");
     link.href = `${live.dataset.decisions}/${encodeURIComponent(one.id)}`;
     const at = document.createElement("time");
-    at.dateTime = at.textContent = `${new Date(one.at_ms).toISOString().slice(0, 19)}Z`;
+    at.dateTime = `${new Date(one.at_ms).toISOString().slice(0, 19)}Z`;
+    at.append(at.dateTime.slice(0, 10), document.createElement("wbr"), at.dateTime.slice(10));
     link.append(at);
     cell(row, "", "nw").append(link);
     const verdict = document.createElement("span");
@@ -36,8 +37,9 @@
     mark.textContent = marks[one.verdict];
     verdict.append(mark, ` ${one.verdict}`);
     cell(row, "").append(verdict);
-    cell(row, one.action);
-    cell(row, one.amount, "n mid");
+    const action = cell(row, "");
+    for (const part of one.action.split(/(?<=_)/)) action.append(part, document.createElement("wbr"));
+    cell(row, one.amount, "n");
     cell(row, one.reasons, "mid");
     while (rows.rows.length > shown) rows.deleteRow(-1);
   }
