@@ -22,6 +22,7 @@ from lumyn.config import LumynConfig
 from lumyn.console import render
 from lumyn.console.visit import COOKIE, SESSION_S, Visit, Visits
 from lumyn.inbox.escalations import Taken
+from lumyn.incidents.incidents import Changed
 from schemas.errors import (
     BadInput,
     Erased,
@@ -42,6 +43,7 @@ _STATUS: Final[tuple[tuple[type[LumynError], int], ...]] = (
     (Forbidden, 403),
     (NotFound, 404),
     (Taken, 409),
+    (Changed, 409),
     (PolicyConflict, 409),
     (Erased, 410),
     (TooLarge, 413),
@@ -56,19 +58,38 @@ Handler = Callable[[Visit], Response]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An address. `role` is what a visitor needs; `method` POST changes something, or takes its time."""
+    """An address. `role` is what a visitor needs; `method` POST changes something, or takes its time; `most`: bytes."""
 
     path: str
     role: str
     handler: Handler
     method: str = "GET"
+    most: int = MAX_FORM_BYTES
 
 
 def pages() -> Sequence[Page]:
     """All addresses of the console."""
-    from lumyn.console import audit, decisions, inbox, incidents, live, memory, policies, reports, switches, watches
+    from lumyn.console import (
+        audit,
+        decisions,
+        gamedays,
+        inbox,
+        incident_forms,
+        incidents,
+        live,
+        memory,
+        policies,
+        publishing,
+        reports,
+        runbooks,
+        switches,
+        watches,
+    )
 
-    modules = (decisions, live, inbox, incidents, policies, switches, memory, reports, watches, audit)
+    modules = (
+        decisions, live, inbox, incident_forms, incidents, runbooks, gamedays, publishing, policies, switches, memory,
+        reports, watches, audit,
+    )  # fmt: skip
     return tuple(page for module in modules for page in module.PAGES)
 
 
@@ -111,7 +132,7 @@ class _Entry:
     def of(self, page: Page) -> Callable[[Request], Any]:
         async def enter(request: Request) -> Response:
             try:
-                form = await _form(request) if page.method == "POST" else None
+                form = await _form(request, page.most) if page.method == "POST" else None
             except LumynError as error:
                 return error_page(error)
             return await run_in_threadpool(self._enter, page, request, form)
@@ -190,7 +211,7 @@ async def _internal_error(_request: Request, error: Exception) -> Response:
     return _error_html(500, told)
 
 
-async def _form(request: Request) -> dict[str, str]:
+async def _form(request: Request, most: int = MAX_FORM_BYTES) -> dict[str, str]:
     """A POST's fields. Raises `TooLarge`, `BadInput`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
@@ -198,8 +219,8 @@ async def _form(request: Request) -> dict[str, str]:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise TooLarge(f"the form has more than {MAX_FORM_BYTES} bytes", where="body")
+        if len(body) > most:
+            raise TooLarge(f"the form has more than {most} bytes", where="body")
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict")
     except ValueError:

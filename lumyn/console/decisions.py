@@ -117,6 +117,7 @@ def _page(visit: Visit, status: int = 200, **more: Any) -> Response:
     events = [e for e in home.events(record["decision_id"]) if e["tenant"] == visit.principal.tenant]
     nothing = dict.fromkeys(("done", "replayed", "checks", "altered", "error"))
     given: dict[str, Any] = {**nothing, "typed": {}, **more}
+    visit.must_see(given["error"])
     return render.html(
         "decision", status, visit=visit, here="decisions", record=record, events=events,
         created_ms=time_ms_of(record["created_at"]), explained=explain_record(record).split("\n"),

@@ -59,6 +59,7 @@ def _page(visit: Visit, status: int = 200, **more: Any) -> Response:
     events = escalations.store_of(home).of(tenant, name)
     assigned = [e.assignee or "" for e in events if e.type == "assigned"] if events else []
     given: dict[str, Any] = {"done": None, "error": None, "typed": {}, **more}
+    visit.must_see(given["error"])
     created_ms = time_ms_of(record["created_at"])
     age_ms = max(0, wall_clock_ms() - created_ms)
     return render.html(

@@ -1,52 +1,103 @@
-"""Incidents: what went wrong, what is linked to it, what was written of it; notes and links from the console."""
+"""Incidents: what went wrong, found by words; one with its links, actions, timeline and runbooks; its postmortem."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from lumyn.console import render
 from lumyn.console.app import Page
 from lumyn.console.reports import sandboxed
+from lumyn.console.runbooks import books_of
 from lumyn.console.visit import Visit
 from lumyn.incidents.incidents import Incidents
-from lumyn.incidents.model import SEVERITIES
+from lumyn.incidents.model import ACTION_STATES, SEVERITIES, STATUSES, Incident, Step
 from lumyn.incidents.postmortem import gather
 from lumyn.incidents.render import as_html, as_markdown
 from lumyn.incidents.search import by_words
-from lumyn.incidents.sections import SECTIONS, section_named
-from schemas.errors import BadInput, UsageError
+from lumyn.incidents.sections import SECTIONS
 
 _SHOWN: Final = 100
 _DONE: Final = {
     "opened": "It is open.", "noted": "The note is in its timeline.", "linked": "The decision is linked.",
-    "written": "It is written down.",
+    "written": "It is written down.", "stands": "It stands there now.", "closed": "It is closed.",
+    "reopened": "It is open again.", "added": "The action item is there.", "changed": "The action item is changed.",
 }  # fmt: skip
 _STATES: Final = ("", "unclosed", "closed")
 
 
-def list_(visit: Visit, status: int = 200, error: Any = None) -> Response:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A runbook that was gone through: each step with what it came to last."""
+
+    run: str
+    runbook: str
+    steps: tuple[Step, ...]
+
+
+def list_(visit: Visit) -> Response:
     """Incidents, the newest first, or those that hold words."""
     incidents = Incidents(visit.home)
     words, state = visit.query.get("q", "").strip(), visit.query.get("status", "")
-    if words and error is None:
+    if words:
         found = [one.incident for one in by_words(incidents, words, limit=_SHOWN)[0]]
     else:
         found = incidents.list(status=state if state in _STATES and state else None, limit=_SHOWN)
     return render.html(
-        "incidents", status, visit=visit, here="incidents", found=found, words=words, state=state, most=_SHOWN,
-        severities=SEVERITIES, typed=visit.form, error=error,
-    )  # fmt: skip
+        "incidents", visit=visit, here="incidents", found=found, words=words, state=state, most=_SHOWN
+    )
+
+
+def new(visit: Visit) -> Response:
+    """The form to open one; a decision or a query that it is about may be given."""
+    return new_page(visit, visit.query)
+
+
+def new_page(visit: Visit, typed: Mapping[str, str], status: int = 200, error: Any = None) -> Response:
+    """The form with what was typed."""
+    return render.html(
+        "incident_new", status, visit=visit, here="incidents", severities=SEVERITIES, typed=typed, error=error
+    )
 
 
 def show(visit: Visit) -> Response:
     """One incident."""
+    return incident_page(visit, done=_DONE.get(visit.query.get("done", "")))
+
+
+def incident_page(visit: Visit, status: int = 200, **more: Any) -> Response:
+    """One incident; `error` and `typed` are of the form (`form`) that could not be taken."""
     incident = Incidents(visit.home).show(visit.request.path_params["name"])
+    given: dict[str, Any] = {"done": None, "error": None, "form": "", "typed": {}, **more}
+    visit.must_see(given["error"])
+    if given["form"] not in _forms(incident):
+        given["form"] = ""  # it is not on the page any more: what was wrong is told at its head
+    closed = [event for event in incident.events if event.kind == "closed"]
     return render.html(
-        "incident", visit=visit, here="incidents", incident=incident, done=_DONE.get(visit.query.get("done", "")),
-        sections=SECTIONS,
+        "incident", status, visit=visit, here="incidents", incident=incident, sections=SECTIONS, runs=runs_of(incident),
+        asks={one.name: one.asks for one in SECTIONS}, states=ACTION_STATES,
+        statuses=[one for one in STATUSES if one != "closed"], books=list(books_of(visit)),
+        why_closed=closed[-1].data.get("why", "") if closed and incident.status == "closed" else "",
+        seen=incident.events[-1].seq, todo=[one.id for one in incident.actions if one.state in ("open", "doing")],
+        **given,
     )  # fmt: skip
+
+
+def _forms(incident: Incident) -> set[str]:
+    """The forms on an incident's page."""
+    of_state = {"reopen"} if incident.status == "closed" else {"status", "close"}
+    return of_state | {"note", "write", "action", *(f"action-{one.id}" for one in incident.actions)}
+
+
+def runs_of(incident: Incident) -> list[Run]:
+    """The runbooks' runs in their order."""
+    runs: dict[str, dict[str, Step]] = {}
+    for step in incident.steps:
+        runs.setdefault(step.run, {})[step.step] = step
+    return [Run(run, next(iter(steps.values())).runbook, tuple(steps.values())) for run, steps in runs.items()]
 
 
 def postmortem(visit: Visit) -> Response:
@@ -56,50 +107,9 @@ def postmortem(visit: Visit) -> Response:
     return sandboxed(as_html(as_markdown(gather(incidents, incident), incident), f"{incident.id}: {incident.title}"))
 
 
-def open_(visit: Visit) -> Response:
-    """Open one."""
-    form = visit.form
-    try:
-        opened = Incidents(visit.home).open(
-            form.get("title", ""), severity=form.get("severity", ""), summary=form.get("summary", ""),
-            query=form.get("query", "").strip() or None, decisions=form.get("decision", "").split(),
-        )  # fmt: skip
-    except (BadInput, UsageError) as error:
-        return list_(visit, 422, error)
-    return _back(opened.id, "opened")
-
-
-def note(visit: Visit) -> Response:
-    """Write a line of its timeline."""
-    incident = Incidents(visit.home).note(visit.request.path_params["name"], visit.form.get("text", ""))
-    return _back(incident.id, "noted")
-
-
-def write(visit: Visit) -> Response:
-    """Write a part of its postmortem; what was written before is kept among its events."""
-    part = section_named(visit.form.get("section", ""))
-    name = visit.request.path_params["name"]
-    incident = Incidents(visit.home).write(name, part.name, visit.form.get("text", ""))
-    return _back(incident.id, "written")
-
-
-def link(visit: Visit) -> Response:
-    """Link a decision to it."""
-    given = [("decision", visit.form.get("decision", ""), visit.form.get("note", ""))]
-    incident = Incidents(visit.home).add(visit.form.get("incident", ""), given)
-    return _back(incident.id, "linked")
-
-
-def _back(name: str, done: str) -> Response:
-    return RedirectResponse(render.url("incidents", name, done=done), 303, headers=dict(render.HEADERS))
-
-
 PAGES: Final = (
     Page("/incidents", "read", list_),
-    Page("/incidents/open", "label", open_, "POST"),
-    Page("/incidents/link", "label", link, "POST"),
+    Page("/incidents/new", "label", new),
     Page("/incidents/{name}", "read", show),
     Page("/incidents/{name}/postmortem", "read", postmortem),
-    Page("/incidents/{name}/note", "label", note, "POST"),
-    Page("/incidents/{name}/write", "label", write, "POST"),
 )

@@ -19,8 +19,12 @@ from schemas.policy import MemorySettings
 from streams.control import PublishedPolicy
 from streams.policy import CompiledPolicy
 
-_DONE: Final = {"active": "It decides from now on.", "back": "The policy before decides again."}
-_SHARED: Final = "what decides"
+_DONE: Final = {
+    "active": "It decides from now on.", "back": "The policy before decides again.",
+    "published": "It is published. It decides nothing until it is made active.",
+    "known": "It was published before; nothing was changed.",
+}  # fmt: skip
+SHARED: Final = "what decides"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +52,30 @@ def list_(visit: Visit) -> Response:
 def show(visit: Visit) -> Response:
     """One policy: its rules and its source."""
     control = visit.home.agent.control()
-    found = _published(visit, visit.request.path_params["hash"])
+    found = published(visit, visit.request.path_params["hash"])
     others = [p for p in control.policies.values() if p.name == found.name and p.hash != found.hash][::-1]
     return render.html(
         "policy", visit=visit, here="policies", policy=found, compiled=control.compiled(found.hash), others=others,
         active=control.active.get(found.name) == found.hash, current=control.active.get(found.name),
-        condition=condition_lines,
+        condition=condition_lines, done=_DONE.get(visit.query.get("done", "")),
     )  # fmt: skip
 
 
 def compare(visit: Visit) -> Response:
     """Two policies beside each other."""
-    old, new = _published(visit, visit.query.get("old", "")), _published(visit, visit.query.get("new", ""))
+    old, new = published(visit, visit.query.get("old", "")), published(visit, visit.query.get("new", ""))
     control = visit.home.agent.control()
-    text = list(difflib.unified_diff(old.source.splitlines(), new.source.splitlines(), f"{old.name}@{old.version}",
-                                     f"{new.name}@{new.version}", lineterm="", n=3))  # fmt: skip
-    changes, same = rule_changes(control.compiled(old.hash), control.compiled(new.hash))
-    return render.html(
-        "policy_diff", visit=visit, here="policies", old=old, new=new, text=text, changes=changes, same=same,
-        condition=condition_lines,
-    )  # fmt: skip
+    told = difference(control.compiled(old.hash), control.compiled(new.hash))
+    return render.html("policy_diff", visit=visit, here="policies", old=old, new=new, **told)
+
+
+def difference(old: CompiledPolicy, new: CompiledPolicy) -> dict[str, Any]:
+    """What differs, for `policy_changes.html.j2`: rule by rule, and as text."""
+    before, after = (policy.source.decode("utf-8").splitlines() for policy in (old, new))
+    then, now = (f"{policy.name}@{policy.version}" for policy in (old, new))
+    text = list(difflib.unified_diff(before, after, then, now, lineterm="", n=3))
+    changes, same = rule_changes(old, new)
+    return {"text": text, "changes": changes, "same": same, "condition": condition_lines}
 
 
 def rule_changes(old: CompiledPolicy, new: CompiledPolicy) -> tuple[list[RuleChange], int]:
@@ -109,8 +117,8 @@ def shadow(visit: Visit) -> Response:
 
 def activate(visit: Visit) -> Response:
     """Have it decide from now on."""
-    visit.principal.require_operator(_SHARED)
-    found = _published(visit, visit.request.path_params["hash"])
+    visit.principal.require_operator(SHARED)
+    found = published(visit, visit.request.path_params["hash"])
     why, home = confirmed(visit), visit.home
     if home.agent.control().find(found.name, found.version).hash != found.hash:
         raise BadInput(
@@ -122,7 +130,7 @@ def activate(visit: Visit) -> Response:
 
 def roll_back(visit: Visit) -> Response:
     """Go back to the one before."""
-    visit.principal.require_operator(_SHARED)
+    visit.principal.require_operator(SHARED)
     policies.roll_back(visit.home, visit.form.get("name", ""), confirmed(visit))
     return _back("back")
 
@@ -137,7 +145,8 @@ def confirmed(visit: Visit) -> str:
     return why
 
 
-def _published(visit: Visit, hash_: str) -> PublishedPolicy:
+def published(visit: Visit, hash_: str) -> PublishedPolicy:
+    """A published policy by its hash. Raises `NotFound`."""
     found = visit.home.agent.control().policies.get(hash_)
     if found is None:
         raise NotFound("no such policy is published here", help="the list shows what there is")

@@ -55,6 +55,7 @@ def environment() -> Environment:
     made.globals.update(
         url=url, asset=asset, when=when, json=as_json, pretty=pretty, marks=_MARKS, verdicts=VERDICTS, number=number,
         amount=amount, age=age, percent=percent, lines=lines, wrapped=breakable,
+        area=area,
     )  # fmt: skip
     return made
 
@@ -106,6 +107,11 @@ def as_json(value: Any) -> str:
 def breakable(value: str) -> Markup:
     """A recorded name, escaped, that may go on in the next line after each `_`."""
     return Markup(escape(one_line(value)).replace("_", Markup("_<wbr>")))  # noqa: S704 - escaped just here
+
+
+def area(text: str) -> Markup:
+    """A text for a `textarea`, escaped: its lines stay lines. A browser drops the first line's end."""
+    return Markup("\n{}").format(clean(text))
 
 
 def pretty(value: Any) -> str:

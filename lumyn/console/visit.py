@@ -26,7 +26,7 @@ from lumyn.access.store import KeyStore
 from lumyn.api.homes import home_for
 from lumyn.config import LumynConfig
 from lumyn.wiring import Home
-from schemas.errors import Forbidden, Unauthorized
+from schemas.errors import Forbidden, LumynError, Unauthorized
 
 COOKIE: Final = "lumyn_console"
 SESSION_S: Final = 8 * 3600
@@ -69,6 +69,12 @@ class Visit:
     def has(self, role: str) -> bool:
         """Whether the visitor has a role."""
         return self.principal.may(role)
+
+    def must_see(self, error: LumynError | None) -> None:
+        """A form that could not be taken is shown again on its page, unless the visitor may not look at that page:
+        then the error is all that he is shown. Raises it."""
+        if error is not None and not self.has("read"):
+            raise error
 
 
 class Visits:

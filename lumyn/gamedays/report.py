@@ -79,7 +79,7 @@ def headline(report: Mapping[str, Any]) -> str:
 def as_text(report: Mapping[str, Any]) -> str:
     """For a terminal."""
     replayed, verdicts = report["replayed"], report["verdicts"]
-    lines = [headline(report), "", *_facts(report), ""]
+    lines = [headline(report), "", *facts(report), ""]
     if report["timeline"]:
         lines += [f"  before request {one['at']}: {one['what']}" for one in report["timeline"]] + [""]
     for what, counts in (("verdicts", verdicts["now"]), ("recorded", verdicts["recorded"])):
@@ -102,7 +102,8 @@ def as_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _facts(report: Mapping[str, Any]) -> list[str]:
+def facts(report: Mapping[str, Any]) -> list[str]:
+    """What was played, by which policy and memory, and how fast: a line each."""
     replayed, memory, measured = report["replayed"], report["memory"], report["measured"]
     policies = ", ".join(f"{p['name']}@{p['version']}" for p in report["policies"])
     speed = f", {measured['decisions_per_s']}/s" if measured["decisions_per_s"] else ""
@@ -130,7 +131,7 @@ def as_markdown(report: Mapping[str, Any], escape: Any) -> str:
     lines = [f"## {escape(headline(report))}", ""]
     if report["why"]:
         lines += [escape(report["why"]), ""]
-    lines += [f"- {escape(fact)}" for fact in _facts(report)]
+    lines += [f"- {escape(fact)}" for fact in facts(report)]
     lines += [f"- before request {one['at']}: {escape(one['what'])}" for one in report["timeline"]]
     lines += ["", "| | expected | observed | evidence |", "|---|---|---|---|"]
     for one in [*report["expectations"], *report["invariants"]]:

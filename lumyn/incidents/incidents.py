@@ -13,7 +13,7 @@ from lumyn.incidents.store import IncidentStore
 from lumyn.incidents.target import parse_target
 from lumyn.lookup import shown
 from lumyn.wiring import Home, home_as
-from schemas.errors import BadInput, NotFound, UsageError
+from schemas.errors import BadInput, LumynError, NotFound, UsageError
 from schemas.limits import MAX_TEXT
 from schemas.query import describe, parse_query
 from streams.local_log import wall_clock_ms
@@ -25,6 +25,12 @@ _ID = re.compile(r"(?:INC-)?([1-9][0-9]{0,8})", re.IGNORECASE | re.ASCII)
 _SECTION = re.compile(r"[a-z][a-z0-9-]{0,40}", re.ASCII)
 _ACTION = re.compile(r"A[1-9][0-9]{0,3}", re.IGNORECASE | re.ASCII)
 Said = list[tuple[str, Mapping[str, Any]]]
+
+
+class Changed(LumynError):
+    """What is to be changed was changed by somebody else since it was looked at."""
+
+    code = "changed"
 
 
 class Incidents:
@@ -136,10 +142,11 @@ class Incidents:
 
         return self._say(name, written)
 
-    def action(self, name: str, action: str | None = None, **said: Any) -> Incident:
+    def action(self, name: str, action: str | None = None, *, seen: int | None = None, **said: Any) -> Incident:
         """Add an action item (`action` None), or change one: text, owner, state, due, target, watch, query, ticket.
 
-        Empty text takes a due date, target, watch, query or ticket off again.
+        Empty text takes a due date, target, watch, query or ticket off again. `seen`: the number of the last event that
+        the change was made in sight of; raises `Changed` where a later one was about this item.
         """
         data = self._action(said)
         if action is not None and not _ACTION.fullmatch(action):
@@ -155,6 +162,9 @@ class Incidents:
                 raise NotFound(f"{incident.id} has no action item `{action}`")
             if not data:
                 raise UsageError("nothing is to be changed")
+            later = [one for one in incident.events if one.kind == "action" and one.data["id"] == known.id]
+            if seen is not None and later[-1].seq > seen:
+                raise Changed(f"{known.id} was changed by {later[-1].actor} meanwhile", help="look at it again")
             return [("action", {"id": known.id, **data})]
 
         return self._say(name, acted)

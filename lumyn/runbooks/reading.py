@@ -27,11 +27,14 @@ _ACTS = ("ask", "confirm", "command", "wait_until")
 _LINKS = ("kill-switch", "policy", "job", "rate", "watch", "decision", "pack", "backtest")
 
 
-def runbooks(home: Path) -> Iterator[tuple[str, Path]]:
-    """(name, file) of the shipped runbooks, and of those in the home's `runbooks` folder, which come before."""
+def runbooks(home: Path | None) -> Iterator[tuple[str, Path]]:
+    """(name, file) of the shipped runbooks, and of those in the home's `runbooks` folder, which come before.
+
+    `home` None: the shipped ones alone.
+    """
     found: dict[str, Path] = {}
     shipped = resources.files("lumyn.runbooks") / "books"
-    for folder in (Path(str(shipped)), home / FOLDER):
+    for folder in (Path(str(shipped)), *([home / FOLDER] if home is not None else [])):
         found |= {path.stem: path for path in sorted(folder.glob("*.yml"))}
     yield from sorted(found.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from conftest_e2e import alone
@@ -18,6 +20,7 @@ from conftest_e2e import alone
 from lumyn import LumynConfig, sdk, shadowing
 from lumyn.api.app import make_app
 from lumyn.api.homes import guard_for
+from lumyn.gamedays import past
 from lumyn.inbox import escalations
 from lumyn.incidents.incidents import Incidents
 from lumyn.switches import switch_on
@@ -71,6 +74,41 @@ def hostile(amount: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def runbook() -> str:
+    """A runbook whose every text is hostile."""
+    said = json.dumps(ALL.replace("{", "(").replace("}", ")"))
+    return f"""runbook: mine
+title: {said}
+steps:
+  - {{id: told, say: {said}}}
+  - {{id: which, ask: {said}, choices: [{said}, other], default: other}}
+  - {{id: sure, confirm: {said}}}
+  - {{id: look, command: [list, --query, {said}]}}
+  - {{id: quiet, wait_until: {{query: {said}, at_most: 0}}}}
+  - {{id: last, when: {{which: {said}}}, command: [kill-switch, "on", --why, "{{which}}"]}}
+"""
+
+
+def gameday() -> dict[str, Any]:
+    """A game day's report whose every text is hostile."""
+    one = {
+        "text": ALL, "holds": False, "observed": PAYLOADS[0], "line": 1, "why": PAYLOADS[1], "during": PAYLOADS[2],
+        "evidence": [{"request": 1, "request_id": PAYLOADS[0], "recorded": PAYLOADS[1], "was": PAYLOADS[2],
+                      "decision": PAYLOADS[3], "verdict": PAYLOADS[4], "reason_codes": list(PAYLOADS)}],
+    }  # fmt: skip
+    counts = {"ALLOW": 1, "ESCALATE": 0, "ABSTAIN": 0, "DENY": 2}
+    return {
+        "schema": "lumyn.gameday/1", "lumyn": "0.1.0", "name": PAYLOADS[0], "why": ALL, "incident": PAYLOADS[1],
+        "scenario": {"file": PAYLOADS[2], "digest": "sha256:" + "0" * 64}, "stage": "embedded", "passed": False,
+        "sound": False, "policies": [{"name": PAYLOADS[5], "version": "1", "hash": "sha256:" + "1" * 64}],
+        "replayed": {"source": PAYLOADS[6], "requests": 3, "delivered": 3, "left_out": {PAYLOADS[7]: 1}},
+        "memory": {"of": PAYLOADS[8], "labels": 0}, "timeline": [{"at": 1, "what": ALL, "name": PAYLOADS[9]}],
+        "verdicts": {"now": counts, "recorded": counts, "changed": {}}, "refused": [{"request": 1, "why": PAYLOADS[0]}],
+        "expectations": [one], "invariants": [{**one, "holds": True}],
+        "measured": {"seconds": 0.1, "decisions_per_s": 30, "switches": {PAYLOADS[0]: None}},
+    }  # fmt: skip
+
+
 @dataclass
 class World:
     """The home, and the ids of what is in it."""
@@ -96,6 +134,9 @@ class World:
             f"/policies/compare?old={hashes[0]}&new={hashes[1]}", "/policies/shadow", "/switches", "/memory",
             f"/memory?near={found['allowed']}", "/memory/suspects", "/memory/relabel", "/backtests", "/watches",
             "/watches/denied", "/audit", "/decisions/nothing-here",
+            f"/incidents/new?decision={found['hostile']}&query=verdict%3DDENY", "/runbooks", "/runbooks/mine",
+            f"/runbooks/kill-switch?incident=INC-1&scope={quote(PAYLOADS[0])}", "/gamedays",
+            f"/gamedays/{found['gameday']}", f"/policies/new?from={hashes[0]}", f"/policies/{hashes[1]}/publish",
         ]  # fmt: skip
 
 
@@ -129,6 +170,9 @@ def build(folder: Path) -> World:
     save_watch(home, make_watch("denied", "verdict = DENY", alert="rate > 1%", why=ALL))
     check(home, "denied")
     switch_on(home, {"action_type": PAYLOADS[0]}, WHY)
+    (folder / ".lumyn" / "runbooks").mkdir()
+    (folder / ".lumyn" / "runbooks" / "mine.yml").write_text(runbook())
+    ids["gameday"] = past.save(home.settings, gameday())
     reports = folder / ".lumyn" / "reports" / "default"
     reports.mkdir(parents=True)
     (reports / "may.html").write_text("<!doctype html><title>r</title><h1>report</h1><script>window.pwned=1</script>")

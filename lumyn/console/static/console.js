@@ -41,7 +41,7 @@ function walk(step) {
   links[next].focus();
 }
 
-const places = { d: "decisions", l: "live", i: "inbox", n: "incidents", p: "policies", s: "switches", m: "memory", b: "backtests", w: "watches", a: "audit" };
+const places = { d: "decisions", l: "live", i: "inbox", n: "incidents", p: "policies", s: "switches", m: "memory", b: "backtests", w: "watches", a: "audit", r: "runbooks", y: "gamedays" };
 let going = 0;
 document.addEventListener("keydown", (event) => {
   if (off.checked || event.ctrlKey || event.metaKey || event.altKey || help.open) return;

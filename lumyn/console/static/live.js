@@ -27,7 +27,10 @@
     link.href = `${live.dataset.decisions}/${encodeURIComponent(one.id)}`;
     const at = document.createElement("time");
     at.dateTime = `${new Date(one.at_ms).toISOString().slice(0, 19)}Z`;
-    at.append(at.dateTime.slice(0, 10), document.createElement("wbr"), at.dateTime.slice(10));
+    for (const part of [at.dateTime.slice(0, 10), at.dateTime.slice(10)]) {
+      if (at.hasChildNodes()) at.append(document.createElement("wbr"));
+      at.append(Object.assign(document.createElement("span"), { textContent: part }));
+    }
     link.append(at);
     cell(row, "", "nw").append(link);
     const verdict = document.createElement("span");
