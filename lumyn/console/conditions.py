@@ -33,12 +33,17 @@ def condition_text(condition: Sequence[Any]) -> str:
     if condition[0] == "not" and len(condition) == 2:
         return f"not {condition_text(condition[1])}"
     fact, op, want = condition
+    return f"{fact} {held_against(op, want)}"
+
+
+def held_against(op: str, want: Any) -> str:
+    """What a fact is held against: `> 250`, `is one of "a", "b"`."""
     if op == "exists":
-        return f"{fact} is {'present' if want else 'missing'}"
+        return f"is {'present' if want else 'missing'}"
     if op == "between" and isinstance(want, list) and len(want) == 2:
-        return f"{fact} is between {as_json(want[0])} and {as_json(want[1])}"
+        return f"is between {as_json(want[0])} and {as_json(want[1])}"
     shown = ", ".join(map(as_json, want)) if op in ("in", "not_in") and isinstance(want, list) else as_json(want)
-    return f"{fact} {_WORDS.get(op, op)} {shown}"
+    return f"{_WORDS.get(op, op)} {shown}"
 
 
 def _joins(condition: Sequence[Any], kind: str) -> bool:

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from lumyn import sdk
 from lumyn.console import render
 from lumyn.console.app import Page
+from lumyn.console.conditions import held_against
 from lumyn.console.neighbours import picture
 from lumyn.console.visit import Visit
 from lumyn.lookup import find_record, sound_record
@@ -127,12 +128,12 @@ def _page(visit: Visit, status: int = 200, **more: Any) -> Response:
 
 
 def fact(one: Mapping[str, Any]) -> str:
-    """A fact of a trace: `chargeback_risk = 0.91, gte 0.8`."""
+    """A fact of a trace and what it was held against: `chargeback_risk = 0.91 (≥ 0.8)`."""
     if one.get("missing"):
         value = "missing"
     else:
         value = render.as_json(one.get("value")) + (" (wrong type)" if one.get("wrong_type") else "")
-    return f"{one['fact']} = {value}, {'not ' if one.get('not') else ''}{one['op']} {render.as_json(one['want'])}"
+    return f"{one['fact']} = {value} ({'not ' if one.get('not') else ''}{held_against(one['op'], one['want'])})"
 
 
 def replay(visit: Visit) -> Response:

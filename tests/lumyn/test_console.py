@@ -328,6 +328,15 @@ def test_where_there_is_no_page_the_menu_is_there_for_who_is_known(world: World,
         assert nobody.get(f"/console{path}").status_code == 303
 
 
+def test_a_fact_of_a_trace_says_what_it_was_held_against() -> None:
+    from lumyn.console.decisions import fact
+
+    risk = {"fact": "chargeback_risk", "value": 0.91, "op": "gte", "want": 0.8}
+    assert fact(risk) == "chargeback_risk = 0.91 (≥ 0.8)"
+    assert fact({**risk, "not": True, "value": "x", "wrong_type": True}) == 'chargeback_risk = "x" (wrong type) (not ≥ 0.8)'
+    assert fact({"fact": "cabin", "missing": True, "op": "in", "want": ["a", "b"]}) == 'cabin = missing (is one of "a", "b")'
+
+
 def test_a_condition_is_said_in_words() -> None:
     from lumyn.console.conditions import condition_lines
 

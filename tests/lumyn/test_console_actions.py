@@ -296,6 +296,9 @@ def test_what_is_shown_is_what_a_run_would_do(tmp_path: Path) -> None:
     assert by["how"].answer == "quarantine" and not by["preview-quarantine"].left_out
     assert by["quarantine"].text == 'lumyn memory quarantine --query "label=failure" --why "bad import" --apply --json'
     assert all(by[name].left_out for name in ("label", "version", "relabel", "rollback", "undo-quarantine"))
+    refused = {one.step.id: one for one in preview(book, {"query": "-x", "label": "failure"}, {})}
+    assert refused["query"].wrong and '"<query>"' in refused["found"].text, "a run would not take it"
+    assert "<label>" in refused["preview-relabel"].text, "nobody is asked for it"
     command = run_command(book, steps, None)
     assert command is not None and '--answer "how=quarantine"' in command and "label=retracted" not in command
     steps = preview(book, {"query": "label=failure", "why": "x", "how": "rollback"}, {})
