@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from console_world import World, build, hostile, refund, served
+from console_world import ALL, World, build, hostile, refund, served
 from servers.chromium import chromium
 
 from lumyn import sdk
@@ -299,7 +299,7 @@ def test_a_switch_goes_on_and_off_with_its_containment(browser: Any, address: st
 
 def test_logging_in_out_and_what_a_reader_may_not(browser: Any, world: World) -> None:
     guard = guard_for(world.config, dev=False)
-    key = guard.store.create("default", roles_of(["read"]), actor="test", name="reader")[1]
+    key = guard.store.create("default", roles_of(["read"]), actor="test", name=f"reader {ALL}"[:80])[1]
     with served(world, dev=False) as address, opened(browser, address) as page:
         page.goto("/")
         page.wait_for_url("**/console/login")
@@ -311,6 +311,11 @@ def test_logging_in_out_and_what_a_reader_may_not(browser: Any, world: World) ->
         page.press("#key", "Enter")
         page.wait_for_url("**/console/decisions")
         assert page.evaluate("document.cookie") == "" and key not in page.content()
+        for width in (1280, 390, 320):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, width
+            assert page.locator("button:has-text('Log out')").bounding_box()["y"] < 60
+        assert violations(page, _ALL) == []
         page.goto(f"/console/decisions/{world.ids['allowed']}")
         assert page.locator("button:has-text('Label')").count() == 0
         page.click("button:has-text('Log out')")
