@@ -42,7 +42,8 @@ def load(settings: Settings, name: str) -> dict[str, Any]:
         kept: dict[str, Any] = decode_trusted(path.read_bytes())
         if kept["tenant"] != settings.tenant:
             raise none
-        _ = kept["report"]["name"], kept["at"]
+        report = kept["report"]
+        _ = kept["at"], report["name"], [one["holds"] for one in (*report["expectations"], *report["invariants"])]
     except FileNotFoundError:
         raise none from None
     except (OSError, ValueError, KeyError, TypeError) as error:

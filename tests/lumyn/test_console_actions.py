@@ -323,3 +323,11 @@ def test_game_days_are_listed_and_shown_to_their_own_tenant(fresh: World) -> Non
     other = client(fresh, guard, key_of(guard, "admin", "other"))
     assert name not in other.get("/console/gamedays").text
     assert other.get(f"/console/gamedays/{name}").status_code == 404
+
+
+def test_a_game_day_s_report_that_an_editor_spoilt_is_named(fresh: World) -> None:
+    settings = fresh.home().settings
+    name = past.save(settings, {**gameday(), "expectations": [{}]})
+    for page in ("/console/gamedays", f"/console/gamedays/{name}"):
+        told = client(fresh).get(page)
+        assert told.status_code == 503 and f"{name}.json" in told.text
