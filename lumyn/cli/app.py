@@ -23,6 +23,7 @@ from lumyn.cli import (
     inbox,
     incident,
     incident_export,
+    incident_redact,
     incident_report,
     incident_show,
     incident_write,
@@ -108,7 +109,7 @@ app.add_typer(inbox.app, name="inbox")
 app.add_typer(index.app, name="index")
 for _of_incidents in (
     incident_show.show, incident_show.search, incident_write.write, incident_write.action, incident_report.monitor,
-    incident_report.postmortem, incident_export.export,
+    incident_report.postmortem, incident_export.export, incident_redact.redact,
 ):  # fmt: skip
     incident.app.command(_of_incidents.__name__)(_of_incidents)
 app.add_typer(incident.app, name="incident")

@@ -65,6 +65,8 @@ def _show(one: Incident) -> None:
         out("")
         for step in one.steps[-_SHOWN:]:
             out(one_line(f"{at(step.at_ms)} runbook {step.runbook} ({step.run}), {step.step}: {step.state}"))
+    if gone := [event.seq for event in one.events if event.redacted]:
+        say(f"redacted: texts of event {', '.join(map(str, gone))}")
     if one.sections:
         say(f"written: {', '.join(one.sections)}")
 

@@ -41,14 +41,16 @@ def decisions_of(home: Home, incident: Incident, limit: int | None = None) -> De
     parts: list[Expression] = []
     by_query, problem = 0, None
     index, tenant, fetch = home.index(), home.settings.tenant, fetcher(home.log)
-    if incident.query is not None:
+    if incident.query is not None and incident.asked is None:
+        problem = "it was redacted, so what it found is not known any more"
+    if incident.asked is not None:
         try:
-            found: Expression = understood(home, incident.query, lambda text: None).expression
+            found: Expression = understood(home, incident.asked, lambda text: None).expression
         except BadQuery as error:  # what an older version took
             problem = error.message
         else:
             found = And((found, *within(incident))) if within(incident) else found
-            by_query = index.count(Query(incident.query, found), tenant=tenant, fetch=fetch)
+            by_query = index.count(Query(incident.asked, found), tenant=tenant, fetch=fetch)
             parts.append(found)
     if incident.decisions:
         parts.append(OneOf(_ID, tuple(incident.decisions)))
@@ -62,7 +64,7 @@ def decisions_of(home: Home, incident: Incident, limit: int | None = None) -> De
 def records_of(home: Home, incident: Incident, limit: int) -> Iterator[Mapping[str, Any] | None]:
     """The sound, open records of at most `limit` of them, linked ones first; None for one that can't be read."""
     names = incident.decisions[:limit]
-    if len(names) < limit and incident.query is not None:
+    if len(names) < limit and incident.asked is not None:
         names += [row.decision_id for row in decisions_of(home, incident, limit).rows]
     for name in list(dict.fromkeys(names))[:limit]:
         try:

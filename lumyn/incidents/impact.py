@@ -40,9 +40,9 @@ def shell(text: str) -> str:
 def query_text(incident: Incident, found: Decisions) -> str | None:
     """The query that finds the incident's decisions; None: too many are named one by one, or there are none."""
     parts = []
-    if incident.query is not None:
+    if incident.asked is not None:
         window = [describe(Query("", one)) for one in within(incident)]
-        parts.append(" AND ".join([f"({incident.query})", *window]) if window else incident.query)
+        parts.append(" AND ".join([f"({incident.asked})", *window]) if window else incident.asked)
     if incident.decisions and found.by_query < len(found.rows):
         if len(incident.decisions) > MOST_NAMED:
             return None
@@ -124,10 +124,10 @@ def traffic(home: Home, incident: Incident, found: Decisions) -> dict[str, Any] 
         "during": Range(_CREATED, start, end, below=True),
         "since": Range(_CREATED, end, wall_clock_ms() + 1, below=True),
     }
-    if incident.query is not None:
-        asked = understood(home, incident.query, lambda text: None).expression
+    if incident.asked is not None:
+        asked = understood(home, incident.asked, lambda text: None).expression
         if count(spans["during"], asked) < count(spans["during"]):  # else it says which decisions, not which went wrong
-            event, said = asked, incident.query
+            event, said = asked, incident.asked
     out: dict[str, Any] = {"event": said, "of": describe(Query("", base[0])), "start_ms": start, "end_ms": end}
     for name, span in spans.items():
         text = shell(describe(Query("", And((base[0], span)))))

@@ -9,13 +9,15 @@ from typing import Any, Final
 SEVERITIES: Final = ("sev1", "sev2", "sev3", "sev4")
 STATUSES: Final = ("open", "contained", "monitoring", "closed")
 ACTION_STATES: Final = ("open", "doing", "done", "dropped")
+GONE: Final = "[redacted]"
+"""Stands where a text was that was redacted (`redaction.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """What was said of an incident, when (log-independent wall clock, ms since 1970) and by whom; `seq` counts from 1.
 
-    `digest` covers all of it and the digest of the event before.
+    `digest` covers all of it and the digest of the event before (`chain.py`). `redacted`: its text was taken out since.
     """
 
     seq: int
@@ -24,6 +26,7 @@ class Event:
     kind: str
     data: Mapping[str, Any]
     digest: str
+    redacted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,11 @@ class Incident:
     def decisions(self) -> list[str]:
         """The ids of the linked decisions. What `query` finds belongs to the incident, too (`evidence.py`)."""
         return self.refs("decision")
+
+    @property
+    def asked(self) -> str | None:
+        """The query that can be asked: None where there is none, or where it was redacted."""
+        return None if self.query == GONE else self.query
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""

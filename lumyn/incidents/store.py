@@ -1,88 +1,46 @@
-"""Incidents' events in a SQLite file of the home, each tenant's by themselves; nothing is ever changed or removed.
+"""Incidents' events in a SQLite file of the home, each tenant's by themselves; none is ever changed or removed.
 
 Each event's digest covers the one before it in its incident, so an event that was edited, put in or taken out of the
-middle shows. The words beside them are derived, for searching alone.
+middle shows (`chain.py`). Only a redaction takes text out, and says so. The words beside the events are derived, for
+searching alone.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lumyn.incidents.model import Event, Incident, fold
-from memory_service.wal import use_wal
-from schemas.canonical import decode_trusted, encode
-from schemas.digests import digest
-from schemas.errors import BadInput, IntegrityError, LumynError, StorageUnavailable
+from lumyn.incidents.chain import REDACTED, Stored, left_of, made, read, redacted
+from lumyn.incidents.model import Incident, fold
+from memory_service.sqlite_file import SqliteFile
+from schemas.canonical import encode
 
 FILE = "incidents.db"
-_LAYOUT = 1
-_SCHEMA = """
-CREATE TABLE events (
-    tenant TEXT NOT NULL, number INTEGER NOT NULL, seq INTEGER NOT NULL, at_ms INTEGER NOT NULL, actor TEXT NOT NULL,
-    kind TEXT NOT NULL, data BLOB NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (tenant, number, seq)
-) WITHOUT ROWID;
-CREATE TRIGGER events_stay BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
-CREATE TRIGGER events_are_as_said BEFORE UPDATE ON events
-BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
-CREATE VIRTUAL TABLE words USING fts5(tenant UNINDEXED, number UNINDEXED, title, text, tokenize='porter unicode61')
-"""
+_AS_SAID = """CREATE TRIGGER IF NOT EXISTS events_are_as_said BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'events are never changed'); END"""
+_LAYOUTS = (
+    (
+        "CREATE TABLE IF NOT EXISTS events (tenant TEXT NOT NULL, number INTEGER NOT NULL, seq INTEGER NOT NULL, "
+        "at_ms INTEGER NOT NULL, actor TEXT NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL, digest TEXT NOT NULL, "
+        "PRIMARY KEY (tenant, number, seq)) WITHOUT ROWID",
+        "CREATE TRIGGER IF NOT EXISTS events_stay BEFORE DELETE ON events "
+        "BEGIN SELECT RAISE(ABORT, 'events are never removed'); END",
+        _AS_SAID,
+        "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5("
+        "tenant UNINDEXED, number UNINDEXED, title, text, tokenize='porter unicode61')",
+    ),
+    ("ALTER TABLE events ADD COLUMN salt BLOB", "ALTER TABLE events ADD COLUMN said TEXT"),
+)
 _TITLE_WEIGHT = 4.0
 
 
-class IncidentStore:
+class IncidentStore(SqliteFile):
     """Opened at first use, safe for several threads and processes. All methods raise `StorageUnavailable`."""
 
     def __init__(self, home: Path) -> None:
-        self.path = home / FILE
-        self._lock = threading.RLock()
-        self._db: sqlite3.Connection | None = None
-        self._pid = 0
-
-    @property
-    def is_there(self) -> bool:
-        """Whether any incident was ever opened in this home."""
-        return self.path.exists()
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._connected()
-            except LumynError:
-                raise
-            except (sqlite3.Error, OSError) as error:
-                self._let_go()
-                raise StorageUnavailable(f"the incidents can't be used: {error}", where=str(self.path)) from None
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._db is not None and self._pid == os.getpid() and self.path.exists():
-            return self._db
-        self._db = None
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
-        use_wal(db)
-        db.execute("PRAGMA synchronous=FULL")
-        with _transaction(db):
-            layout = db.execute("PRAGMA user_version").fetchone()[0]
-            if layout == 0:
-                for statement in _SCHEMA.split(";\nCREATE"):
-                    db.execute(statement if statement.lstrip().startswith("CREATE") else f"CREATE{statement}")
-                db.execute(f"PRAGMA user_version={_LAYOUT}")
-        if layout > _LAYOUT:
-            db.close()
-            raise StorageUnavailable(
-                f"the incidents are of layout {layout}, and this version knows {_LAYOUT}", where=str(self.path),
-                help="use the version of lumyn-streams that wrote them",
-            )  # fmt: skip
-        self._db, self._pid = db, os.getpid()
-        return db
+        super().__init__(home / FILE, "the incidents", _LAYOUTS, pragmas=("secure_delete=ON",))
 
     def append(
         self,
@@ -97,48 +55,81 @@ class IncidentStore:
 
         Returns the incident as it is then; None where there is none of this number. What `said` raises changes nothing.
         """
-        with self._open() as db, _transaction(db):
-            before = None if number is None else _read(db, tenant, number)
-            if number is not None and before is None:
+        with self.changing() as db:
+            events = [] if number is None else _read(db, tenant, number)
+            if number is not None and not events:
                 return None
-            new = said(before)
+            new = said(_folded(tenant, number, events) if number is not None else None)
             if number is None:
                 last = db.execute("SELECT max(number) FROM events WHERE tenant = ?", (tenant,)).fetchone()[0]
                 number = (last or 0) + 1
-            events = [] if before is None else list(before.events)
             for kind, data in new:
-                event = _made(tenant, number, events[-1] if events else None, at_ms, actor, kind, data)
-                db.execute(
-                    "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (tenant, number, event.seq, at_ms, actor, kind, encode(event.data), event.digest),
-                )
-                events.append(event)
-            after = fold(tenant, number, events)
+                one = made(tenant, number, events[-1].event if events else None, at_ms, actor, kind, data)
+                _insert(db, tenant, number, one)
+                events.append(one)
+            after = _folded(tenant, number, events)
             if new:
-                db.execute("DELETE FROM words WHERE tenant = ? AND number = ?", (tenant, number))
-                db.execute("INSERT INTO words VALUES (?, ?, ?, ?)", (tenant, number, after.title, after.text()))
+                _index(db, after)
             return after
+
+    def redact(
+        self,
+        tenant: str,
+        number: int,
+        chosen: Callable[[Incident], Mapping[int, Mapping[str, Any]]],
+        *,
+        why: str,
+        actor: str,
+        at_ms: int,
+    ) -> Incident | None:
+        """Put other data in the place of chosen events' (by number), and leave nothing of what stood there in the file.
+
+        One event more tells of it. Where nothing is chosen, what an earlier redaction could not yet take out of the
+        file goes all the same. Returns the incident as it is then; None where there is none of this number.
+        """
+        with self.changing() as db:
+            before = _read(db, tenant, number)
+            if not before:
+                return None
+            events, new = before, chosen(_folded(tenant, number, before))
+            if new:
+                events = redacted(tenant, number, before, new)
+                told = _told(before, events, new, why)
+                events.append(made(tenant, number, events[-1].event, at_ms, actor, REDACTED, told))
+                db.execute("DROP TRIGGER events_are_as_said")
+                for one in events[:-1]:
+                    event = one.event
+                    db.execute(
+                        "UPDATE events SET data = ?, digest = ?, salt = ?, said = ? "
+                        "WHERE tenant = ? AND number = ? AND seq = ?",
+                        (encode(event.data), event.digest, one.salt, one.said, tenant, number, event.seq),
+                    )
+                db.execute(_AS_SAID)
+                _insert(db, tenant, number, events[-1])
+                _index(db, _folded(tenant, number, events))
+            db.execute("INSERT INTO words (words) VALUES ('rebuild')")  # its pages hold words that were deleted
+        self.scrub()
+        return _folded(tenant, number, events)
 
     def read(self, tenant: str, number: int) -> Incident | None:
         """An incident of this tenant. Raises `IntegrityError` when its events are not as they were said."""
-        if not self.is_there:
-            return None
-        with self._open() as db:
-            return _read(db, tenant, number)
+        with self.if_there() as db:
+            events = [] if db is None else _read(db, tenant, number)
+            return _folded(tenant, number, events) if events else None
 
     def numbers(self, tenant: str) -> list[int]:
         """The numbers of the tenant's incidents, newest first."""
-        if not self.is_there:
-            return []
-        with self._open() as db:
+        with self.if_there() as db:
+            if db is None:
+                return []
             rows = db.execute("SELECT DISTINCT number FROM events WHERE tenant = ? ORDER BY number DESC", (tenant,))
             return [number for (number,) in rows]
 
     def matching(self, tenant: str, expression: str, limit: int) -> list[tuple[int, float, str]]:
         """(number, score, the place that fits) of what an FTS5 expression finds, the best first."""
-        if not self.is_there:
-            return []
-        with self._open() as db:
+        with self.if_there() as db:
+            if db is None:
+                return []
             return list(
                 db.execute(
                     "SELECT number, -bm25(words, 0, 0, ?, 1.0), snippet(words, -1, '', '', '…', 12) FROM words "
@@ -147,64 +138,42 @@ class IncidentStore:
                 )
             )
 
-    def _let_go(self) -> None:
-        if self._db is not None and self._pid == os.getpid():
-            self._db.close()
-        self._db = None
 
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._let_go()
+def _folded(tenant: str, number: int, events: list[Stored]) -> Incident:
+    return fold(tenant, number, [one.event for one in events])
 
 
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+def _told(
+    before: Sequence[Stored], after: Sequence[Stored], new: Mapping[int, Mapping[str, Any]], why: str
+) -> dict[str, Any]:
+    """What the event of a redaction says; where digests were made anew, from which event on."""
+    anew = [old.event.seq for old, one in zip(before, after, strict=True) if old.event.digest != one.event.digest]
+    events = [{"seq": number, "left": left_of(data)} for number, data in sorted(new.items())]
+    said: dict[str, Any] = {"why": why, "events": events}
+    return said | ({"digests_anew_from": anew[0]} if anew else {})
 
 
-def _made(
-    tenant: str, number: int, before: Event | None, at_ms: int, actor: str, kind: str, data: Mapping[str, Any]
-) -> Event:
-    seq = 1 if before is None else before.seq + 1
-    return Event(seq, at_ms, actor, kind, data, _digest(tenant, number, before, (seq, at_ms, actor, kind, data)))
+def _insert(db: sqlite3.Connection, tenant: str, number: int, one: Stored) -> None:
+    event = one.event
+    db.execute(
+        "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            tenant, number, event.seq, event.at_ms, event.actor, event.kind, encode(event.data), event.digest,
+            one.salt, one.said,
+        ),
+    )  # fmt: skip
 
 
-def _digest(tenant: str, number: int, before: Event | None, said: tuple[Any, ...]) -> str:
-    seq, at_ms, actor, kind, data = said
-    try:
-        return digest(
-            encode(
-                {
-                    "tenant": tenant, "number": number, "seq": seq, "at_ms": at_ms, "actor": actor, "kind": kind,
-                    "data": data, "before": None if before is None else before.digest,
-                }
-            )
-        )  # fmt: skip
-    except (ValueError, UnicodeEncodeError):
-        raise BadInput("this text is not Unicode that can be kept", help="write it in UTF-8") from None
+def _index(db: sqlite3.Connection, incident: Incident) -> None:
+    db.execute("DELETE FROM words WHERE tenant = ? AND number = ?", (incident.tenant, incident.number))
+    text = (incident.tenant, incident.number, incident.title, incident.text())
+    db.execute("INSERT INTO words VALUES (?, ?, ?, ?)", text)
 
 
-def _read(db: sqlite3.Connection, tenant: str, number: int) -> Incident | None:
+def _read(db: sqlite3.Connection, tenant: str, number: int) -> list[Stored]:
     rows = db.execute(
-        "SELECT seq, at_ms, actor, kind, data, digest FROM events WHERE tenant = ? AND number = ? ORDER BY seq",
+        "SELECT seq, at_ms, actor, kind, data, digest, salt, said FROM events WHERE tenant = ? AND number = ? "
+        "ORDER BY seq",
         (tenant, number),
     )
-    events: list[Event] = []
-    for seq, at_ms, actor, kind, data, told in rows:
-        before = events[-1] if events else None
-        said = (seq, at_ms, actor, kind, decode_trusted(data))
-        if seq != len(events) + 1 or _digest(tenant, number, before, said) != told:
-            raise IntegrityError(
-                f"event {seq} is not as it was said, or one before it is gone", where=f"incident INC-{number}",
-                help="the incidents' file was changed by something else than lumyn: restore it from a backup",
-            )  # fmt: skip
-        events.append(Event(*said, told))
-    return fold(tenant, number, events) if events else None
+    return read(tenant, number, rows.fetchall())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lumyn.incidents.chain import REDACTED
 from lumyn.incidents.evidence import Decisions
 from lumyn.incidents.model import Incident
 from lumyn.rate_files import load
@@ -141,6 +142,9 @@ def _said(incident: Incident) -> Iterator[Moment]:
         why = f": {event.data['why']}" if event.data.get("why") else ""
         if event.kind in ("opened", "closed", "reopened"):
             yield Moment(event.at_ms, "incident", f"{incident.id} {event.kind}{why}", event.actor, command)
+        elif event.kind == REDACTED:
+            which = ", ".join(str(one["seq"]) for one in event.data["events"])
+            yield Moment(event.at_ms, "incident", f"texts of event {which} redacted{why}", event.actor, command)
         elif event.kind == "status":
             yield Moment(event.at_ms, "incident", f"{event.data['status']}{why}", event.actor, command)
         elif event.kind == "action" and event.data.get("state") == "done":

@@ -43,9 +43,12 @@ def gaps(
 
 
 def _of_decisions(incident: Incident, found: Decisions, seen: Seen) -> Iterator[Gap]:
+    if gone := [event.seq for event in incident.events if event.redacted]:
+        which = ", ".join(map(str, gone))
+        yield Gap(f"Texts of event {which} were redacted.", f"lumyn incident show {incident.id} --json")
     if found.problem is not None:
         command = f"lumyn incident edit {incident.id} --query Q"
-        yield Gap(f"The incident's query is not understood any more: {found.problem}", command)
+        yield Gap(f"The incident's query can't be asked any more: {found.problem}", command)
     if not found.rows:
         yield Gap(
             "No decision belongs to this incident: what was decided, for whom, on what evidence and by which "
