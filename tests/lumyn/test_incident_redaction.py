@@ -235,3 +235,15 @@ def test_redactions_of_two_people_one_after_the_other(told: Inside) -> None:
     assert [event["kind"] for event in shown["events"]][-2:] == ["redacted", "redacted"]
     redact(told, "--event", 11, "--apply")
     assert told.json("incident", "show", "1", "--json")["events"][10]["data"]["why"] == "[redacted]"
+
+
+@pytest.mark.parametrize("notes", [1, 2, 3, 14])
+def test_no_word_of_it_is_left_in_the_index_of_words(inside: Inside, notes: int) -> None:
+    """The index keeps a deleted word in its pages until it happens to merge them."""
+    inside.decide(refund(20))
+    inside.run("incident", "open", "--title", "Late")
+    for number in range(notes):
+        inside.run("incident", "note", "1", f"philomena called {number}")
+    redact(inside, "--mentions", "Philomena", "--apply")
+    close_homes()
+    assert holding(inside.home, "philomena", "hilomena") == []
