@@ -58,6 +58,11 @@ class SqliteFile:
         """Whether there is such a file."""
         return self.path.exists()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has it open, and it is still that file."""
+        return self._db is not None and self._identity() == self._opened_as
+
     @contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:
         """The file, made where there is none. Others of this process wait meanwhile."""
@@ -107,8 +112,7 @@ class SqliteFile:
     # opening
 
     def _connected(self) -> sqlite3.Connection:
-        here = self._identity()
-        if self._db is not None and here is not None and here == self._opened_as:
+        if self._db is not None and self.is_open:
             return self._db
         self._let_go()
         self.path.parent.mkdir(parents=True, exist_ok=True)

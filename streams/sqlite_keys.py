@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from memory_service.wal import use_wal
+from memory_service.sqlite_file import SqliteFile, empty_wal, transaction
 from schemas.canonical import encode
 from schemas.errors import Erased, IntegrityError, KeysUnavailable, OnHold
 from schemas.seal import KEY_BYTES, box, unbox
 from streams.subject_keys import Held, State, Subject, SubjectKey
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS subjects (
-    kid TEXT PRIMARY KEY, lookup BLOB UNIQUE, by_id BLOB, wrapped BLOB, state TEXT NOT NULL, hold TEXT
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS subjects_by_id ON subjects (by_id) WHERE by_id IS NOT NULL
-"""
-_EMPTIED_WITHIN_S = 10.0
+_LAYOUTS = (
+    (
+        "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS subjects (kid TEXT PRIMARY KEY, lookup BLOB UNIQUE, by_id BLOB, wrapped BLOB, "
+        "state TEXT NOT NULL, hold TEXT) WITHOUT ROWID",
+        "CREATE INDEX IF NOT EXISTS subjects_by_id ON subjects (by_id) WHERE by_id IS NOT NULL",
+    ),
+)
 _KEPT = 65536
 _ASK = 500
 
@@ -40,14 +38,14 @@ class SqliteSubjectKeys:
 
     def __init__(self, path: Path, master: Callable[[bool], bytes]) -> None:
         """`master` gives the master key's bytes; its argument says whether one may be made, as the store is new."""
-        self._path = path
+        self._file = SqliteFile(
+            path, "the subjects' keys", _LAYOUTS, error=KeysUnavailable, pragmas=("secure_delete=ON",),
+            checked=self._check,
+        )  # fmt: skip
         self._master_of = master
         self._lock = threading.RLock()
-        self._db: sqlite3.Connection | None = None
-        self._pid = 0
         self._master = b""
-        self._seen = -1
-        self._abandoned: list[sqlite3.Connection] = []  # a parent's, which its child must not close
+        self._seen: tuple[sqlite3.Connection | None, int] = (None, -1)
         self._keys: dict[str, bytes | None] = {}
         self._kids: dict[bytes, str] = {}
 
@@ -57,70 +55,42 @@ class SqliteSubjectKeys:
     def _open(self, *, create: bool) -> Iterator[sqlite3.Connection | None]:
         """The file, or None where there is none and none is wanted."""
         with self._lock:
-            try:
-                yield self._connected(create)
-            except (sqlite3.Error, OSError) as error:
-                self._db = None
-                raise KeysUnavailable(f"the subjects' keys can't be used: {error}", where=str(self._path)) from None
+            there = self._file.is_there
+            if not there and not create:
+                yield None
+                return
+            if not self._file.is_open:  # before it is made: without a master key there is nothing to make
+                self._master = self._master_of(not there)
+            with self._file.opened() as db:
+                self._notice_others(db)
+                yield db
 
-    def _connected(self, create: bool) -> sqlite3.Connection | None:
-        if self._db is not None and self._pid == os.getpid() and self._path.exists():
-            self._notice_others(self._db)
-            return self._db
-        fresh = not self._path.exists()
-        if fresh and not create:
-            return None
-        if self._db is not None and self._pid != os.getpid():
-            self._abandoned.append(self._db)
-        self._keys, self._kids, self._db, self._seen = {}, {}, None, -1
-        master = self._master_of(fresh)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
-        use_wal(db)
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA secure_delete=ON")
-        self._check(db, master)
-        self._master, self._db, self._pid = master, db, os.getpid()
-        self._notice_others(db)
-        return db
-
-    def _check(self, db: sqlite3.Connection, master: bytes) -> None:
+    def _check(self, db: sqlite3.Connection) -> None:
         """Refuse a master key that is not this store's: nothing could be opened, and what it sealed would be lost."""
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in _SCHEMA.split(";\n"):
-                db.execute(statement)
-            check = hmac.digest(master, b"lumyn.subject-keys/1", hashlib.sha256)
+        check = hmac.digest(self._master, b"lumyn.subject-keys/1", hashlib.sha256)
+        with transaction(db):
             db.execute("INSERT OR IGNORE INTO meta VALUES ('check', ?)", (check,))
             known = db.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()[0]
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
         if not hmac.compare_digest(known, check):
-            db.close()
             raise KeysUnavailable(
                 "the master key is not the one that these subjects' keys are wrapped with",
-                where=str(self._path),
+                where=str(self._file.path),
                 help="set LUMYN_MASTER_KEY, or LUMYN_MASTER_KEY_FILE, to the right one; nothing was changed",
             )
 
     def _notice_others(self, db: sqlite3.Connection) -> None:
-        """What was kept is forgotten once another process has written: a key may be gone."""
-        version = db.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._seen or len(self._keys) > _KEPT or len(self._kids) > _KEPT:
+        """What was kept is forgotten once another process has written, or another file is there: a key may be gone."""
+        seen = (db, db.execute("PRAGMA data_version").fetchone()[0])
+        if seen != self._seen or len(self._keys) > _KEPT or len(self._kids) > _KEPT:
             self._keys.clear()
             self._kids.clear()
-            self._seen = version
+            self._seen = seen
 
     def close(self) -> None:
         """Let go of the file; what was kept of it is forgotten."""
         with self._lock:
-            if self._db is not None and self._pid == os.getpid():
-                self._db.close()
-                self._db = None
-            self._keys, self._kids = {}, {}
+            self._file.close()
+            self._keys, self._kids, self._seen = {}, {}, (None, -1)
 
     # keys
 
@@ -158,17 +128,12 @@ class SqliteSubjectKeys:
         for subject, lookup in subjects.items():
             kid = "s-" + secrets.token_hex(16)
             rows.append((kid, lookup, self._by_id(subject.tenant, subject.id), self._wrap(kid), "live"))
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(db):
             db.executemany(
                 "INSERT INTO subjects (kid, lookup, by_id, wrapped, state) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (lookup) DO NOTHING",  # another process was quicker: its key counts
                 rows,
             )
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
 
     def key(self, kid: str) -> bytes | None:
         with self._open(create=False) as db:
@@ -247,7 +212,7 @@ class SqliteSubjectKeys:
                 row = db.execute("SELECT hold FROM subjects WHERE kid = ? AND state = 'live'", (kid,)).fetchone()
                 if row is not None:
                     raise OnHold(f"a legal hold stops this: {row[0]}", help="`lumyn memory hold --release` ends it")
-            self._empty_wal(db)
+            empty_wal(db, self._left_over)
 
     def finish(self, kid: str) -> None:
         with self._open(create=False) as db:
@@ -261,19 +226,14 @@ class SqliteSubjectKeys:
             self._keys.pop(kid, None)
             self._kids.clear()
             if done:
-                self._empty_wal(db)
+                empty_wal(db, self._left_over)
 
-    def _empty_wal(self, db: sqlite3.Connection) -> None:
-        """An older page of the file must not outlive it in the write-ahead log."""
-        until = time.monotonic() + _EMPTIED_WITHIN_S
-        while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            if time.monotonic() > until:
-                raise KeysUnavailable(
-                    "the key is gone, but another process keeps the file's write-ahead log from being emptied",
-                    where=str(self._path),
-                    help="run the same command again",
-                )
-            time.sleep(0.01)
+    def _left_over(self) -> KeysUnavailable:
+        return KeysUnavailable(
+            "the key is gone, but another process keeps the file's write-ahead log from being emptied",
+            where=str(self._file.path),
+            help="run the same command again",
+        )
 
     # the master key
 
@@ -290,7 +250,7 @@ class SqliteSubjectKeys:
         try:
             return unbox(self._wrapping, wrapped, kid.encode())
         except IntegrityError:
-            raise IntegrityError(f"the key of {kid} was changed", where=str(self._path)) from None
+            raise IntegrityError(f"the key of {kid} was changed", where=str(self._file.path)) from None
 
     @property
     def _wrapping(self) -> bytes:

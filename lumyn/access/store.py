@@ -6,9 +6,7 @@ A running server sees a change at its next request: SQLite tells when another co
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -17,42 +15,39 @@ from typing import Any, Final
 
 from lumyn.access.keys import ApiKey, new_key
 from lumyn.access.rates import Rate
-from memory_service.wal import use_wal
+from memory_service.sqlite_file import SqliteFile
 from schemas.canonical import decode_trusted, encode
 from schemas.digests import digest
-from schemas.errors import IntegrityError, NotFound, StorageUnavailable, UsageError
+from schemas.errors import IntegrityError, NotFound, UsageError
 from schemas.ids import iso_time
 from schemas.tenant import TENANT
 from streams.local_log import wall_clock_ms
 
 FILE: Final = "keys/api.db"
 _NAME_CHARS: Final = 80
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS keys (
-    key_id TEXT PRIMARY KEY, digest BLOB NOT NULL, tenant TEXT NOT NULL, roles TEXT NOT NULL, name TEXT NOT NULL,
-    rate TEXT, created_ms INTEGER NOT NULL, expires_ms INTEGER, revoked_ms INTEGER
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS audit (
-    seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, entry BLOB NOT NULL, digest TEXT NOT NULL
-);
-CREATE TRIGGER IF NOT EXISTS audit_stays BEFORE UPDATE ON audit
-    BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END;
-CREATE TRIGGER IF NOT EXISTS audit_keeps BEFORE DELETE ON audit
-    BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END
-"""
+_LAYOUTS: Final = (
+    (
+        "CREATE TABLE IF NOT EXISTS keys (key_id TEXT PRIMARY KEY, digest BLOB NOT NULL, tenant TEXT NOT NULL, "
+        "roles TEXT NOT NULL, name TEXT NOT NULL, rate TEXT, created_ms INTEGER NOT NULL, expires_ms INTEGER, "
+        "revoked_ms INTEGER) WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, entry BLOB NOT NULL, "
+        "digest TEXT NOT NULL)",
+        "CREATE TRIGGER IF NOT EXISTS audit_stays BEFORE UPDATE ON audit "
+        "BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END",
+        "CREATE TRIGGER IF NOT EXISTS audit_keeps BEFORE DELETE ON audit "
+        "BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END",
+    ),
+)
 _COLUMNS = "key_id, digest, tenant, roles, name, rate, created_ms, expires_ms, revoked_ms"
 
 
-class KeyStore:
+class KeyStore(SqliteFile):
     """The keys of a home. Opened at first use; safe for several threads and processes. Raises `StorageUnavailable`."""
 
     def __init__(self, home: Path) -> None:
-        self._path = home / FILE
-        self._lock = threading.RLock()
-        self._db: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        self._seen = -1
+        super().__init__(home / FILE, "the API keys", _LAYOUTS)
         self._keys: Mapping[str, ApiKey] = {}
+        self._seen: tuple[sqlite3.Connection | None, int] = (None, -1)
 
     # asking
 
@@ -65,13 +60,13 @@ class KeyStore:
         return sorted(self._current().values(), key=lambda key: (key.created_ms, key.key_id))
 
     def _current(self) -> Mapping[str, ApiKey]:
-        with self._open(create=False) as db:
+        with self.if_there() as db:
             if db is None:
                 return {}
-            version = db.execute("PRAGMA data_version").fetchone()[0]
-            if version != self._seen:
+            seen = (db, db.execute("PRAGMA data_version").fetchone()[0])
+            if seen != self._seen:
                 rows = db.execute(f"SELECT {_COLUMNS} FROM keys").fetchall()
-                self._keys, self._seen = {row[0]: _key(row) for row in rows}, version
+                self._keys, self._seen = {row[0]: _key(row) for row in rows}, seen
             return self._keys
 
     # changing
@@ -97,7 +92,7 @@ class KeyStore:
         key_id, key, key_digest = new_key()
         kept = ApiKey(key_id, key_digest, tenant, roles, name, rate, now, expires_ms, None)
         row = (key_id, key_digest, tenant, ",".join(sorted(roles)), name, str(rate) if rate else None, now, expires_ms)
-        with self._changing() as db:
+        with self._saying() as db:
             db.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", row)
             _add(db, tenant, {"type": "key_created", "actor": actor, "at": iso_time(now), **described(kept, now)})
         return kept, key
@@ -110,7 +105,7 @@ class KeyStore:
         if len(found) > 1:
             raise UsageError(f"`{key_id}` fits {len(found)} keys", help="give more of the id")
         now = wall_clock_ms()
-        with self._changing() as db:
+        with self._saying() as db:
             done = db.execute(
                 "UPDATE keys SET revoked_ms = ? WHERE key_id = ? AND revoked_ms IS NULL", (now, found[0].key_id)
             ).rowcount
@@ -123,7 +118,7 @@ class KeyStore:
 
     def audit(self, *, before: int | None = None, limit: int = 100) -> list[tuple[int, str, dict[str, Any]]]:
         """(number, tenant, entry) of the newest entries, below a number. Raises `IntegrityError` for a changed one."""
-        with self._open(create=False) as db:
+        with self.if_there() as db:
             if db is None:
                 return []
             rows = db.execute(
@@ -134,64 +129,16 @@ class KeyStore:
         for (number, tenant, entry, told), below in zip_longest(shown, rows[1 : len(shown) + 1]):
             prior_number, prior = (below[0], below[3]) if below else (0, "")
             if number != prior_number + 1 or told != _chained(prior, tenant, entry):
-                raise IntegrityError(f"audit entry {number} was changed, or the one before it", where=str(self._path))
+                raise IntegrityError(f"audit entry {number} was changed, or the one before it", where=str(self.path))
         return [(number, tenant, decode_trusted(entry)) for number, tenant, entry, _ in shown]
 
-    # the file
-
     @contextmanager
-    def _open(self, *, create: bool) -> Iterator[sqlite3.Connection | None]:
-        with self._lock:
-            try:
-                yield self._connected(create)
-            except (sqlite3.Error, OSError) as error:
-                self._forget()
-                raise StorageUnavailable(f"the API keys can't be used: {error}", where=str(self._path)) from None
-
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        with self._open(create=True) as db:
-            assert db is not None
-            db.execute("BEGIN IMMEDIATE")
+    def _saying(self) -> Iterator[sqlite3.Connection]:
+        with self.changing() as db:
             try:
                 yield db
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
             finally:
-                self._seen = -1  # its own writes don't move a connection's data_version
-
-    def _connected(self, create: bool) -> sqlite3.Connection | None:
-        there = _identity(self._path)
-        if self._db is not None and there is not None and there == self._file:
-            return self._db
-        self._forget()
-        if there is None and not create:
-            return None
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
-        try:
-            use_wal(db)
-            db.execute("PRAGMA synchronous=FULL")
-            for statement in _SCHEMA.split(";\nCREATE"):
-                db.execute(statement if statement.lstrip().startswith("CREATE") else f"CREATE{statement}")
-        except BaseException:
-            db.close()
-            raise
-        self._db, self._file, self._seen = db, _identity(self._path), -1
-        return db
-
-    def _forget(self) -> None:
-        if self._db is not None:
-            self._db.close()
-        self._db, self._file, self._keys, self._seen = None, None, {}, -1
-
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._forget()
+                self._seen = (None, -1)  # its own writes don't move a connection's data_version
 
 
 def described(key: ApiKey, now_ms: int) -> dict[str, Any]:
@@ -225,11 +172,3 @@ def _add(db: sqlite3.Connection, tenant: str, entry: Mapping[str, Any]) -> None:
 
 def _chained(prior: str, tenant: str, entry: bytes) -> str:
     return digest(b"\n".join((prior.encode(), tenant.encode(), entry)))
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -143,15 +143,27 @@ def show(
     ]))  # fmt: skip
 
 
-def remove(name: str = _NAME, json_: bool = _JSON) -> None:
+def remove(
+    name: str = _NAME,
+    redact: bool = typer.Option(False, "--redact", help="Take its name, queries and reason out, too; for good."),
+    json_: bool = _JSON,
+) -> None:
     """Watch it no more; what was measured is kept.
 
     \b
-    Example: lumyn watch remove failed-refunds
+    Examples: lumyn watch remove failed-refunds
+              lumyn watch remove failed-refunds --redact
     """
-    from lumyn.watches import remove_watch
+    from lumyn.watches import redact_watch, remove_watch
     from lumyn.wiring import existing_home
 
+    if redact:
+        other = redact_watch(existing_home(), name)
+        if json_:
+            out_json({"removed": name, "kept_as": other})
+        else:
+            say(f"what it asked is gone; `lumyn watch show {other}` still shows what was measured")
+        return
     remove_watch(existing_home(), name)
     if json_:
         out_json({"removed": name})

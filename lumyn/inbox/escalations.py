@@ -56,10 +56,7 @@ _lock = threading.Lock()
 def store_of(home: Home) -> InboxStore:
     """The inbox of a home, opened once a process."""
     with _lock:
-        store = _stores.get(home.path)
-        if store is None or not (home.path / "inbox.db").exists():
-            store = _stores[home.path] = InboxStore(home.path)
-        return store
+        return _stores.setdefault(home.path, InboxStore(home.path))
 
 
 def sla_ms(home: Home) -> int:

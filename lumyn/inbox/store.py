@@ -6,35 +6,30 @@ and forgotten with its subject where subjects are encrypted. Nor is what is open
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from memory_service.wal import use_wal
-from schemas.errors import StorageUnavailable
+from memory_service.sqlite_file import SqliteFile
 from streams.local_log import wall_clock_ms
 
 FILE: Final = "inbox.db"
 EventType = Literal["assigned", "resolved", "reopened"]
-_LAYOUT: Final = "1"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, decision_id TEXT NOT NULL, type TEXT NOT NULL,
-    actor TEXT NOT NULL, at_ms INTEGER NOT NULL, assignee TEXT, verdict TEXT, again INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX IF NOT EXISTS events_of ON events (tenant, decision_id, seq);
-CREATE INDEX IF NOT EXISTS events_newest ON events (tenant, type, seq);
-CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events
-    BEGIN SELECT RAISE(ABORT, 'the inbox is only added to'); END;
-CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events
-    BEGIN SELECT RAISE(ABORT, 'the inbox is only added to'); END
-"""
+_LAYOUTS: Final = (
+    (
+        "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, "
+        "decision_id TEXT NOT NULL, type TEXT NOT NULL, actor TEXT NOT NULL, at_ms INTEGER NOT NULL, assignee TEXT, "
+        "verdict TEXT, again INTEGER NOT NULL DEFAULT 0)",
+        "CREATE INDEX IF NOT EXISTS events_of ON events (tenant, decision_id, seq)",
+        "CREATE INDEX IF NOT EXISTS events_newest ON events (tenant, type, seq)",
+        "CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events "
+        "BEGIN SELECT RAISE(ABORT, 'the inbox is only added to'); END",
+        "CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events "
+        "BEGIN SELECT RAISE(ABORT, 'the inbox is only added to'); END",
+    ),
+)
 _COLUMNS: Final = "seq, decision_id, type, actor, at_ms, assignee, verdict, again"
 _MOST: Final = 4000
 
@@ -56,48 +51,17 @@ class Event:
     again: int
 
 
-class InboxStore:
+class InboxStore(SqliteFile):
     """The events of a home. Safe for several threads and processes. All raise `StorageUnavailable`."""
 
     def __init__(self, home: Path) -> None:
-        self._path = home / FILE
-        self._lock = threading.RLock()
-        with self._guard():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
-            os.close(handle)
-            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
-            use_wal(self._db)
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._lay_out()
-
-    def _lay_out(self) -> None:
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-            self._db.executescript(_SCHEMA)
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('layout', ?)", (_LAYOUT,))
-        found = self._db.execute("SELECT value FROM meta WHERE key = 'layout'").fetchone()
-        if found is None or found[0] != _LAYOUT:
-            raise StorageUnavailable("the inbox is of another layout than this version's", where=str(self._path))
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except (sqlite3.Error, OSError) as error:
-                raise StorageUnavailable(f"the inbox can't be used: {error}", where=str(self._path)) from None
+        super().__init__(home / FILE, "the escalations", _LAYOUTS)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else, of any process, changes the inbox within; an exception takes back what was added."""
-        with self._guard():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        with self.changing():
+            yield
 
     def add(
         self,
@@ -112,8 +76,8 @@ class InboxStore:
     ) -> int:
         """Add an event (within `alone`); returns its number."""
         row = (tenant, decision_id, type, actor, wall_clock_ms(), assignee, verdict, int(again))
-        with self._guard():
-            done = self._db.execute(
+        with self.opened() as db:
+            done = db.execute(
                 "INSERT INTO events (tenant, decision_id, type, actor, at_ms, assignee, verdict, again) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
@@ -146,12 +110,13 @@ class InboxStore:
         """The last resolutions, newest first."""
         return self._events("tenant = ? AND type = 'resolved' ORDER BY seq DESC LIMIT ?", (tenant, limit))
 
-    def _events(self, condition: str, values: tuple[object, ...]) -> list[Event]:
-        with self._guard():
-            rows = self._db.execute(f"SELECT {_COLUMNS} FROM events WHERE {condition}", values).fetchall()
-        return [Event(*row) for row in rows]
+    def all_of(self, tenant: str) -> list[Event]:
+        """All events of a tenant, in order."""
+        return self._events("tenant = ? ORDER BY seq", (tenant,))
 
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._db.close()
+    def _events(self, condition: str, values: tuple[object, ...]) -> list[Event]:
+        with self.if_there() as db:
+            if db is None:
+                return []
+            rows = db.execute(f"SELECT {_COLUMNS} FROM events WHERE {condition}", values).fetchall()
+        return [Event(*row) for row in rows]

@@ -1,4 +1,4 @@
-"""Watches and their history, in a SQLite file of the home: nothing in it is ever changed, only added to.
+"""Watches and their history, in a SQLite file of the home: only added to, but for what is redacted.
 
 A watch that is removed or defined anew keeps the rounds that were measured; each round names the definition it was
 measured by.
@@ -7,35 +7,40 @@ measured by.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lumyn.watches.watch import Watch, checked, watch_of
 from lumyn.wiring import Home
-from memory_service.wal import use_wal
+from memory_service.sqlite_file import SqliteFile
 from schemas.canonical import decode_trusted, encode
-from schemas.errors import NotFound, StorageUnavailable, UsageError
+from schemas.errors import NotFound, UsageError
 from streams.local_log import wall_clock_ms
 
 WATCHES_FILE = "watches.db"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS definitions (
-    seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, at_ms INTEGER NOT NULL, watch BLOB
-);
-CREATE INDEX IF NOT EXISTS definitions_name ON definitions (tenant, name, seq);
-CREATE TABLE IF NOT EXISTS rounds (
-    seq INTEGER PRIMARY KEY, definition INTEGER NOT NULL REFERENCES definitions, tenant TEXT NOT NULL,
-    name TEXT NOT NULL, at_ms INTEGER NOT NULL, state TEXT NOT NULL, result BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS rounds_name ON rounds (tenant, name, seq);
-CREATE TRIGGER IF NOT EXISTS definitions_stay BEFORE UPDATE ON definitions BEGIN SELECT RAISE(ABORT, 'kept'); END;
-CREATE TRIGGER IF NOT EXISTS definitions_remain BEFORE DELETE ON definitions BEGIN SELECT RAISE(ABORT, 'kept'); END;
-CREATE TRIGGER IF NOT EXISTS rounds_stay BEFORE UPDATE ON rounds BEGIN SELECT RAISE(ABORT, 'kept'); END;
-CREATE TRIGGER IF NOT EXISTS rounds_remain BEFORE DELETE ON rounds BEGIN SELECT RAISE(ABORT, 'kept'); END
-"""
+_GONE = "[redacted]"
+_STAY = (
+    "CREATE TRIGGER IF NOT EXISTS definitions_stay BEFORE UPDATE ON definitions BEGIN SELECT RAISE(ABORT, 'kept'); END",
+    "CREATE TRIGGER IF NOT EXISTS rounds_stay BEFORE UPDATE ON rounds BEGIN SELECT RAISE(ABORT, 'kept'); END",
+)
+_LAYOUTS = (
+    (
+        "CREATE TABLE IF NOT EXISTS definitions (seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, "
+        "at_ms INTEGER NOT NULL, watch BLOB)",
+        "CREATE INDEX IF NOT EXISTS definitions_name ON definitions (tenant, name, seq)",
+        "CREATE TABLE IF NOT EXISTS rounds (seq INTEGER PRIMARY KEY, definition INTEGER NOT NULL "
+        "REFERENCES definitions, tenant TEXT NOT NULL, name TEXT NOT NULL, at_ms INTEGER NOT NULL, "
+        "state TEXT NOT NULL, result BLOB NOT NULL)",
+        "CREATE INDEX IF NOT EXISTS rounds_name ON rounds (tenant, name, seq)",
+        *_STAY,
+        "CREATE TRIGGER IF NOT EXISTS definitions_remain BEFORE DELETE ON definitions "
+        "BEGIN SELECT RAISE(ABORT, 'kept'); END",
+        "CREATE TRIGGER IF NOT EXISTS rounds_remain BEFORE DELETE ON rounds BEGIN SELECT RAISE(ABORT, 'kept'); END",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,7 @@ def save_watch(home: Home, watch: Watch) -> Watch:
     """
     checked(watch, wall_clock_ms())
     tenant = home.settings.tenant
-    with _open(home) as db, db:
-        db.execute("BEGIN IMMEDIATE")
+    with _file(home) as file, file.changing() as db:
         known = _current(db, tenant, watch.name)
         if known is not None and known.watch == watch:
             return watch
@@ -74,14 +78,55 @@ def save_watch(home: Home, watch: Watch) -> Watch:
 def remove_watch(home: Home, name: str) -> None:
     """Watch it no more; its history is kept. Raises `NotFound`, `StorageUnavailable`."""
     tenant = home.settings.tenant
-    with _open(home) as db, db:
-        db.execute("BEGIN IMMEDIATE")
+    with _file(home) as file, file.changing() as db:
         if _current(db, tenant, name) is None:
             raise _unknown(name)
         db.execute(
             "INSERT INTO definitions (tenant, name, at_ms, watch) VALUES (?, ?, ?, NULL)",
             (tenant, name, wall_clock_ms()),
         )
+
+
+def redact_watch(home: Home, name: str) -> str:
+    """Remove a watch, also one that was removed before, with all that its query, its reason and its name say.
+
+    What was measured is kept under another name, which is returned. Raises `NotFound`, `StorageUnavailable`; while
+    another process reads the file, the same call goes on.
+    """
+    tenant = home.settings.tenant
+    with _file(home) as file:
+        with file.changing() as db:
+            known = db.execute(
+                "SELECT min(seq) FROM definitions WHERE tenant = ? AND name = ?", (tenant, name)
+            ).fetchone()[0]
+            if known is None:
+                raise _unknown(name)
+            other = name if name == f"redacted-{known}" else f"redacted-{known}"
+            for table in ("definitions", "rounds"):
+                db.execute(f"DROP TRIGGER {table}_stay")
+            db.execute(
+                "UPDATE definitions SET name = ?, watch = NULL WHERE tenant = ? AND name = ?", (other, tenant, name)
+            )
+            rounds = db.execute("SELECT seq, result FROM rounds WHERE tenant = ? AND name = ?", (tenant, name))
+            for seq, result in rounds.fetchall():
+                said = {**decode_trusted(result), "name": other, "query": _GONE, "of": _GONE}
+                db.execute("UPDATE rounds SET name = ?, result = ? WHERE seq = ?", (other, encode(said), seq))
+            for statement in _STAY:
+                db.execute(statement)
+        file.scrub()
+    return other
+
+
+def naming(home: Home, holds: Callable[[Any], bool]) -> dict[str, int]:
+    """The watches of the tenant whose definitions or rounds say something, also removed ones, and in how many."""
+    found: Counter[str] = Counter()
+    with _file(home) as file, file.if_there() as db:
+        for table, column in (("definitions", "watch"), ("rounds", "result")) if db is not None else ():
+            assert db is not None
+            rows = db.execute(f"SELECT name, {column} FROM {table} WHERE tenant = ?", (home.settings.tenant,))
+            for name, value in rows:
+                found[name] += holds(name) or (value is not None and holds(decode_trusted(value)))
+    return {name: count for name, count in found.items() if count}
 
 
 def list_watches(home: Home, *, incident: str | None = None) -> list[Watch]:
@@ -91,9 +136,9 @@ def list_watches(home: Home, *, incident: str | None = None) -> list[Watch]:
 
 def saved_watches(home: Home) -> list[Saved]:
     """The tenant's watches with where they are kept, by name."""
-    if not _path(home).exists():
-        return []
-    with _open(home) as db:
+    with _file(home) as file, file.if_there() as db:
+        if db is None:
+            return []
         rows = db.execute(
             "SELECT max(seq), at_ms, watch FROM definitions WHERE tenant = ? GROUP BY name ORDER BY name",
             (home.settings.tenant,),
@@ -103,10 +148,8 @@ def saved_watches(home: Home) -> list[Saved]:
 
 def watch_named(home: Home, name: str) -> Saved:
     """One watch. Raises `NotFound`, `StorageUnavailable`."""
-    found = None
-    if _path(home).exists():
-        with _open(home) as db:
-            found = _current(db, home.settings.tenant, name)
+    with _file(home) as file, file.if_there() as db:
+        found = None if db is None else _current(db, home.settings.tenant, name)
     if found is None:
         raise _unknown(name)
     return found
@@ -114,7 +157,7 @@ def watch_named(home: Home, name: str) -> Saved:
 
 def keep_round(home: Home, saved: Saved, result: Mapping[str, Any]) -> None:
     """Add what was measured to the watch's history. Raises `StorageUnavailable`."""
-    with _open(home) as db, db:
+    with _file(home) as file, file.changing() as db:
         db.execute(
             "INSERT INTO rounds (definition, tenant, name, at_ms, state, result) VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -129,9 +172,9 @@ def history(home: Home, name: str, *, limit: int = 100) -> list[dict[str, Any]]:
 
     Raises `StorageUnavailable`.
     """
-    if not _path(home).exists():
-        return []
-    with _open(home) as db:
+    with _file(home) as file, file.if_there() as db:
+        if db is None:
+            return []
         rows: Sequence[tuple[int, bytes]] = db.execute(
             "SELECT definition, result FROM rounds WHERE tenant = ? AND name = ? ORDER BY seq DESC LIMIT ?",
             (home.settings.tenant, name, limit),
@@ -151,20 +194,11 @@ def _unknown(name: str) -> NotFound:
     return NotFound(f"there is no watch `{name[:80]}`", help="`lumyn watch list` shows them")
 
 
-def _path(home: Home) -> Path:
-    return home.path / WATCHES_FILE
-
-
 @contextmanager
-def _open(home: Home) -> Iterator[sqlite3.Connection]:
-    path = _path(home)
+def _file(home: Home) -> Iterator[SqliteFile]:
+    pragmas = ("foreign_keys=ON", "secure_delete=ON")
+    file = SqliteFile(home.path / WATCHES_FILE, "the watches", _LAYOUTS, pragmas=pragmas)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as db:
-            use_wal(db)
-            db.execute("PRAGMA foreign_keys=ON")
-            for statement in _SCHEMA.split(";\n"):
-                db.execute(statement)
-            yield db
-    except (sqlite3.Error, OSError) as error:
-        raise StorageUnavailable(f"the watches can't be used: {error}", where=str(path)) from None
+        yield file
+    finally:
+        file.close()

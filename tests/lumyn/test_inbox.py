@@ -185,9 +185,9 @@ def test_the_events_are_only_added_to_and_another_layout_is_refused(inside: Insi
         for change in ("UPDATE events SET actor = 'x'", "DELETE FROM events"):
             with pytest.raises(sqlite3.IntegrityError, match="only added to"):
                 db.execute(change)
-        db.execute("UPDATE meta SET value = '9'")
-    with pytest.raises(StorageUnavailable, match="another layout"):
-        InboxStore(inside.home)
+        db.execute("PRAGMA user_version=9")
+    with pytest.raises(StorageUnavailable, match="the escalations are of layout 9, and this version knows 1"):
+        InboxStore(inside.home).of("default", name)
 
 
 def test_what_was_said_is_not_kept_in_the_inbox(inside: Inside) -> None:

@@ -25,7 +25,7 @@ from lumyn.config import LumynConfig
 from lumyn.metrics import WATCH_METRICS, WatchMetrics
 from lumyn.watches import check, check_all, history, list_watches, make_watch, remove_watch, save_watch
 from lumyn.watches.check import alert_state, beyond, reached, window
-from lumyn.wiring import existing_home
+from lumyn.wiring import close_homes, existing_home
 from schemas.errors import LumynError
 from streams.local_log import wall_clock_ms
 
@@ -153,6 +153,31 @@ def test_watches_are_kept_as_they_were_and_of_their_tenant_alone(inside: Inside)
         for statement in ("DELETE FROM rounds", "UPDATE rounds SET state = 'ok'", "DELETE FROM definitions"):
             with pytest.raises(sqlite3.IntegrityError):
                 db.execute(statement)
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_what_a_watch_asked_can_be_taken_out_and_what_was_measured_stays(inside: Inside, removed: bool) -> None:
+    decided(inside, [900] * 12, HOUR // 2)
+    asked = "subject_id = 'ann.zander@mail.example'"
+    inside.run("watch", "add", "zander-1", "-q", asked, "--why", "ann.zander@mail.example wrote")
+    inside.run("watch", "add", "other", "-q", "verdict=DENY")
+    inside.run("watch", "check", "zander-1", code=None)
+    before = inside.json("watch", "show", "zander-1", "--json", code=None)
+    if removed:
+        inside.run("watch", "remove", "zander-1")
+    close_homes()
+    assert b"ann.zander" in b"".join(path.read_bytes() for path in inside.home.glob("watches.db*"))
+    told = inside.json("watch", "remove", "zander-1", "--redact", "--json")
+    assert told == {"removed": "zander-1", "kept_as": "redacted-1"}
+    close_homes()
+    assert b"zander" not in b"".join(path.read_bytes() for path in inside.home.glob("watches.db*"))
+    home = existing_home()
+    (kept,) = history(home, "redacted-1")
+    assert kept["windows"] == before["rounds"][0]["windows"] and kept["query"] == "[redacted]"
+    assert [one.name for one in list_watches(home)] == ["other"]
+    assert "no watch" in inside.refused("watch", "remove", "zander-1", "--redact", code=2)
+    with sqlite3.connect(inside.home / "watches.db") as db, pytest.raises(sqlite3.IntegrityError, match="kept"):
+        db.execute("UPDATE rounds SET state = 'ok'")
 
 
 @pytest.mark.parametrize(
