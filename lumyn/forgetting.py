@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
+from lumyn.mentions import Mention, mentions_of
 from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError, MemoryUnavailable, NotFound, UsageError
@@ -30,6 +31,7 @@ class Forgetting:
 
     `records` and `labels` stay, with what is not personal; `memories` go. `in_clear` are decisions that were stored
     without encryption: they can't be forgotten. `version` is the memory's that is without them, when it was done.
+    `mentions` is where else the home names the subject; forgetting takes none of it away.
     """
 
     tenant: str
@@ -42,12 +44,18 @@ class Forgetting:
     labels: int
     memories: int
     in_clear: int
+    mentions: tuple[Mention, ...] = ()
     applied: bool = False
     version: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return asdict(self)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a text in this home still names the subject."""
+        return any(one.by == "text" for one in self.mentions)
 
 
 def subject_named(text: str, tenant: str) -> Subject:
@@ -74,6 +82,7 @@ def plan(home: Home, subject: Subject) -> Forgetting:
         labels=labels,
         memories=remembered,
         in_clear=_count(home, subject, subject.id),
+        mentions=tuple(mentions_of(home, subject, found.kid if found is not None else None)),
     )
 
 
@@ -93,7 +102,7 @@ def forget(home: Home, subject: Subject, why: str, say: Callable[[str], None] = 
     version = _told(home, kid) or _tell(home, "forget", kid, why, subject.tenant, f"forget/{kid}")
     _take_out(home, version)
     home.log.keys.finish(kid)
-    return Forgetting(**{**asdict(before), "applied": True, "version": version})
+    return replace(before, applied=True, version=version)
 
 
 def hold(home: Home, subject: Subject, why: str) -> Held:

@@ -30,7 +30,8 @@ def forget(
     Examples: lumyn memory forget --subject customer:cust-42 --why "asked to be forgotten"
               lumyn memory forget --subject customer:cust-42 --why "asked to be forgotten" --apply
     What is stored of its decisions stays as it is, and nothing opens it any more. It can't be undone. Broken off, the
-    same command goes on. Exit 1: decisions that were stored in clear remain. 2: a legal hold stops it.
+    same command goes on. What people wrote elsewhere is listed, with what takes it out. Exit 1: decisions in clear, or
+    texts that name the subject, remain. 2: a legal hold stops it.
     """
     from lumyn import forgetting
     from lumyn.wiring import existing_home
@@ -40,13 +41,13 @@ def forget(
     planned = forgetting.plan(home, whom)
     if apply and planned.pseudonym is not None:
         planned = forgetting.forget(home, whom, why, say)
-    elif planned.pseudonym is None and not planned.in_clear:
+    elif planned.pseudonym is None and not planned.in_clear and not planned.is_named:
         say(f"nothing is stored of {one_line(subject)} in tenant `{whom.tenant}`, or it was forgotten")
     if json_:
         out_json(planned.as_dict())
     else:
         _show(planned)
-    return 1 if apply and planned.in_clear else 0
+    return 1 if apply and (planned.in_clear or planned.is_named) else 0
 
 
 def _show(found: Forgetting) -> None:
@@ -59,8 +60,15 @@ def _show(found: Forgetting) -> None:
     out(f"decisions whose personal part {'is gone' if done else 'would go'}: {found.records}")
     out(f"label events whose texts and facts {'are gone' if done else 'would go'}: {found.labels}")
     out(f"memories {'taken out' if done else 'that would be taken out'}: {found.memories}")
+    for one in found.mentions:
+        named = "named" if one.by == "text" else "linked"
+        out(one_line(f"{named} in {one.kind} {one.ref}: {one.count} ({one.where})"))
     if found.in_clear:
         say(f"{found.in_clear} decisions were stored in clear, without `encrypt_subjects`: they stay as they are")
+    if found.is_named:
+        say("texts that name the subject stay as they are. What takes them out, where something does:")
+        for command in dict.fromkeys(one.help for one in found.mentions if one.help is not None):
+            say(f"  {one_line(command)}")
     if done:
         out(f"forgotten as of memory version {found.version}")
     elif found.pseudonym is not None:
