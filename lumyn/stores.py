@@ -56,11 +56,12 @@ def make_vectoriser(settings: Settings, profile: str | None = None) -> Vectorise
 @lru_cache(maxsize=8)
 def _vectoriser(embedder: str, profile: str | None, redact: tuple[str, ...] = ()) -> Vectoriser:
     from memory_service.profile import DEFAULT_PROFILE, MemoryProfile
+    from memory_service.redaction import memory_paths
     from memory_service.vectoriser import Vectoriser
 
     of = DEFAULT_PROFILE if profile is None else MemoryProfile.from_dict(decode_trusted(profile.encode()))
     if redact:  # another profile, and so another vectoriser: no vector of one is compared with one of the other
-        of = replace(of, leave_out=(*of.leave_out, *redact))
+        of = replace(of, leave_out=(*of.leave_out, *memory_paths(redact)))
     return Vectoriser(_embedder(embedder), of)
 
 

@@ -27,6 +27,13 @@ def refused_path(path: str) -> str | None:
     return None
 
 
+def memory_paths(paths: Sequence[str]) -> tuple[str, ...]:
+    """Redacted paths as memory names fields: what stands in a request's `context.inline` is its `context`."""
+    inline = "context.inline"
+    seen = [path.replace(inline, "context", 1) for path in paths if path == inline or path.startswith(f"{inline}.")]
+    return tuple(dict.fromkeys((*paths, *seen)))
+
+
 class RedactedIndex:
     """A record index that takes records in without some of their provenance.
 
