@@ -210,4 +210,4 @@ def whose(attestation: Attestation) -> str | None:
     if trusted_keys(resolve().home) is not None:
         return None
     key_id = attestation["statement"]["key_id"]
-    return f"signed by key {key_id}; there is no home here to say whose that is: ask who attested, by another way"
+    return f"signed by key {key_id}; no key is known here to say whose that is: ask who attested, by another way"

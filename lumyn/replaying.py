@@ -31,6 +31,7 @@ from streams.proof import check_proof
 from streams.replay import MemoryMode, Replay, replay
 
 MODES = ("current", "recorded", "as-of")
+UNKNOWN = "no key is known here to say whose that is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +83,33 @@ def _signed(pack: Pack, trust_signer: bool, home: Path | None) -> Check:
 
 
 def believed(key_id: str, trust_signer: bool, home: Path | None) -> Check:
-    """A home with keys believes its own and the trusted ones; where there is no home, any valid signature is told."""
+    """A home with keys believes its own and the trusted ones; where none is known, any sound signature is told."""
     known = trusted_keys(home) if home is not None else None
-    if known is None or trust_signer or key_id in known:
-        return Check("signature", True, f"by key {key_id}")
+    if known is None:
+        return Check("signature", True, f"by key {key_id}; {UNKNOWN}")
+    if key_id in known:
+        whose = "this home's own" if known[key_id] == "own" else "which this home trusts"
+        return Check("signature", True, f"by key {key_id}, {whose}")
+    if trust_signer:
+        return Check("signature", True, f"by key {key_id}, which this home does not trust; accepted for once")
+    has = " and ".join(
+        one for one in ("a key of its own" if "own" in known.values() else "", _trusted(known)) if one
+    )
     return Check(
         "signature",
         False,
-        f"by key {key_id}, which this home does not trust; `lumyn keys trust PACK` if you know that it is right",
+        f"by key {key_id}, which this home does not trust: it has {has}, and believes nothing by others, whatever it "
+        "took before it had any key; `lumyn keys trust PACK` if you know that it is right, `--trust-signer` for once",
     )
 
 
+def _trusted(known: Mapping[str, str]) -> str:
+    count = sum(kind == "trusted" for kind in known.values())
+    return f"{count} trusted one{'s' if count != 1 else ''}" if count else ""
+
+
 def trusted_keys(home: Path) -> dict[str, str] | None:
-    """Key ids that this home believes, with what they are; None where there is no home."""
+    """Key ids that this home believes, with what they are (`own`, `trusted`); None where it has none."""
     known: dict[str, str] = {}
     if (home / KEY_FILE).exists():
         from streams.signing import SigningKey
@@ -134,7 +149,7 @@ def replay_pack(
     home = operator_home(config) if there else None
     notes: list[str] = []
     if pack.signer is not None and trusted_keys(settings.home) is None:
-        notes.append(f"signed by key {pack.signer.key_id}; there is no home here to say whose that is")
+        notes.append(f"signed by key {pack.signer.key_id}; {UNKNOWN}")
     mode, recalls, version = _memory(home, pack, policy, candidate, memory, notes)
     result = replay(pack.record, policy, candidate=candidate, memory=mode, recalls=recalls, version=version)
     if mode == "as-of" and home is not None and was_recalled(pack.record) and erasures(home.log).touched(pack.record):

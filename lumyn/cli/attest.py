@@ -28,6 +28,7 @@ def attest_period(
     """Sign what the logic of a period was."""
     from lumyn.attestation_page import page
     from lumyn.attesting import attest
+    from lumyn.cli.new_key import telling_new_key
     from lumyn.exporting import write_whole
     from lumyn.wiring import existing_home
     from schemas.canonical import encode
@@ -41,15 +42,16 @@ def attest_period(
     now_ms = wall_clock_ms()
     other = _other(compare_with, trust_signer, now_ms)
     home = existing_home()
-    attested = attest(
-        home,
-        start,
-        end,
-        environment=environment,
-        other=other,
-        with_policies=with_policies,
-        now_ms=now_ms,
-    )
+    with telling_new_key(home):
+        attested = attest(
+            home,
+            start,
+            end,
+            environment=environment,
+            other=other,
+            with_policies=with_policies,
+            now_ms=now_ms,
+        )
     if attested.attestation is None:
         for finding in attested.failed:
             told = "; ".join(f"{check.name} failed ({check.detail})" for check in finding.failed)

@@ -16,6 +16,7 @@ def checkpoint(json_: bool = typer.Option(False, "--json", help="Print as JSON."
     rewritten or cut together with its checkpoints. On Kafka the index worker makes checkpoints.
     """
     from lumyn.checkpointing import home_chain, home_checkpointer
+    from lumyn.cli.new_key import telling_new_key
     from lumyn.wiring import existing_home
     from schemas.errors import UsageError
     from streams.reading import is_embedded
@@ -23,7 +24,8 @@ def checkpoint(json_: bool = typer.Option(False, "--json", help="Print as JSON."
     home = existing_home()
     if not is_embedded(home.log):
         raise UsageError("on Kafka the index worker makes the checkpoints", help="`lumyn worker index` runs one")
-    made = home_checkpointer(home).run()
+    with telling_new_key(home):
+        made = home_checkpointer(home).run()
     chain = home_chain(home, check_leaves=False)
     covered = sum(one.statement["count"] for one in made)
     if json_:

@@ -31,6 +31,7 @@ def export(
               lumyn export --limit 100 --out decisions.jsonl
               lumyn export 01JBQX8P2M... --pack --redact --out redacted.zip
     """
+    from lumyn.cli.new_key import telling_new_key
     from lumyn.wiring import existing_home
     from schemas.errors import UsageError
 
@@ -39,12 +40,13 @@ def export(
         raise UsageError("give an id, or `--query` and `--limit`, not both")
     if decision is None and not query and limit is None:
         raise UsageError("what to export? give an id, `--query` or `--limit`")
-    if decision is not None:
-        written = [_one(home, decision, to, pack, with_memory, redact)]
-    elif to is not None:
-        written = [_dataset(home, query, limit, to, redact)]
-    else:
-        written = _packs(home, query, limit, with_memory, redact)
+    with telling_new_key(home):
+        if decision is not None:
+            written = [_one(home, decision, to, pack, with_memory, redact)]
+        elif to is not None:
+            written = [_dataset(home, query, limit, to, redact)]
+        else:
+            written = _packs(home, query, limit, with_memory, redact)
     if json_:
         out_json([str(path) for path in written])
     else:

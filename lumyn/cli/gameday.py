@@ -141,12 +141,15 @@ def from_incident(
               lumyn gameday from-incident INC-1 --out inc-1.yml --faults --expect 'ALLOW where amount_usd > 500 == 0'
     Packs and labels hold what was asked: they are for whoever may read the decisions.
     """
+    from lumyn.cli.new_key import telling_new_key
     from lumyn.gamedays.from_incident import write_scenario
     from lumyn.wiring import existing_home
 
-    written = write_scenario(
-        existing_home(), incident, to_file, memory=memory, policy=policy, faults=faults, expect=expect, limit=limit
-    )
+    home = existing_home()
+    with telling_new_key(home):
+        written = write_scenario(
+            home, incident, to_file, memory=memory, policy=policy, faults=faults, expect=expect, limit=limit
+        )
     for one in written.left_out:
         say(f"left out: {one_line(one)}")
     told = {"scenario": str(written.path), "packs": written.packs, "labels": written.labels}

@@ -90,9 +90,12 @@ def show(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) -> 
     \b
     Example: lumyn keys show
     """
+    from lumyn.cli.new_key import telling_new_key
     from lumyn.wiring import operator_home
 
-    public = operator_home().signing_key().public
+    home = operator_home()
+    with telling_new_key(home):
+        public = home.signing_key().public
     if json_:
         out_json({"key_id": public.key_id, "public_key": public.text})
     else:

@@ -181,7 +181,7 @@ def test_a_third_party_checks_it_without_a_home(
     assert [check["name"][:6] for check in found["checks"]] == ["signat", "statem", "policy"]
     done = inside.run("verify", "a.json")
     assert "attestation: verified" in done.stdout
-    assert f"signed by key {signed['statement']['key_id']}; there is no home here" in done.stderr
+    assert f"signed by key {signed['statement']['key_id']}; no key is known here" in done.stderr
     assert not inside.home.exists()
 
 
