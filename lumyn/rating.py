@@ -294,6 +294,21 @@ def as_dict(taken: RateSample) -> dict[str, Any]:
     return out
 
 
+def as_row(taken: RateSample) -> dict[str, Any]:
+    """A sample in a list: `seen` of `answered`, the rate that it is evidence of with its range, and the agent last."""
+    asked, tally, event = taken.header["asked"], taken.tally, taken.header["asked"]["event"]
+    interval = _interval(_of_event(tally, event, bool(asked["may_stop"]))) if event is not None else {}
+    return {
+        **{name: taken.header[name] for name in ("rate_id", "created_at", "decision_id")},
+        "event": event,
+        "runs": tally.runs,
+        "answered": tally.answered,
+        "seen": tally.outcomes[event or ""],
+        **{name: interval.get(name) for name in ("rate", "lower", "upper", "method")},
+        "agent": asked["agent"],
+    }
+
+
 def _of_event(tally: Tally, event: str, watched: bool) -> Interval:
     return (proportion_sequence if watched else wilson_interval)(tally.outcomes[event], tally.answered)
 

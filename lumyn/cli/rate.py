@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from lumyn.cli.output import out, out_json, progress, say, table
+from lumyn.cli.output import out_json, progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,26 +183,17 @@ def list_(json_: bool = typer.Option(False, "--json", help="Print as JSON.")) ->
     Example: lumyn rate list
     Exit 3: one of them was changed after it was taken.
     """
+    from lumyn.cli.rate_text import list_text
     from lumyn.config import resolve
     from lumyn.rate_files import load_all
+    from lumyn.rating import as_row
 
     found, wrong = load_all(resolve(), "pack")
-    rows = [
-        {
-            "rate_id": sample.header["rate_id"],
-            "created_at": sample.header["created_at"],
-            "decision_id": sample.header["decision_id"],
-            "event": sample.header["asked"]["event"],
-            "runs": sample.tally.runs,
-            "answered": sample.tally.answered,
-            "seen": sample.tally.outcomes[sample.header["asked"]["event"] or ""],
-        }
-        for sample in found
-    ]
+    rows = [as_row(sample) for sample in found]
     if json_:
         out_json(rows)
     elif rows:
-        out(table(tuple(rows[0]), [tuple("" if cell is None else str(cell) for cell in row.values()) for row in rows]))
+        list_text(rows)
     else:
         say("no samples yet: `lumyn rate --pack PACK.zip --command ...` takes one")
     for error in wrong:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lumyn.backtest_words import share
@@ -14,6 +14,17 @@ _BAR = 30
 def bar(part: float) -> str:
     """A share as a bar."""
     return "█" * round(part * _BAR) or ("▏" if part else "")
+
+
+def list_text(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print samples, one a line. The agent stands last: however long its path is, it pushes nothing out of sight."""
+    head = ("rate_id", "created_at", "decision_id", "event", "seen", "rate, 95%", "agent")
+    out(table(head, [
+        (row["rate_id"], row["created_at"][:19] + "Z", row["decision_id"], one_line(row["event"] or ""),
+         f"{row['seen']} of {row['answered']}" if row["event"] is not None else f"{row['answered']} answered",
+         share(row), one_line(row["agent"]))
+        for row in rows
+    ]))  # fmt: skip
 
 
 def sample_text(told: Mapping[str, Any]) -> None:

@@ -250,6 +250,26 @@ def test_where_there_is_no_home_a_pack_is_sampled_again_and_again(
     assert [row["rate_id"] for row in inside.json("rate", "list", "--json")] == names
 
 
+def test_the_list_has_each_rate_with_its_range_however_long_the_agent_s_path_is(inside: Inside, pack: Path) -> None:
+    folder = inside.folder / "/".join(["a-folder-with-a-long-name"] * 7)
+    folder.mkdir(parents=True)
+    program = folder / "agent"
+    program.write_text('#!/bin/sh\necho \'{"action": {"type": "refund"}}\'\n')
+    program.chmod(0o755)
+    told = rate(inside, str(program), "--runs", 5)
+    rate(inside, str(program), "--runs", 3, "--event", "never")
+    rate(inside, "false", "--runs", 2, code=None)
+    (row, never, nothing) = inside.json("rate", "list", "--json")
+    assert row["agent"].startswith(str(program)) and (row["seen"], row["answered"]) == (5, 5)
+    shown = ("rate", "lower", "upper", "method")
+    assert [row[name] for name in shown] == [told["event"][name] for name in shown] and row["rate"] == 1
+    assert (never["seen"], never["rate"], never["lower"]) == (0, 0, 0) and 0.5 < never["upper"] < 0.6
+    assert (nothing["answered"], nothing["rate"]) == (0, None)
+    lines = inside.run("rate", "list").stdout.splitlines()
+    assert lines[0].split(" | ")[-2:] == ["rate, 95%               ", "agent"]
+    assert lines[1].index("5 of 5 | 100.0% (56.6% to 100.0%)") < 100 and lines[1].endswith(row["agent"])
+
+
 def test_tenants_never_meet(inside: Inside, pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = rate(inside, seeded(inside, 0.3), "--runs", 5)
     assert [row["rate_id"] for row in inside.json("rate", "list", "--json")] == [told["rate_id"]]
