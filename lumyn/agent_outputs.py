@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import selectors
 import shlex
-import signal
-import subprocess
 import threading
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from lumyn import agent_runs
 from schemas.canonical import decode, encode
 from schemas.digests import digest
 from schemas.errors import BadInput, BadJson, LumynError, NotFound, StorageUnavailable, UsageError
 from streams.backfill.actions import MOST_BYTES, action_in, action_of
-
-_LOOK_S = 0.1
-_CHUNK = 64 * 1024
-_SECRETS = ("LUMYN_MASTER_KEY", "LUMYN_MASTER_KEY_FILE")
 
 
 class NoOutput(BadInput):
@@ -48,13 +39,6 @@ class Agent(Protocol):
     def stop(self) -> None:
         """End what runs: nothing more is wanted."""
         ...
-
-
-def _checked(output: bytes, what: str) -> Action:
-    try:
-        return action_in(output, what)
-    except LumynError as error:
-        raise NoOutput("not an action", error.message) from None
 
 
 class OutputsFile:
@@ -99,140 +83,52 @@ class OutputsFile:
     def stop(self) -> None: ...
 
 
-class Command:
-    """A program: the request on its stdin, the action on its stdout. No shell reads the command line.
+class Run:
+    """A program or a service that is run once a request (`lumyn/agent_runs.py`); its answer is the action."""
 
-    It is run with its own process group, of which nothing is left when it has answered or its time is over.
+    def __init__(self, agent: agent_runs.Agent, what: str, timeout_s: float) -> None:
+        self._agent, self._what, self._timeout_s = agent, what, timeout_s
+        self._stopped = threading.Event()
+
+    def ask(self, decision_id: str, request: dict[str, Any]) -> Action:  # noqa: ARG002
+        run = self._agent(encode(request) + b"\n", self._stopped)
+        match run.status:
+            case "timeout" if self._stopped.is_set():
+                raise NoOutput("stopped", "the backfill was stopped")
+            case "timeout":
+                raise NoOutput("timed out", f"no output within {self._timeout_s:g} s")
+            case "flooded":
+                raise NoOutput("too long", f"the output is longer than {MOST_BYTES} bytes")
+            case "unreachable":
+                raise NoOutput("unreachable", f"{self._what} can't be reached: {run.said}")
+        if run.exit_code:
+            raise NoOutput("failed", f"{self._what} ended with {run.exit_code}")
+        try:
+            return action_in(run.output, "output")
+        except LumynError as error:
+            raise NoOutput("not an action", error.message) from None
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+def command(line: str, timeout_s: float) -> Run:
+    """A program: the request on its stdin, the action on its stdout. No shell reads the line. Raises `UsageError`."""
+    return Run(agent_runs.command_agent(line, timeout_s=timeout_s, most=MOST_BYTES), "the command", timeout_s)
+
+
+def service(url: str, timeout_s: float) -> Run:
+    """A service: the request is posted as JSON, its answer is the action. Certificates are checked.
+
+    Raises `UsageError`.
     """
-
-    def __init__(self, line: str, timeout_s: float) -> None:
-        try:
-            self._arguments = shlex.split(line)
-        except ValueError as error:
-            raise UsageError(f"`--command` can't be read: {error}") from None
-        if not self._arguments:
-            raise UsageError("`--command` is empty")
-        self._timeout_s = timeout_s
-        self._stopped = threading.Event()
-        self._environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-
-    def ask(self, decision_id: str, request: dict[str, Any]) -> Action:  # noqa: ARG002
-        try:
-            process = subprocess.Popen(
-                self._arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                start_new_session=True, env=self._environment,
-            )  # fmt: skip
-        except (OSError, ValueError) as error:
-            raise NoOutput("not started", f"the command can't be started: {error}") from None
-        try:
-            output = self._talk(process, encode(request) + b"\n")
-        finally:
-            _end(process)
-        if process.returncode:
-            raise NoOutput("failed", f"the command ended with {process.returncode}")
-        return _checked(output, "output")
-
-    def _talk(self, process: subprocess.Popen[bytes], data: bytes) -> bytes:
-        """Write and read at once, until the output ends, grows too long, or time is over."""
-        assert process.stdin is not None and process.stdout is not None
-        until, output, left = time.monotonic() + self._timeout_s, bytearray(), memoryview(data)
-        for pipe in (process.stdin, process.stdout):
-            os.set_blocking(pipe.fileno(), False)
-        with selectors.DefaultSelector() as ready:
-            ready.register(process.stdin, selectors.EVENT_WRITE)
-            ready.register(process.stdout, selectors.EVENT_READ)
-            while process.stdout in ready.get_map():
-                self._check(until)
-                for key, _ in ready.select(_LOOK_S):
-                    if key.fileobj is process.stdin:
-                        left = _written(process.stdin, left)
-                        if not left:
-                            ready.unregister(process.stdin)
-                            with suppress(OSError):
-                                process.stdin.close()
-                        continue
-                    chunk = os.read(process.stdout.fileno(), _CHUNK)
-                    output += chunk
-                    if not chunk:
-                        ready.unregister(process.stdout)
-                    if len(output) > MOST_BYTES:
-                        raise NoOutput("too long", f"the output is longer than {MOST_BYTES} bytes")
-        while process.poll() is None:
-            self._check(until)
-            time.sleep(0.005)
-        return bytes(output)
-
-    def _check(self, until: float) -> None:
-        if self._stopped.is_set():
-            raise NoOutput("stopped", "the backfill was stopped")
-        if time.monotonic() > until:
-            raise NoOutput("timed out", f"no output within {self._timeout_s:g} s")
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-
-def _written(pipe: IO[bytes], left: memoryview) -> memoryview:
-    """What is left to write; nothing, when the program does not want it."""
-    try:
-        return left[os.write(pipe.fileno(), left[:_CHUNK]) :]
-    except BlockingIOError:
-        return left
-    except OSError:
-        return left[:0]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()
-
-
-class Url:
-    """A service: the request is posted as JSON, its answer is the action. Certificates are checked."""
-
-    def __init__(self, url: str, timeout_s: float) -> None:
-        import httpx
-
-        parts = urlsplit(url)
-        here = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        if parts.scheme != "https" and not (parts.scheme == "http" and here):
-            raise UsageError("`--url` must be https", help="http is for this machine only: requests hold personal data")
-        if parts.username or parts.password:
-            raise UsageError("`--url` must not hold a password: it is kept with the job")
-        self._url, self._timeout_s = url, timeout_s
-        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
-        self._stopped = threading.Event()
-
-    def ask(self, decision_id: str, request: dict[str, Any]) -> Action:  # noqa: ARG002
-        import httpx
-
-        until, output = time.monotonic() + self._timeout_s, bytearray()
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        try:
-            with self._client.stream("POST", self._url, content=encode(request), headers=headers) as answer:
-                if answer.status_code != 200:
-                    raise NoOutput("failed", f"the service answered {answer.status_code}")
-                for chunk in answer.iter_raw():  # as it comes: what drips is timed, what is packed is not unpacked
-                    output += chunk
-                    if len(output) > MOST_BYTES:
-                        raise NoOutput("too long", f"the output is longer than {MOST_BYTES} bytes")
-                    if time.monotonic() > until:
-                        raise httpx.ReadTimeout("")
-                    if self._stopped.is_set():
-                        raise NoOutput("stopped", "the backfill was stopped")
-        except httpx.TimeoutException:
-            raise NoOutput("timed out", f"no output within {self._timeout_s:g} s") from None
-        except httpx.HTTPError as error:
-            raise NoOutput("unreachable", f"the service can't be reached: {type(error).__name__}") from None
-        return _checked(bytes(output), "output")
-
-    def stop(self) -> None:
-        self._stopped.set()
+    parts = urlsplit(url)
+    here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and here):
+        raise UsageError("`--url` must be https", help="http is for this machine only: requests hold personal data")
+    if parts.username or parts.password:
+        raise UsageError("`--url` must not hold a password: it is kept with the job")
+    return Run(agent_runs.url_agent(url, timeout_s=timeout_s, most=MOST_BYTES), "the service", timeout_s)
 
 
 def shown_name(how: dict[str, Any]) -> str:
@@ -248,8 +144,8 @@ def shown_name(how: dict[str, Any]) -> str:
 def agent_of(how: dict[str, Any]) -> tuple[Agent, str]:
     """The agent that a backfill asks, and the digest of what it is."""
     makers: dict[str, Callable[[], Agent]] = {
-        "command": lambda: Command(how["name"], how["timeout_s"]),
-        "url": lambda: Url(how["name"], how["timeout_s"]),
+        "command": lambda: command(how["name"], how["timeout_s"]),
+        "url": lambda: service(how["name"], how["timeout_s"]),
     }
     if how["kind"] == "outputs":
         file = OutputsFile(Path(how["name"]))

@@ -1,4 +1,4 @@
-"""Running an agent's command, or asking its URL, many times: in parallel, bounded, and leaving nothing behind.
+"""Running an agent's command, or asking its URL, for rates and for backfills: bounded, and leaving nothing behind.
 
 What an agent does is not to be trusted: it may hang, fail, flood or fork. A run has a time limit and an output limit;
 what breaks them is killed with its whole process group, and counted as what it was. No shell is involved.

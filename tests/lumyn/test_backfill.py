@@ -19,8 +19,8 @@ import pytest
 from conftest_e2e import POLICY, refund
 from inside import Inside
 
-from lumyn import backfilling, sdk
-from lumyn.agent_outputs import Command, NoOutput
+from lumyn import agent_outputs, backfilling, sdk
+from lumyn.agent_outputs import NoOutput
 from lumyn.wiring import close_homes, existing_home
 from schemas.canonical import encode
 from streams import ledger as ledger_module
@@ -399,20 +399,39 @@ def test_broken_off_the_agent_is_not_asked_again_what_it_answered(
 
 def test_no_shell_reads_the_command_and_nothing_of_it_is_left(inside: Inside, tmp_path: Path) -> None:
     mark = tmp_path / "made"
-    command = Command(f'{sys.executable} -c "import sys; print(sys.argv[1:])" ; touch {mark}', 10)
+    command = agent_outputs.command(f'{sys.executable} -c "import sys; print(sys.argv[1:])" ; touch {mark}', 10)
     with pytest.raises(NoOutput) as refused:
         command.ask("d", {})
     assert refused.value.kind == "not an action" and not mark.exists()
     grandchild = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', \"import time; time.sleep(3); open(r'{mark}', 'w')\"])"
     inside.write("forks.py", grandchild)
-    with pytest.raises(NoOutput) as late:
-        Command(f"{sys.executable} forks.py", 0.5).ask("d", {})
-    assert late.value.kind == "timed out"
+    with pytest.raises(NoOutput) as empty:
+        agent_outputs.command(f"{sys.executable} forks.py", 30).ask("d", {})
+    assert empty.value.kind == "not an action", "the program has ended: its child is not waited for"
     time.sleep(3.5)
     assert not mark.exists(), "the program's own child was ended, too"
-    with pytest.raises(NoOutput) as gone:
-        Command("/no/such/program", 1).ask("d", {})
-    assert gone.value.kind == "not started"
+
+
+def test_a_program_that_is_not_there_is_told_before_anything_is_asked(
+    inside: Inside, decided: list[dict[str, Any]]
+) -> None:
+    for line in ("/no/such/program", "", "'open"):
+        assert "`--command`" in inside.refused("backfill", "--command", line, code=2)
+    assert not list((inside.home / "jobs").glob("*"))
+
+
+def test_an_agent_sees_none_of_lumyns_settings_and_may_say_much_beside_its_answer(
+    inside: Inside, decided: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUMYN_MASTER_KEY_FILE", "kept-to-ourselves")
+    inside.write("looks.py", """
+import json, os, sys
+request = json.load(sys.stdin)
+sys.stderr.write("thinking " * 10_000)
+print(json.dumps({"type": "|".join(name for name in os.environ if name.startswith("LUMYN_")) or request["action"]["type"]}))
+""")
+    told = backfill(inside, "--command", f"{sys.executable} looks.py", "--compare", "type")
+    assert (told["differ"], told["not_compared"]) == (0, {})
 
 
 class Service(http.server.BaseHTTPRequestHandler):
