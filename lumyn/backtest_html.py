@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from jinja2 import PackageLoader, Template
 
 from lumyn import backtest_plot as plot
 from lumyn.backtest_words import (
@@ -23,7 +22,7 @@ from lumyn.backtest_words import (
     rate,
     share,
 )
-from lumyn.cli.output import one_line
+from lumyn.pages import page_environment
 from schemas.canonical import encode
 from schemas.verdict import VERDICTS
 
@@ -32,25 +31,12 @@ _VALUES = 20
 
 @lru_cache(maxsize=1)
 def _template() -> Template:
-    """All that a template prints is escaped, and what a screen would act on or hide is made visible."""
-    environment = Environment(
-        loader=PackageLoader("lumyn", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    environment.globals.update(
+    environment = page_environment(
+        PackageLoader("lumyn", ""),
         number=number, rate=rate, interval=interval, share=share, bar_row=bar_row, change=change, fired=fired,
         outcome_lines=outcome_lines, plot=plot, fact=_fact, verdicts=VERDICTS, shown=SHOWN, most_values=_VALUES,
     )  # fmt: skip
     return environment.get_template("backtest.html.j2")
-
-
-def _shown(value: Any) -> Any:
-    """Text on one line; what a macro made (`Markup`) is escaped already. JSON never holds `Markup`."""
-    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def as_html(report: Mapping[str, Any]) -> str:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from lumyn.cli.output import clean, one_line
 from lumyn.figures import age, amount, number, percent, when
+from lumyn.pages import page_environment
 from schemas.canonical import encode
 from schemas.verdict import VERDICTS
 
@@ -44,25 +45,12 @@ _MARKS: Final = {"ALLOW": "✓", "ESCALATE": "▲", "ABSTAIN": "○", "DENY": "�
 @lru_cache(maxsize=1)
 def environment() -> Environment:
     """The templates' environment, made once."""
-    made = Environment(
-        loader=PackageLoader("lumyn.console", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    made.globals.update(
+    return page_environment(
+        PackageLoader("lumyn.console", "templates"),
         url=url, asset=asset, when=when, json=as_json, pretty=pretty, marks=_MARKS, verdicts=VERDICTS, number=number,
         amount=amount, age=age, percent=percent, lines=lines, wrapped=breakable,
         area=area,
     )  # fmt: skip
-    return made
-
-
-def _shown(value: Any) -> Any:
-    """Text on one line, controls and direction marks made visible; what a macro made is escaped already."""
-    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def html(template: str, status: int = 200, /, **context: Any) -> Response:

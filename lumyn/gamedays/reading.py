@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from lumyn.documents import ANY, read_document
 from lumyn.gamedays.expectations import expected_of
 from lumyn.gamedays.scenario import FAULTS, STEPS, During, Expected, Fault, Replayed, Scenario, Step
-from lumyn.gamedays.values import ANY, Values
+from lumyn.gamedays.values import Values
 from schemas.digests import digest
-from schemas.errors import NotFound, ScenarioInvalid, StorageUnavailable
-from streams.policy.findings import Findings, Mark
-from streams.policy.read import Fields, Unreadable, choice, each, fields_of, items_of
-from streams.policy.source import Entries, Node, Scalar, read_source
+from schemas.errors import ScenarioInvalid
+from streams.policy.findings import Mark
+from streams.policy.read import Fields, Unreadable, choice, each, fields_of
+from streams.policy.source import Entries, Node, Scalar
 from streams.policy.suggest import did_you_mean, listed, quoted
 
 VERSION: Final = 1
@@ -47,21 +47,13 @@ _SHOULD = ("ALLOW", "DENY", "ESCALATE")
 
 def read_scenario(path: Path) -> Scenario:
     """A scenario from its file. Raises `ScenarioInvalid` with every problem, `NotFound`, `StorageUnavailable`."""
-    try:
-        source = path.read_bytes()
-    except FileNotFoundError:
-        raise NotFound("no such scenario", where=str(path), help="`lumyn gameday from-incident` writes one") from None
-    except OSError as error:
-        raise StorageUnavailable(f"can't be read: {error.strerror or error}", where=str(path)) from None
-    out = Findings(str(path))
-    root = read_source(source, out, "scenario")
-    scenario = None
-    if root is not None:
-        with suppress(Unreadable):
-            scenario = _Reading(out).scenario(root, path, digest(source))
-    if out.failed or scenario is None:
-        raise ScenarioInvalid(out.errors())
-    return scenario
+    return read_document(
+        path,
+        "scenario",
+        lambda root, out, source: _Reading(out).scenario(root, path, digest(source)),
+        invalid=ScenarioInvalid,
+        help="`lumyn gameday from-incident` writes one",
+    )
 
 
 class _Reading(Values):
@@ -75,8 +67,8 @@ class _Reading(Values):
         if replay is None:
             out.error(fields.mark, "`replay` is missing: which requests are decided again")
         replayed = each(fields, "replay", self._replay) or Replayed()
-        faults = each(fields, "faults", lambda node: self._listed(node, "`faults`", self._fault)) or ()
-        steps = each(fields, "steps", lambda node: self._listed(node, "`steps`", self._step)) or ()
+        faults = each(fields, "faults", lambda node: self.listed(node, "`faults`", self._fault)) or ()
+        steps = each(fields, "steps", lambda node: self.listed(node, "`steps`", self._step)) or ()
         self._unlike(faults, "fault")
         self._unlike(steps, "step")
         self._one_way(faults)
@@ -120,15 +112,6 @@ class _Reading(Values):
         if found.limit is not None and found.limit < 1:
             out.error(fields.mark_of("limit"), "`limit` is 1 at the least")
         return found
-
-    def _listed(self, node: Node, what: str, read: Callable[[Node], Any]) -> tuple[Any, ...]:
-        found = []
-        for item in items_of(node, what, self._out):
-            try:
-                found.append(read(item))
-            except Unreadable:
-                continue
-        return tuple(found)
 
     def _only(
         self, node: Node, what: str, known: tuple[str, ...], beside: tuple[str, ...] = ()
@@ -220,7 +203,7 @@ class _Reading(Values):
         def read(item: Node) -> Expected:
             return expected_of(item, named, switches, self._during, self.request, self._out)
 
-        return self._listed(node, "`expect`", read)
+        return self.listed(node, "`expect`", read)
 
     def _during(self, fields: Fields) -> During:
         first = each(fields, "from", self.at) or 1

@@ -5,23 +5,19 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from streams.policy.findings import Findings
-from streams.policy.read import Unreadable, number, word
+from lumyn.documents import ANY, Reader
+from streams.policy.read import Unreadable
 from streams.policy.source import Items, Node, Scalar
 from streams.policy.suggest import quoted
 
 MOST_TIMES: Final = 1000
-ANY = re.compile(r"(?s).+")
 _SPAN = re.compile(r"([+-]?)(\d{1,9})(ms|s|m|h|d)", re.ASCII)
 _TIMES = re.compile(r"x?([1-9]\d{0,3})", re.ASCII)
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
-class Values:
+class Values(Reader):
     """Reads them and says what is wrong; then it raises `Unreadable`."""
-
-    def __init__(self, out: Findings) -> None:
-        self._out = out
 
     def request(self, node: Node) -> int | str:
         if isinstance(node, Scalar) and node.plain and re.fullmatch(r"[1-9]\d{0,8}", node.text, re.ASCII):
@@ -32,13 +28,6 @@ class Values:
         value = self.whole(node, "the number of a request")
         if value < 1:
             self._out.error(node.mark, "requests are counted from 1")
-            raise Unreadable
-        return value
-
-    def whole(self, node: Node, what: str) -> int:
-        value = number(node, what, self._out)
-        if not isinstance(value, int) or abs(value) > 10**9:
-            self._out.error(node.mark, f"{what} takes a whole number")
             raise Unreadable
         return value
 
@@ -71,7 +60,3 @@ class Values:
         if isinstance(node, Items):
             return tuple(self.text(item, "a path", ANY, "a path") for item in node.items)
         return (self.text(node, "a path", ANY, "a path"),)
-
-    def text(self, node: Node, what: str, pattern: re.Pattern[str], rule: str) -> str:
-        return word(node, what, pattern, rule, self._out)
-

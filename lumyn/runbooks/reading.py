@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
+from lumyn.documents import Reader, read_document
 from lumyn.durations import parse_duration
 from lumyn.runbooks.book import ALLOWED, GIVEN, NAME, PLACEHOLDER, Runbook, Step, Wait, effect_of
-from schemas.errors import NotFound, RunbookInvalid, StorageUnavailable, UsageError
+from schemas.errors import NotFound, RunbookInvalid, UsageError
 from streams.policy.findings import Findings
-from streams.policy.read import Fields, Unreadable, choice, each, fields_of, flag, items_of, number, word
-from streams.policy.source import Entries, Node, read_source
+from streams.policy.read import Fields, Unreadable, choice, each, fields_of, flag, items_of, word
+from streams.policy.source import Entries, Node
 from streams.policy.suggest import did_you_mean, listed, quoted
 
 FOLDER = "runbooks"
-_ANY = re.compile(r"(?s).+")
 _TOP = ("runbook", "title", "steps")
 _STEP = (
     "id", "say", "ask", "choices", "default", "confirm", "command", "wait_until", "expect", "keep", "link", "when",
@@ -51,26 +49,14 @@ def runbook_named(name: str, home: Path) -> Runbook:
 
 def read_runbook(path: Path) -> Runbook:
     """A runbook from its file. Raises `RunbookInvalid` with every problem, `NotFound`, `StorageUnavailable`."""
-    try:
-        source = path.read_bytes()
-    except FileNotFoundError:
-        raise NotFound("no such runbook", where=str(path)) from None
-    except OSError as error:
-        raise StorageUnavailable(f"can't be read: {error.strerror or error}", where=str(path)) from None
-    out = Findings(str(path))
-    root = read_source(source, out, "runbook")
-    book = None
-    if root is not None:
-        with suppress(Unreadable):
-            book = _Reading(out).book(root, str(path))
-    if out.failed or book is None:
-        raise RunbookInvalid(out.errors())
-    return book
+    return read_document(
+        path, "runbook", lambda root, out, _: _Reading(out).book(root, str(path)), invalid=RunbookInvalid
+    )
 
 
-class _Reading:
+class _Reading(Reader):
     def __init__(self, out: Findings) -> None:
-        self._out = out
+        super().__init__(out)
         self._known: set[str] = set(GIVEN)
         self._ids: set[str] = set()
 
@@ -81,14 +67,10 @@ class _Reading:
                 self._out.error(top.mark, f"`{needed}` is missing")
         name = each(top, "runbook", lambda node: self.name(node, "`runbook`"))
         title = each(top, "title", lambda node: self.text(node, "`title`"))
-        nodes = each(top, "steps", lambda node: items_of(node, "`steps`", self._out)) or ()
-        steps = []
-        for node in nodes:
-            with suppress(Unreadable):
-                steps.append(self.step(node))
-        if not nodes and top.get("steps") is not None:
+        steps = each(top, "steps", lambda node: self.listed(node, "`steps`", self.step)) or ()
+        if not steps and top.get("steps") is not None and not self._out.failed:
             self._out.error(top.mark_of("steps"), "a runbook has at least one step")
-        return Runbook(name or "", title or "", tuple(steps), where)
+        return Runbook(name or "", title or "", steps, where)
 
     def step(self, node: Node) -> Step:
         fields = fields_of(node, "a step", _STEP, self._out)
@@ -134,9 +116,6 @@ class _Reading:
         self._ids.add(name)
         return name
 
-    def text(self, node: Node, what: str) -> str:
-        return word(node, what, _ANY, "text", self._out)
-
     def filled(self, node: Node, what: str) -> str:
         text = self.text(node, what)
         for found in PLACEHOLDER.finditer(text):
@@ -170,7 +149,7 @@ class _Reading:
         within_s = each(fields, "within", self.duration) or 60.0
         if given == ["query"]:
             query = each(fields, "query", lambda n: self.filled(n, "`query`")) or ""
-            most = each(fields, "at_most", lambda n: int(number(n, "`at_most`", self._out))) or 0
+            most = each(fields, "at_most", lambda n: self.whole(n, "`at_most`")) or 0
             return Wait("query", query, most, within_s)
         measure = each(fields, "measure", lambda n: choice(n, "`measure`", ("kill-switch", "policy"), self._out))
         of = each(fields, "of", lambda n: self.filled(n, "`of`"))
@@ -186,7 +165,7 @@ class _Reading:
             raise Unreadable from None
 
     def codes(self, node: Node) -> tuple[int, ...]:
-        return tuple(int(number(item, "`expect`", self._out)) for item in items_of(node, "`expect`", self._out))
+        return tuple(self.whole(item, "`expect`") for item in items_of(node, "`expect`", self._out))
 
     def pairs(self, node: Node, what: str) -> Mapping[str, str]:
         if not isinstance(node, Entries):

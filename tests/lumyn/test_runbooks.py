@@ -290,6 +290,20 @@ def allowed() -> str:
     return f"; allowed: {listed([' '.join(name) for name in ALLOWED])}"
 
 
+@pytest.mark.parametrize("number", ["1.5", "1e12", "soon", "[1]"])
+def test_a_count_is_a_whole_number(tmp_path: Path, number: str) -> None:
+    (said,) = problems(tmp_path, f"runbook: x\ntitle: y\nsteps:\n  - {{id: a, command: [list], expect: [{number}]}}\n")
+    assert said.startswith("r.yml:4:") and "`expect`" in said
+    (said,) = problems(tmp_path, f"""\
+runbook: x
+title: y
+steps:
+  - id: a
+    wait_until: {{query: "verdict = DENY", at_most: {number}}}
+""")
+    assert said.startswith("r.yml:5:") and "`at_most`" in said
+
+
 @pytest.mark.parametrize(
     "command", ["[dev]", "[rate, --command, 'rm -rf /']", "[memory, forget, x]", "[keys, create]", "[lumyn, list]", "[policy, '{x}']",
                 "[decide, x]", "['']", "[]", "['list; rm']", "[runbook, run, x]", "[export, x]"],
