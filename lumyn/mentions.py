@@ -9,8 +9,9 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,12 +21,14 @@ from lumyn.inbox.store import InboxStore
 from lumyn.incidents import Incidents, redaction
 from lumyn.incidents.evidence import decisions_of
 from lumyn.incidents.redaction import Mentions, holds, mentioning
+from lumyn.incidents.store import FILE
 from lumyn.label_jobs import FOLDER as JOBS
 from lumyn.reports import FOLDER as REPORTS
 from lumyn.runbooks.reading import FOLDER as RUNBOOKS
 from lumyn.watches.store import naming
 from lumyn.wiring import Home, home_as
 from schemas.canonical import decode_trusted
+from schemas.errors import LumynError
 from schemas.query import And, Field, OneOf, Query
 from streams.control_history import control_history
 from streams.ledger import read_ledger
@@ -46,7 +49,7 @@ _DECISION = re.compile(rb"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 class Mention:
     """A place that names a subject: `by` its id in a `text`, or only through a `decision` of it, which says nothing.
 
-    `count` is how many events, entries or files. `help` takes the text out; None: nothing does, as it is in the log.
+    `count` is how many events, entries or files; 0: it can't be read, and may name him. `help` takes the text out; None: nothing does, as it is in the log.
     """
 
     kind: str
@@ -62,20 +65,36 @@ class Mention:
 
 
 def mentions_of(home: Home, subject: Subject, kid: str | None) -> list[Mention]:
-    """All of a subject's tenant, those by text first. Raises `StorageUnavailable`, `IntegrityError`."""
+    """All of a subject's tenant, those by text first. Raises `StorageUnavailable` where the log or index can't be read.
+
+    What else can't be read is one of them, as nobody knows what it names: it must keep nobody from being forgotten.
+    """
     if subject.tenant != home.settings.tenant:
         home = home_as(home, subject.tenant, home.settings.actor)
     named = mentioning([subject.id])
     decisions = frozenset(_decisions(home, subject, kid))
     found = [
         *_incidents(home, subject.id, decisions),
-        *_watches(home, named),
-        *_inbox(home, named, decisions),
+        *_readable("watch", "watches.db", partial(_watches, home, named)),
+        *_readable("inbox", "inbox.db", partial(_inbox, home, named, decisions)),
         *_files(home, named, decisions),
         *_ledger(home, named, decisions),
         *_log(home, named),
     ]
     return sorted(found, key=lambda one: one.by != "text")
+
+
+def _readable(kind: str, ref: str, look: Callable[[], Iterable[Mention]]) -> list[Mention]:
+    """What a look finds; where it fails, that."""
+    try:
+        return list(look())
+    except (LumynError, OSError) as error:
+        return [_unread(kind, ref, error)]
+
+
+def _unread(kind: str, ref: str, error: LumynError | OSError) -> Mention:
+    said = error.message if isinstance(error, LumynError) else error.strerror or str(error)
+    return Mention(kind, ref, "text", 0, f"can't be looked at: {said}", None)
 
 
 def _decisions(home: Home, subject: Subject, kid: str | None) -> Iterator[str]:
@@ -88,18 +107,26 @@ def _decisions(home: Home, subject: Subject, kid: str | None) -> Iterator[str]:
 def _incidents(home: Home, name: str, decisions: Collection[str]) -> Iterator[Mention]:
     incidents = Incidents(home)
     try:
-        for incident in incidents.list():
-            written = [str(one.seq) for one in redaction.redactable(incidents, incident.id, mentions=[name])]
-            if written:
-                yield Mention(
-                    "incident", incident.id, "text", len(written), f"event {', '.join(written)}",
-                    f"lumyn incident redact {incident.id} --mentions {shlex.quote(name)} --why WHY --apply",
-                )  # fmt: skip
-            of = {row.decision_id for row in decisions_of(home, incident).rows} & set(decisions) if decisions else ()
-            if of:
-                yield Mention("incident", incident.id, "decision", len(of), "its decisions", None)
+        for number in incidents.store.numbers(home.settings.tenant):
+            look = partial(_incident, incidents, number, name, decisions)
+            yield from _readable("incident", f"INC-{number}", look)
+    except LumynError as error:
+        yield _unread("incident", FILE, error)
     finally:
         incidents.store.close()
+
+
+def _incident(incidents: Incidents, number: int, name: str, decisions: Collection[str]) -> Iterator[Mention]:
+    incident = incidents.show(str(number))
+    written = [str(one.seq) for one in redaction.redactable(incidents, incident.id, mentions=[name])]
+    if written:
+        yield Mention(
+            "incident", incident.id, "text", len(written), f"event {', '.join(written)}",
+            f"lumyn incident redact {incident.id} --mentions {shlex.quote(name)} --why WHY --apply",
+        )  # fmt: skip
+    of = {row.decision_id for row in decisions_of(incidents.home, incident).rows} & set(decisions) if decisions else ()
+    if of:
+        yield Mention("incident", incident.id, "decision", len(of), "its decisions", None)
 
 
 def _watches(home: Home, named: Mentions) -> Iterator[Mention]:
@@ -126,13 +153,21 @@ def _inbox(home: Home, named: Mentions, decisions: Collection[str]) -> Iterator[
 def _files(home: Home, named: Mentions, decisions: Collection[str]) -> Iterator[Mention]:
     for folder, kind in _FOLDERS.items():
         for path in sorted((home.path / folder).rglob("*")):
-            if not path.is_file() or path.is_symlink() or _is_another_s(home, folder, path):
-                continue
-            data, ref = path.read_bytes(), str(path.relative_to(home.path))
-            if any(holds(value, named) for value in _values(path, data)):
-                yield Mention(kind, ref, "text", 1, "the file", f"rm {shlex.quote(str(path))}")
-            elif folder in _MEASURED and any(one.decode() in decisions for one in _DECISION.findall(data)):
-                yield Mention(kind, ref, "decision", 1, "figures, and no text", None)
+            if path.is_file() and not path.is_symlink():
+                ref = str(path.relative_to(home.path))
+                yield from _readable(kind, ref, partial(_file, home, folder, path, ref, named, decisions))
+
+
+def _file(
+    home: Home, folder: str, path: Path, ref: str, named: Mentions, decisions: Collection[str]
+) -> Iterator[Mention]:
+    if _is_another_s(home, folder, path):
+        return
+    kind, data = _FOLDERS[folder], path.read_bytes()
+    if any(holds(value, named) for value in _values(path, data)):
+        yield Mention(kind, ref, "text", 1, "the file", f"rm {shlex.quote(str(path))}")
+    elif folder in _MEASURED and any(one.decode() in decisions for one in _DECISION.findall(data)):
+        yield Mention(kind, ref, "decision", 1, "figures, and no text", None)
 
 
 def _is_another_s(home: Home, folder: str, path: Path) -> bool:

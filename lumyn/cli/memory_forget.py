@@ -61,8 +61,8 @@ def _show(found: Forgetting) -> None:
     out(f"label events whose texts and facts {'are gone' if done else 'would go'}: {found.labels}")
     out(f"memories {'taken out' if done else 'that would be taken out'}: {found.memories}")
     for one in found.mentions:
-        named = "named" if one.by == "text" else "linked"
-        out(one_line(f"{named} in {one.kind} {one.ref}: {one.count} ({one.where})"))
+        named = "perhaps named" if not one.count else "named" if one.by == "text" else "linked"
+        out(one_line(f"{named} in {one.kind} {one.ref}: {f'{one.count} ' if one.count else ''}({one.where})"))
     if found.in_clear:
         say(f"{found.in_clear} decisions were stored in clear, without `encrypt_subjects`: they stay as they are")
     if found.is_named:

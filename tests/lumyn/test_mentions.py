@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sqlite3
 import subprocess
 from typing import Any
 
@@ -118,3 +119,19 @@ def test_an_escaped_name_is_found(private: Inside) -> None:  # noqa: F811
     assert {ref for _, ref, _, _ in told(private, "Jos\u00e9 <7>")} == {
         "reports/default/r.html", "jobs/relabel-0123456789ab.jsonl",
     }  # fmt: skip
+
+
+def test_what_can_t_be_read_keeps_nobody_from_being_forgotten_and_is_told(lived: Inside) -> None:
+    close_homes()
+    with sqlite3.connect(lived.home / "incidents.db") as db:
+        db.execute("DROP TRIGGER events_are_as_said")
+        db.execute("UPDATE events SET actor = 'eve' WHERE number = 2")
+    db.close()
+    for name in ("watches.db-wal", "watches.db-shm"):
+        (lived.home / name).unlink(missing_ok=True)
+    (lived.home / "watches.db").write_bytes(b"this is no database" * 500)
+    done = lived.run("memory", "forget", "--subject", f"user:{ANN}", "--why", "asked", "--apply", code=1)
+    assert "forgotten as of memory version" in done.stdout
+    assert "perhaps named in incident INC-2: (can't be looked at: event 1 is not as it was said" in done.stdout
+    assert "perhaps named in watch watches.db: (can't be looked at: the watches can't be used" in done.stdout
+    assert "named in incident INC-1: 1 (event 1)" in done.stdout, "the others are looked at all the same"
