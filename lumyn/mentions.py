@@ -49,7 +49,8 @@ _DECISION = re.compile(rb"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 class Mention:
     """A place that names a subject: `by` its id in a `text`, or only through a `decision` of it, which says nothing.
 
-    `count` is how many events, entries or files; 0: it can't be read, and may name him. `help` takes the text out; None: nothing does, as it is in the log.
+    `count` is how many events, entries or files; 0: it can't be read, and may name him. `help` takes the text out;
+    None: nothing does, as it is in the log.
     """
 
     kind: str
