@@ -92,7 +92,7 @@ class KeyStore(SqliteFile):
         key_id, key, key_digest = new_key()
         kept = ApiKey(key_id, key_digest, tenant, roles, name, rate, now, expires_ms, None)
         row = (key_id, key_digest, tenant, ",".join(sorted(roles)), name, str(rate) if rate else None, now, expires_ms)
-        with self._saying() as db:
+        with self._changing() as db:
             db.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", row)
             _add(db, tenant, {"type": "key_created", "actor": actor, "at": iso_time(now), **described(kept, now)})
         return kept, key
@@ -105,7 +105,7 @@ class KeyStore(SqliteFile):
         if len(found) > 1:
             raise UsageError(f"`{key_id}` fits {len(found)} keys", help="give more of the id")
         now = wall_clock_ms()
-        with self._saying() as db:
+        with self._changing() as db:
             done = db.execute(
                 "UPDATE keys SET revoked_ms = ? WHERE key_id = ? AND revoked_ms IS NULL", (now, found[0].key_id)
             ).rowcount
@@ -133,7 +133,7 @@ class KeyStore(SqliteFile):
         return [(number, tenant, decode_trusted(entry)) for number, tenant, entry, _ in shown]
 
     @contextmanager
-    def _saying(self) -> Iterator[sqlite3.Connection]:
+    def _changing(self) -> Iterator[sqlite3.Connection]:
         with self.changing() as db:
             try:
                 yield db
