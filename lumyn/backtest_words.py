@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lumyn.figures import recorded
+
 SHOWN = 10
 """Flips and errors that are named."""
 
@@ -22,7 +24,7 @@ def flip_row(flip: Mapping[str, Any]) -> tuple[str, ...]:
         flip["decision_id"],
         flip["old"],
         flip["new"],
-        "" if flip["amount"] is None else f"{flip['amount']:g} {flip['currency'] or ''}".rstrip(),
+        f"{recorded(flip['amount'])} {flip['currency'] or ''}".strip(),
         f"{flip['uncertainty']:.2f}",
         flip["meaning"] or "",
         flip["cause"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schemas.canonical import encode
 from schemas.ids import iso_time
 
 
@@ -18,6 +19,11 @@ def number(value: float | int | None) -> str:
 def amount(value: float | int | None) -> str:
     """An amount as it was recorded, nothing rounded away."""
     return "" if value is None else f"{value:,}"
+
+
+def recorded(value: float | int | None) -> str:
+    """An amount digit by digit as it stands in the record (RFC 8785), for tables of a terminal."""
+    return "" if value is None else encode(value).decode()
 
 
 def percent(value: float | None, digits: int = 1) -> str:

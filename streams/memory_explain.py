@@ -16,6 +16,7 @@ from memory_service.profile import amount_of, remembered_part
 from memory_service.recall import Asked, Recall, counted_hit, nothing_known, recorded
 from memory_service.vectoriser import Vectoriser, query_of
 from memory_service.worth import decay, worth
+from schemas.canonical import encode
 from schemas.errors import LumynError, MemoryUnavailable
 from schemas.ids import time_ms_of
 from schemas.label import FULL_TRUST, LabelEvent
@@ -228,8 +229,12 @@ def _gate(hit: Mapping[str, Any], asked: float | int | None, within: float) -> s
     if theirs is None:
         return "its amount is not known: harm counts all the same"
     if hit["meaning"] == "harmful":
-        return f"{theirs:g} <= {asked:g} x {within:g}"
-    return f"{theirs:g} >= {asked:g} / {within:g}"
+        return f"{_digits(theirs)} <= {_digits(asked)} x {within:g}"
+    return f"{_digits(theirs)} >= {_digits(asked)} / {within:g}"
+
+
+def _digits(amount: float | int) -> str:
+    return encode(amount).decode()
 
 
 def _otherwise(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from schemas.canonical import encode
 from schemas.policy import DAY_MS
 from streams.memory_explain import MemoryExplanation, Neighbour, Otherwise
 
@@ -25,12 +26,13 @@ def lines_of(explained: MemoryExplanation) -> list[str]:
     e = explained
     weights = ", ".join(f"{name} {weight:g}" for name, weight in e.weights.items())
     shares = ", ".join(f"{name} {share:g}" for name, share in e.shares.items()) or "nothing"
+    amount = "none that can be compared" if e.amount is None else encode(e.amount).decode()
     lines = [
         f"decision {e.decision_id}: {e.verdict} ({', '.join(e.reason_codes)}), memory version {e.version}",
         "",
         f"weights: {weights}; of what this request has: {shares} (coverage {e.coverage:g})",
         "thresholds: " + ", ".join(f"{name} {value:g}" for name, value in e.thresholds.items()),
-        "amount: " + ("none that can be compared" if e.amount is None else f"{e.amount:g}, factor {e.amount_within:g}"),
+        f"amount: {amount}" + ("" if e.amount is None else f", factor {e.amount_within:g}"),
         *([] if e.half_life_days is None else [f"half-life of a label: {e.half_life_days:g} days"]),
         _nearby(e.nearby),
         *(_term(term) for term in e.sum),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lumyn.cli.output import one_line, out, say, table
+from lumyn.figures import recorded
 
 if TYPE_CHECKING:
     from streams.blast_radius import BlastRadius
@@ -43,7 +44,7 @@ def show_radius(radius: BlastRadius, shown: int) -> None:
     if radius.flips:
         out("")
         out(table(("decision_id", "was", "would be", "amount", "reasons"), [
-            (f.decision_id, f.old, f.new, "" if f.amount is None else f"{f.amount:g}", ", ".join(f.new_reasons))
+            (f.decision_id, f.old, f.new, recorded(f.amount), ", ".join(f.new_reasons))
             for f in radius.flips[:shown]
         ]))  # fmt: skip
     for why, count in sorted(radius.not_comparable.items()):

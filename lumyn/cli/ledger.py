@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lumyn.cli.output import error_text, one_line, out, out_json, progress, say, table
+from lumyn.figures import recorded
 
 if TYPE_CHECKING:
     from streams.ledger import Entry
@@ -78,10 +79,10 @@ _HEAD = ("decision_id", "decided_at", "recorded", "would be", "direction", "amou
 
 def _row(one: Entry) -> tuple[str, ...]:
     about = one.about
-    recorded, would_be = about["recorded"], about["would_be"]
+    was, would_be = about["recorded"], about["would_be"]
     now = would_be.get("verdict") or would_be.get("action_type") or "(nothing)"
-    then = recorded.get("verdict") if "verdict" in would_be else recorded.get("action_type")
-    amount = "" if about["amount"] is None else f"{about['amount']:g} {about['currency'] or ''}".rstrip()
+    then = was.get("verdict") if "verdict" in would_be else was.get("action_type")
+    amount = f"{recorded(about['amount'])} {about['currency'] or ''}".strip()
     new = "" if one.redriven is None else f"{one.redriven[1]} {one.redriven[0]}"
     return (
         about["decision_id"], about["decided_at"][:19] + "Z", then or "", now, about["direction"], amount, one.state,

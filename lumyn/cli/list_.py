@@ -19,12 +19,16 @@ def list_(
     """
     from dataclasses import asdict
 
+    from lumyn.figures import recorded
     from lumyn.searching import search
     from lumyn.wiring import existing_home
     from schemas.ids import iso_time
 
     home = existing_home()
-    rows = search(home, query, limit=limit, newest_first=True, say=say)
+    rows = search(home, query, limit=limit + 1, newest_first=True, say=say)
+    if len(rows) > limit:  # a list that ends in silence is taken for all there is
+        rows = rows[:limit]
+        say(f"the newest {limit} are shown, and there are more; `--limit` shows them")
     if json_:
         out_json([asdict(row) for row in rows])
         return
@@ -40,7 +44,7 @@ def list_(
                     iso_time(r.created_ms)[:19] + "Z",
                     r.verdict,
                     r.action_type,
-                    "" if r.amount is None else f"{r.amount:g} {r.currency or ''}".strip(),
+                    f"{recorded(r.amount)} {r.currency or ''}".strip(),
                     f"{r.policy}@{r.version}",
                     r.label or "",
                     ",".join(r.reason_codes),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lumyn.incidents.chain import REDACTED
+from lumyn.figures import recorded
 from lumyn.incidents.evidence import Decisions
 from lumyn.incidents.model import Incident
 from lumyn.rate_files import load
@@ -50,7 +51,7 @@ def _decisions(found: Decisions, left_out: list[str]) -> Iterator[Moment]:
     if len(rows) > len(shown):
         left_out.append(f"{len(rows) - len(shown)} of {len(rows)} decisions between the first ones and the last")
     for row in shown:
-        amount = "" if row.amount is None else f" {row.amount:g} {row.currency or ''}".rstrip()
+        amount = f" {recorded(row.amount)} {row.currency or ''}".rstrip()
         what = f"{row.action_type}{amount}: {row.verdict} ({', '.join(row.reason_codes)})"
         yield Moment(row.created_ms, "decision", what, f"{row.policy}@{row.version}", f"lumyn show {row.decision_id}")
 

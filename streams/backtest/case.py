@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from memory_service.recall import Recall, recorded
-from schemas.canonical import decode_trusted
+from schemas.canonical import decode_trusted, encode
 from schemas.errors import UsageError
 from schemas.ids import time_ms_of
 from schemas.query import PATH_ROOTS, value_at
@@ -129,7 +129,7 @@ def _text(value: Any) -> str:
         return NONE
     if value.__class__ is bool:
         return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, int | float) else "(a list or mapping)"
+    return encode(value).decode() if isinstance(value, int | float) else "(a list or mapping)"
 
 
 def _subject(request: Mapping[str, Any]) -> str:

@@ -1,0 +1,39 @@
+"""`lumyn list`: what is shown is all there is, or it is said that it is not; money is shown as it was recorded."""
+
+from __future__ import annotations
+
+import pytest
+from conftest_e2e import refund
+from inside import Inside
+
+from lumyn import sdk
+
+pytest_plugins = ("inside_plugin",)
+
+
+@pytest.mark.parametrize("json", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("limit", "shown", "told"), [((), 20, True), (("--limit", 21), 21, False), (("--limit", 3), 3, True)]
+)
+def test_a_list_that_ends_before_the_decisions_do_says_so(
+    inside: Inside, json: tuple[str, ...], limit: tuple[object, ...], shown: int, told: bool
+) -> None:
+    for _ in range(21):
+        sdk.decide(refund(100))
+    done = inside.run("list", *limit, *json)
+    assert done.stdout.count("refunds") == shown
+    assert (done.stderr == f"the newest {shown} are shown, and there are more; `--limit` shows them\n") is told
+    assert bool(done.stderr) is told
+
+
+def test_what_a_query_leaves_out_is_not_more(inside: Inside) -> None:
+    for amount in (100, 300, 310):
+        sdk.decide(refund(amount))
+    assert "more" not in inside.run("list", "--limit", 1, "--query", "verdict=ALLOW").stderr
+    assert "there are more" in inside.run("list", "--limit", 1, "--query", "verdict=ESCALATE").stderr
+
+
+@pytest.mark.parametrize(("amount", "text"), [(1234567.89, "1234567.89"), (12345.67, "12345.67"), (1e-7, "1e-7"), (300, "300")])
+def test_no_digit_of_an_amount_is_left_out(inside: Inside, amount: float, text: str) -> None:
+    sdk.decide(refund(amount))
+    assert f"| {text} USD |" in inside.run("list").stdout.replace("  ", "")
