@@ -14,6 +14,7 @@ from lumyn.replaying import check_pack
 from lumyn.wiring import LOG_FILE, Home, operator_home
 from schemas.digests import digest
 from schemas.errors import NotFound, StorageUnavailable, UsageError
+from schemas.limits import MAX_SAFE_INTEGER
 from schemas.query import describe, parse_query
 from streams.backtest.bars import Bar, parse_bar
 from streams.backtest.case import reading
@@ -57,6 +58,11 @@ class Asked:
     """(name of the file, text) of each candidate."""
     kept: Literal["counts", "flips", "cases"] = "counts"
     """`flips`: each flip is noted, too, for a backfill. `cases`: no candidate is asked, only the range is settled."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "sample", "seed"):
+            if abs(getattr(self, name) or 0) > MAX_SAFE_INTEGER:
+                raise UsageError(f"`--{name}` is at most 2^53-1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,8 +291,11 @@ def _read_file(path: Path) -> dict[str, Any]:
         value = tomllib.loads(text)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadConfig(f"can't be read: {error}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"can't be read: not utf-8 at byte {error.start}", where=str(path)) from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise BadConfig(f"can't be read: {why[:1].lower()}{why[1:]}", where=str(path)) from None
     known = {_IN_FILE.get(name, name) for name in _ENVIRONMENT if name not in _NOT_IN_FILE}
     known |= {"memory", "runtime", "privacy", "serve"}
     unknown = sorted(set(value) - known)

@@ -15,6 +15,7 @@ from typing import Any
 from schemas.canonical import encode_plain
 from schemas.errors import NotFound
 from schemas.ids import iso_time
+from schemas.limits import MAX_SAFE_INTEGER
 from streams.log import Append, Log, Message
 from streams.reading import at_offset, messages, object_in
 from streams.topics import DEAD_LETTERS, full_name
@@ -60,7 +61,7 @@ def newest(log: Log, limit: int) -> list[Letter]:
 def letters(log: Log, numbers: Iterable[int]) -> dict[int, Letter]:
     """Letters by their numbers, in one reading; those that do not exist are left out."""
     found: dict[int, Letter] = {}
-    wanted = set(numbers)
+    wanted = {number for number in numbers if number <= MAX_SAFE_INTEGER}
     for message in messages(log, DEAD_LETTERS, 0, min(wanted, default=0)) if wanted else ():
         noted = _note_in(log, message)
         if noted is None and message.offset in wanted:
@@ -80,7 +81,7 @@ def letter(log: Log, number: int) -> Letter:
 
 def no_letter(log: Log, number: int) -> NotFound:
     """Why there is no letter of a number."""
-    message = at_offset(log, DEAD_LETTERS, 0, number)
+    message = at_offset(log, DEAD_LETTERS, 0, number) if number <= MAX_SAFE_INTEGER else None
     noted = _note_in(log, message) if message is not None else None
     said = f"{number} notes that letter {noted[0]} was sent again" if noted else f"there is no dead letter {number}"
     return NotFound(said, help="`lumyn dead-letters list` shows what there is")

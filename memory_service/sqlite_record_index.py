@@ -90,6 +90,7 @@ _HELP = "run `lumyn index rebuild`"
 _KIND_COLUMNS = ("verdict", "action_type", "subject_type", "policy", "policy_version", "engine", "currency")
 _KIND_FIELDS = frozenset({*_KIND_COLUMNS, "reason", "rule"})
 _COLUMNS = "id, kind, label, partition, offset, subject_id, amount, amount_usd"
+_MOST = 2**63 - 1  # what SQLite counts up to
 _CROWDED = 1000
 _MOST_RUNS = 256
 _CACHE_KIB = 32 * 1024
@@ -319,6 +320,7 @@ class SqliteRecordIndex:
         newest_first: bool = True,
         fetch: Fetch | None = None,
     ) -> list[IndexedRecord]:
+        limit = None if limit is None else min(limit, _MOST)
         if limit is not None and limit <= 0:
             return []
         with self._guard(), self._snapshot():

@@ -31,6 +31,10 @@ _EXPONENT = re.compile(rb"e[-+]?[0-9]+[,\]}]")
 _ODD_NUMBER = re.compile(rb'[:\[,](?<![^"]:)-?[0-9]+(?:\.[0-9]+)?(?:(?<=\.0)[,\]}]|e[-+0-9])')
 
 
+_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+"""UTF-8's and UTF-16's: what editors and shells on Windows write before a text."""
+
+
 def encode(value: Any, *, finite: bool = False) -> bytes:
     """Canonical bytes of a JSON value (dict, list, str, int, float, bool, None).
 
@@ -266,6 +270,11 @@ def _first_fault(text: str) -> tuple[int, str]:
     return 0, "not JSON"
 
 
+def _marked(raw: bytes) -> str | None:
+    marked = raw.startswith(_ORDER_MARKS)
+    return "it begins with a byte order mark: save it as UTF-8 without one" if marked else None
+
+
 def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYTES, depth: int = MAX_DEPTH) -> Any:
     """Strict JSON: one value, UTF-8, no duplicate keys, no NaN or Infinity, exact integers, bounded.
 
@@ -277,7 +286,7 @@ def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYT
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadJson(f"not UTF-8 at byte {error.start}", where=where) from None
+        raise BadJson(f"not UTF-8 at byte {error.start}", where=where, help=_marked(raw)) from None
     check_depth(text, where, depth)
     if b"\\u" not in raw and _LONG_NUMBER not in raw.translate(_DIGITS):
         try:
@@ -289,9 +298,8 @@ def decode(data: bytes | str, *, where: str = "input", limit: int = MAX_BODY_BYT
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise BadJson(
-            f"malformed JSON: {error.msg[:1].lower()}{error.msg[1:]}", where=f"{where}:{error.lineno}:{error.colno}"
-        ) from None
+        said, place = f"{error.msg[:1].lower()}{error.msg[1:]}", f"{where}:{error.lineno}:{error.colno}"
+        raise BadJson(f"malformed JSON: {said}", where=place, help=_marked(raw)) from None
     except _Fault:
         at, problem = _first_fault(text)
         raise BadJson(problem, where=_line_column(text, at, where)) from None

@@ -162,5 +162,7 @@ def _misused(error: Any) -> int:
     if context is not None and type(error).__name__ == "NoArgsIsHelpError":
         say(context.get_help())
         return 2
-    say(f"{name}: {one_line(message[:1].lower() + message[1:].rstrip('.'))}\n  help: `{name} --help`")
+    parts = message.rstrip(".").split("': ", 1)  # what is wrong, and what the library that checks values says of it
+    said = "': ".join(part[:1].lower() + part[1:] for part in parts)
+    say(f"{name}: {one_line(said)}\n  help: `{name} --help`")
     return 2

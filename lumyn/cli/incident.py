@@ -42,9 +42,13 @@ def moment(text: str | None, option: str) -> int | None:
 
     if text is None:
         return None
-    span = parse_span(text, None, now_ms=wall_clock_ms())
+    help = "UTC: '2024-12-19 14:00', '14:25' (today)"
+    try:
+        span = parse_span(text, None, now_ms=wall_clock_ms())
+    except UsageError:
+        raise UsageError(f"`{option}`: `{text}` is not a time", help=help) from None
     if span.partition is not None or span.start is None:
-        raise UsageError(f"`{option}` is a time", help="UTC: '2024-12-19 14:00', '14:25' (today)")
+        raise UsageError(f"`{option}` is a time", help=help)
     return span.start
 
 

@@ -146,7 +146,7 @@ def trust(
     from lumyn.config import resolve
     from lumyn.exporting import write_whole
     from lumyn.wiring import TRUSTED_FOLDER
-    from schemas.errors import UsageError
+    from schemas.errors import IntegrityError, NotFound, UsageError
     from streams.packs import read_pack
     from streams.signing import PublicKey
 
@@ -155,7 +155,13 @@ def trust(
         if signer is None:
             raise UsageError("the pack is not signed", where=source)
     else:
-        signer = PublicKey.from_text(source)
+        try:
+            signer = PublicKey.from_text(source)
+        except IntegrityError:
+            raise NotFound(
+                f"`{source}` is no file that is there, and no public key",
+                help="a pack, an attestation, or the second word that `lumyn keys show` prints where it was signed",
+            ) from None
     folder = resolve().home / TRUSTED_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{signer.key_id}.pub", signer.text.encode() + b"\n")

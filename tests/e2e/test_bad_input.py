@@ -723,3 +723,70 @@ def test_hostile_text_in_what_is_refused_is_told_safely(inside: Inside) -> None:
         done = inside.run(*arguments, code=None)
         assert done.code in (2, 3)
         assert_safe(done.stderr, repr(arguments))
+
+
+# Numbers too big to mean anything
+
+
+BEYOND = 10**20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("list", "--limit", BEYOND), 0), (("list", "--limit", 2**63 - 1), 0), (("inbox", "list", "--limit", BEYOND), 0),
+        (("export", "--limit", BEYOND, "--out", "all.jsonl"), 0), (("dead-letters", "show", BEYOND), 2),
+        (("dead-letters", "resend", BEYOND), 2), (("backfill", "--policy", "policy.yml", "--limit", BEYOND), 2),
+        (("backtest", "--policy", "policy.yml", "--limit", BEYOND), 2),
+        (("backtest", "--policy", "policy.yml", "--sample", BEYOND), 2),
+        (("backtest", "--policy", "policy.yml", "--sample", 2, "--seed", -BEYOND), 2),
+    ],
+)  # fmt: skip
+def test_a_number_that_no_store_can_hold_is_no_internal_error(
+    inside: Inside, arguments: tuple[object, ...], code: int
+) -> None:
+    inside.decide(refund(300))
+    done = inside.run(*arguments, code=code)
+    assert code == 0 or str(BEYOND) in one_line(done.stderr)
+
+
+# What is told in the tool's own words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("list", "--limit", "-1"), "lumyn list: invalid value for '--limit' / '-n': input should be greater than or"),
+        (("decide", "x", "--timeout", "abc"), "lumyn decide: invalid value for '--timeout': input should be a valid"),
+    ],
+)
+def test_what_a_library_says_of_an_option_is_lower_case_too(
+    inside: Inside, arguments: tuple[str, ...], told: str
+) -> None:
+    assert inside.refused(*arguments, code=2).startswith(told)
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"])
+def test_a_byte_order_mark_is_called_by_its_name(inside: Inside, mark: bytes) -> None:
+    inside.write("marked.json", mark + encode(refund(10)))
+    done = inside.run("decide", "marked.json", code=2)
+    assert one_line(done.stderr) and "  help: it begins with a byte order mark" in done.stderr
+
+
+def test_a_time_of_an_incident_s_note_is_named_by_its_own_option(inside: Inside) -> None:
+    inside.run("incident", "open", "--title", "x")
+    said = inside.run("incident", "note", "INC-1", "later", "--at", "25:00", code=2).stderr
+    assert "`--at`: `25:00` is not a time" in said and "--from" not in said and "position" not in said
+
+
+@pytest.mark.parametrize("text", ["x = [", "a = 1\na = 2\n", "\xff", "=", '[kafka]\naddress = "x', "x = 2024-99-99"])
+def test_a_configuration_that_can_t_be_read_is_told_in_lower_case(inside: Inside, text: str) -> None:
+    inside.write("lumyn.toml", text.encode("latin-1"))
+    told = inside.refused("list", code=2)
+    assert told.startswith("lumyn: lumyn.toml: can't be read: ") and told == told[:1] + told[1:].lower()
+    assert "codec" not in told
+
+
+def test_keys_of_a_file_that_is_not_there(inside: Inside) -> None:
+    for name in ("nowhere.zip", "nothing"):
+        assert name in inside.refused("keys", "trust", name, code=2)
