@@ -141,8 +141,9 @@ def _answers(given: list[str], book: Runbook) -> dict[str, str]:
 
 
 def _check_answered(book: Runbook, answers: Mapping[str, str], with_incident: bool) -> None:
-    """Before anything is done: whether every question that will come has an answer."""
+    """Before anything is done: whether every question that will come has an answer that it can take."""
     from lumyn.runbooks.book import passes_over
+    from lumyn.runbooks.running import answer_to
     from schemas.errors import UsageError
 
     known: dict[str, str] = {}
@@ -153,6 +154,8 @@ def _check_answered(book: Runbook, answers: Mapping[str, str], with_incident: bo
         told = answers.get(step.id) or step.default
         if told is None:
             missing.append(step.id)
+        elif step.id in answers:
+            told = answer_to(step, told, step.default or "")
         known[step.id] = told or ""
     if missing:
         asked = " ".join(f"--answer {name}=..." for name in missing)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lumyn.cli.output import out, out_json
+from lumyn.cli.output import out, out_json, say
 
 _SCOPES = {"--action-type": "action_type", "--tenant": "tenant", "--policy": "policy"}
 
@@ -49,6 +49,9 @@ def switch_on(why: str, scope: dict[str, str], json_: bool) -> None:
     settings = resolve(None)
     if not all(scope.values()):
         raise UsageError("a scope must not be empty text", help="leave the option out to stop everything")
+    if not why.strip():
+        raise UsageError("`--why` is empty", help="the reason goes into every record that is denied")
+    is_new = settings.kafka is None and not settings.home.exists()
     switch_id = uuid.uuid4().hex[:12]
     event = {"type": "kill_switch_on", "actor": settings.actor, "why": why, "switch_id": switch_id, "scope": scope}
     append_switch(settings, event)
@@ -56,6 +59,9 @@ def switch_on(why: str, scope: dict[str, str], json_: bool) -> None:
         out_json({"switch_id": switch_id, "scope": scope})
     else:
         out(f"on: {switch_id} ({scope_text(scope)})")
+    if is_new:  # in the wrong folder a switch is on, and stops nothing
+        asked = "is it the home to be stopped? LUMYN_HOME names another"
+        say(f"note: `{settings.home.absolute()}` is new, nothing was ever decided there: {asked}")
 
 
 def scope_text(scope: Mapping[str, str]) -> str:

@@ -22,6 +22,15 @@ State = Literal["begun", "done", "skipped", "failed", "aborted"]
 OVER = ("done", "skipped")
 
 
+def answer_to(step: Step, given: str, default: str) -> str:
+    """An answer in one line, or the default where it is empty. Raises `UsageError` where the step can't take it."""
+    told = " ".join(given.split()) or default
+    if not told or told.startswith("-") or (step.choices and told not in step.choices):
+        asked = f"one of {', '.join(step.choices)}" if step.choices else "some text that begins with no `-`"
+        raise UsageError(f"`{shown(told)}` is no answer to `{step.id}`", help=asked)
+    return told
+
+
 class Person(Protocol):
     """Who goes through it: at a terminal, or answers that were given beforehand."""
 
@@ -131,10 +140,7 @@ class Running:
         if given is None:
             return self._record(step, "aborted", ""), "", 1
         default = filled(step.default, self._known) if step.default is not None else ""
-        told = " ".join(given.split()) or default
-        if not told or told.startswith("-") or (step.choices and told not in step.choices):
-            asked = f"one of {', '.join(step.choices)}" if step.choices else "some text that begins with no `-`"
-            raise UsageError(f"`{shown(told)}` is no answer to `{step.id}`", help=asked)
+        told = answer_to(step, given, default)
         self._known[step.id] = told
         return self._record(step, "done", told, kept={step.id: told}), told, 0
 

@@ -132,3 +132,28 @@ def test_it_is_on_before_the_command_line_is_loaded(inside: Inside) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=inside.folder)
     assert done.stdout.endswith("[]\n") and done.stdout.startswith("on: "), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_switch_that_is_the_first_thing_of_a_new_home_says_where_it_stands(
+    inside: Inside, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not plain:
+        monkeypatch.setattr("lumyn.cli.stop_now.stop_now", lambda arguments: False)
+    first = inside.run("kill-switch", "on", "--why", "x")
+    assert first.stderr == (
+        f"note: `{inside.home}` is new, nothing was ever decided there: is it the home to be stopped? "
+        "LUMYN_HOME names another\n"
+    )
+    assert inside.run("kill-switch", "on", "--why", "x").stderr == ""
+
+
+def test_a_home_that_decides_is_not_asked_about(inside: Inside) -> None:
+    inside.decide(refund(20))
+    assert inside.run("kill-switch", "on", "--why", "x").stderr == ""
+
+
+@pytest.mark.parametrize("why", ["", "  "])
+def test_a_switch_needs_a_reason(inside: Inside, why: str) -> None:
+    assert "`--why` is empty" in inside.refused("kill-switch", "on", "--why", why, code=2)
+    assert inside.decide(refund(100))["verdict"] == "ALLOW"

@@ -191,6 +191,17 @@ def test_without_a_terminal_yes_and_all_answers_are_needed_before_anything_is_do
     assert log_state(inside) == before
 
 
+@pytest.mark.parametrize(("name", "told"), [("outcome", "maybe"), ("outcome", "-x"), ("how", "burn")])
+def test_an_answer_that_a_later_step_can_t_take_is_refused_before_anything_is_done(
+    inside: Inside, name: str, told: str
+) -> None:
+    labelled(inside)
+    before = log_state(inside)
+    run = ("runbook", "run", "bad-data", "--yes", *BAD, "--answer", "how=relabel", "--answer", f"{name}={told}")
+    assert f"`{told}` is no answer to `{name}`" in inside.refused(*run, code=2)
+    assert log_state(inside) == before
+
+
 @pytest.mark.parametrize("scope", ["--help", "-x", "  ", "\x1b[2J"])
 def test_an_answer_can_be_no_option_and_no_escape(inside: Inside, scope: str) -> None:
     labelled(inside)
