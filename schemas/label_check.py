@@ -24,8 +24,8 @@ def check_label_form(value: Any) -> LabelRequest:
         request = REQUEST.validate_python(value)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
-        path = ".".join(str(part) for part in problem["loc"])
-        raise BadInput(f"label: `{path}`: {problem['msg'].lower()}") from None
+        path, said = ".".join(str(part) for part in problem["loc"]), problem["msg"][:1].lower() + problem["msg"][1:]
+        raise BadInput(f"label: `{path}`: {said}") from None
     for name in ("summary", "actor", "event_id", "job", "labeller"):
         if _is_too_long(str(request.get(name) or "")):
             raise BadInput(f"label: the {name} has {len(str(request[name]))} characters, more than {MAX_TEXT}")

@@ -486,8 +486,10 @@ class _Parser:
             span = Range(field, self._bound(field, low), self._bound(field, high))
         if _type(span.low) != _type(span.high):
             raise self._error(high.at, "BETWEEN's bounds must both be numbers or both be text")
-        if span.low > span.high:  # type: ignore[operator]
-            raise self._error(low.at, "this range ends before it begins")
+        if span.low > span.high or (span.below and span.low == span.high):  # type: ignore[operator]
+            bare = field.kind == "time" and not all("-" in token.text for token in (low, high))
+            help = "a time without a day is today's (UTC); give the day: '2024-12-19 23:50'" if bare else None
+            raise self._error(low.at, "this range ends before it begins", help)
         return span
 
     def _equal(self, field: Field, tokens: list[_Token]) -> Expression:

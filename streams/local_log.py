@@ -416,6 +416,7 @@ def _unavailable(error: sqlite3.Error, path: Path) -> LumynError:
         "locked": "another process holds the log; try again",
         "readonly": "the log can't be written; check the file's and folder's permissions",
         "full": "the disk is full; nothing was written",
+        "disk I/O error": "the disk may be full or broken, nothing was written: `lumyn doctor` looks",
         "unable to open": "check that the folder exists and may be written",
         "not a database": "this file is not a lumyn log; restore it from a backup",
         "malformed": "the file is damaged; restore it from a backup",

@@ -38,8 +38,9 @@ def _made(report: Mapping[str, Any], table_: Table, heading: Heading) -> str:
 
 def _range_lines(report: Mapping[str, Any]) -> str:
     range_, require = report["range"], report["require"]
+    seen = f"{range_['first']} to {range_['last']}" if range_["first"] else "nothing that could be read"
     lines = [
-        f"range: {range_['source']}, {range_['first']} to {range_['last']}",
+        f"range: {range_['source']}, {seen}",
         f"decisions: {range_['decisions']}; with an outcome: {range_['labelled']['total']}",
         f"memory: {report['memory']}",
         f"root: {range_['root']}",

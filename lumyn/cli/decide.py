@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from streams.deciding import Answer
 
 _AT_ONCE = 256
+_DUPLICATES_TOLD = 5
 
 
 def decide(
@@ -54,16 +55,22 @@ def decide(
             else:
                 out(f"{home.log.prefix}.{message.topic} {message.partition}:{message.offset}")
         return _errors(failed)
-    errors = [p for p in parsed if isinstance(p, LumynError)]
+    errors, duplicates = [p for p in parsed if isinstance(p, LumynError)], 0
     with progress("deciding", len(good)) as tick:
         for start in range(0, len(good), _AT_ONCE):
             some = good[start : start + _AT_ONCE]
             for answer in home.agent.decide(some, home.given_policy):  # told as soon as it is stored
                 if isinstance(answer, LumynError):
                     errors.append(answer)
-                else:
-                    _tell(answer, human=human, line=json_ or len(bodies) > 1)
+                    continue
+                if answer.outcome == "duplicate":
+                    duplicates += 1
+                    if duplicates <= _DUPLICATES_TOLD:
+                        _tell_duplicate(answer)
+                _tell(answer, human=human, line=json_ or len(bodies) > 1)
             tick(len(some))
+    if duplicates > _DUPLICATES_TOLD:
+        say(f"duplicates: {duplicates} in all; each is answered by its first record")
     return _errors(errors)
 
 
@@ -73,17 +80,19 @@ def _tell(answer: Answer, *, human: bool, line: bool) -> None:
 
     record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
     line_of = encode(dict(record)) if isinstance(record, dict) and type(record) is not dict else answer.canonical
-    if answer.outcome != "duplicate" and line and not human:
-        out_bytes(line_of)
-        return
-    if answer.outcome == "duplicate":
-        say(f"duplicate: request_id `{record['request_id']}` was decided before; this is the first record")
     if human:
         out(summary(record))
     elif line:
         out_bytes(line_of)
     else:
         out_json(record)
+
+
+def _tell_duplicate(answer: Answer) -> None:
+    from schemas.canonical import decode_trusted
+
+    record = answer.record if answer.record is not None else decode_trusted(answer.canonical)
+    say(f"duplicate: request_id `{record['request_id']}` was decided before; this is the first record")
 
 
 def _errors(errors: Sequence[LumynError]) -> int:

@@ -24,6 +24,7 @@ from inside import Inside, one_line
 from lumyn import LumynConfig, sdk, wiring
 from schemas.canonical import encode
 from schemas.errors import BadInput, StorageUnavailable
+from schemas.label_check import check_label_form
 from schemas.record import record_digest
 from streams.local_log import LocalLog
 from streams.log import Append
@@ -509,7 +510,7 @@ def test_a_full_disk_gives_no_verdict_and_leaves_a_sound_log(shell: Shell) -> No
     shell.run("lumyn decide one.json")
     done = run_limited(shell, ["decide", "many.jsonl"], 1 << 20)
     assert done.returncode == 4
-    assert "lumyn.db" in one_line(done.stderr)
+    assert "lumyn.db" in one_line(done.stderr) and "  help: the disk " in done.stderr
     told = [json.loads(line)["decision_id"] for line in done.stdout.splitlines()]
     stored = {row["decision_id"] for row in shell.json("lumyn list --limit 5000 --json")}
     assert set(told) <= stored, "a verdict that was told is stored"
@@ -790,3 +791,38 @@ def test_a_configuration_that_can_t_be_read_is_told_in_lower_case(inside: Inside
 def test_keys_of_a_file_that_is_not_there(inside: Inside) -> None:
     for name in ("nowhere.zip", "nothing"):
         assert name in inside.refused("keys", "trust", name, code=2)
+
+
+def test_a_file_that_was_decided_before_is_told_in_a_few_lines(inside: Inside) -> None:
+    lines = [encode({**refund(10), "request_id": f"r{number}"}) for number in range(30)]
+    inside.write("all.jsonl", b"\n".join(lines))
+    inside.run("decide", "all.jsonl")
+    done = inside.run("decide", "all.jsonl")
+    assert done.stdout.count("\n") == 30
+    told = done.stderr.splitlines()
+    assert [line.split("`")[1] for line in told[:-1]] == ["r0", "r1", "r2", "r3", "r4"]
+    assert told[-1] == "duplicates: 30 in all; each is answered by its first record"
+    inside.write("one.jsonl", lines[3])
+    assert inside.run("decide", "one.jsonl").stderr.count("\n") == 1
+
+
+def test_a_backtest_that_could_read_nothing_has_no_range(inside: Inside) -> None:
+    inside.write("requests.jsonl", encode(refund(10)) + b"\n" + encode(refund(20)))
+    done = inside.run("backtest", "requests.jsonl", "--policy", "policy.yml", code=2)
+    assert "range: requests.jsonl, nothing that could be read\n" in done.stdout and "None" not in done.stdout
+
+
+@pytest.mark.parametrize("query", ["created_at BETWEEN '23:59' AND '00:01'", "created_at BETWEEN '2024-12-02' AND '2024-12-01'"])
+def test_a_range_over_midnight_is_told_how_to_be_written(inside: Inside, query: str) -> None:
+    inside.decide(refund(10))
+    said = inside.run("list", "--query", query, code=2).stderr
+    assert "this range ends before it begins" in said
+    assert ("a time without a day is today's (UTC)" in said) is (":" in query)
+
+
+def test_a_label_s_choices_are_told_as_they_are_written(inside: Inside) -> None:
+    made = inside.decide(refund(10))
+    form = {"decision_id": made["decision_id"], "event_id": "e", "tenant": "default", "type": "label",
+            "label": "failure", "actor": "a"}  # fmt: skip
+    with pytest.raises(BadInput, match="'ALLOW', 'DENY' or 'ESCALATE'"):
+        check_label_form({**form, "should": "MAYBE"})
