@@ -209,8 +209,11 @@ def require(checks: list[Check], where: str | None = None) -> None:
     """Raise `IntegrityError` naming every check that failed."""
     failed = [check for check in checks if not check.ok]
     if failed:
+        only_signer = [check.name for check in failed] == ["signature"]
         raise IntegrityError(
             "; ".join(f"{check.name} failed ({check.detail})" for check in failed),
             where=where,
-            help="the record is not what was decided: keep this file as evidence, and export the decision again",
+            help="its digests hold: find out whose key it is; `--trust-signer` accepts it for this once"
+            if only_signer
+            else "the record is not what was decided: keep this file as evidence, and export the decision again",
         )

@@ -142,11 +142,13 @@ def trust(
     \b
     Example: lumyn keys trust incident.zip
     """
+    import base64
+
     from lumyn.attesting import attester, is_attestation
     from lumyn.config import resolve
     from lumyn.exporting import write_whole
     from lumyn.wiring import TRUSTED_FOLDER
-    from schemas.errors import IntegrityError, NotFound, UsageError
+    from schemas.errors import NotFound, UsageError
     from streams.packs import read_pack
     from streams.signing import PublicKey
 
@@ -156,12 +158,13 @@ def trust(
             raise UsageError("the pack is not signed", where=source)
     else:
         try:
-            signer = PublicKey.from_text(source)
-        except IntegrityError:
+            base64.b64decode(source, validate=True)
+        except ValueError:
             raise NotFound(
                 f"`{source}` is no file that is there, and no public key",
                 help="a pack, an attestation, or the second word that `lumyn keys show` prints where it was signed",
             ) from None
+        signer = PublicKey.from_text(source)
     folder = resolve().home / TRUSTED_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{signer.key_id}.pub", signer.text.encode() + b"\n")

@@ -826,3 +826,16 @@ def test_a_label_s_choices_are_told_as_they_are_written(inside: Inside) -> None:
             "label": "failure", "actor": "a"}  # fmt: skip
     with pytest.raises(BadInput, match="'ALLOW', 'DENY' or 'ESCALATE'"):
         check_label_form({**form, "should": "MAYBE"})
+
+
+def test_a_pack_by_an_unknown_key_is_not_called_changed(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside.run("export", inside.decide(refund(10))["decision_id"], "--pack", "--out", "one.zip")
+    monkeypatch.setenv("LUMYN_HOME", "other")
+    inside.run("keys", "show")
+    said = inside.run("replay", "one.zip", code=3).stderr
+    assert "does not trust" in said and "find out whose key it is" in said and "not what was decided" not in said
+    with zipfile.ZipFile("one.zip") as whole, zipfile.ZipFile("touched.zip", "w") as touched:
+        for name in whole.namelist():
+            touched.writestr(name, whole.read(name).replace(b'"ALLOW"', b'"DENY" '))
+    assert "find out whose" not in inside.run("replay", "touched.zip", code=3).stderr
+    inside.run("replay", "one.zip", "--trust-signer")
