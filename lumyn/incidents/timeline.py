@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lumyn.incidents.chain import REDACTED
 from lumyn.figures import recorded
+from lumyn.incidents.chain import REDACTED
 from lumyn.incidents.evidence import Decisions
 from lumyn.incidents.model import Incident
 from lumyn.rate_files import load
