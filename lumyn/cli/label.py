@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from lumyn.wiring import Home
 
 
+_TAUGHT = {
+    "harmful": "this says that allowing it is wrong, and counts against allowing what is like it",
+    "fine": "this says that allowing it is right, and counts for allowing what is like it",
+    "neutral": "this says neither that allowing it is right nor that it is wrong",
+}
+
+
 def label(
     decision: str = typer.Argument(..., metavar="ID", help="A decision id, a unique prefix, or a memory id."),
     label_: str = typer.Option(..., "--label", help="failure, success, note or retracted."),
@@ -30,6 +37,7 @@ def label(
     from lumyn.cli.remembering import wait_for_memory
     from lumyn.wiring import existing_home
     from schemas.errors import UsageError
+    from schemas.label import meaning_of
 
     if label_ not in ("failure", "success", "note", "retracted"):
         raise UsageError(f"unknown label `{label_}`", help="one of failure, success, note, retracted")
@@ -45,6 +53,10 @@ def label(
         return
     what = "note added to" if event["type"] == "note" else f"labelled {event['label']}:"
     out(f"{what} {event['decision_id']} (memory version {event['version']})")
+    name = event["label"]
+    if event["decision"] is not None and name in ("failure", "success"):
+        meaning = meaning_of(event["decision"]["verdict"], name, event["should"])
+        out(f"it was {event['decision']['verdict']}: {_TAUGHT[meaning]}")
 
 
 def _say_if_held(home: Home, actor: str) -> None:
