@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -100,6 +101,15 @@ def _check_certificate(address: Address) -> None:
     for path in (address.certificate, address.key):
         if path is not None and not path.is_file():
             raise BadConfig("no such file", where=str(path))
+    if address.certificate is not None and address.key is not None:
+        try:  # with a password of its own, so that nobody is asked for one
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(address.certificate, address.key, "")
+        except (OSError, ValueError):
+            raise BadConfig(
+                f"no certificate with the key `{address.key}`",
+                where=str(address.certificate),
+                help="both in PEM, of one pair, the key without a password",
+            ) from None
 
 
 def _bound(address: Address, *, dev: bool) -> socket.socket:

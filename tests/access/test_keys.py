@@ -204,3 +204,11 @@ def test_errors_of_the_store_are_told(inside: Inside) -> None:
         new_key(CONFIG, "default", "read")
     with pytest.raises(UsageError):
         Rate.parse("1/d")
+
+
+def test_what_is_no_certificate_is_named_before_anything_is_served(inside: Inside) -> None:
+    inside.decide(refund(20))
+    for name in ("cert.pem", "key.pem"):
+        inside.write(name, "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")
+    said = inside.refused("serve", "--port", "0", "--tls-cert", "cert.pem", "--tls-key", "key.pem", code=2)
+    assert "cert.pem" in said and "no certificate with the key" in said
