@@ -16,6 +16,7 @@ from lumyn.api.answers import json_answer
 from lumyn.api.examples import EXAMPLES, TEXTS
 from lumyn.api.problems import PROBLEM
 from lumyn.api.shapes import SHAPES
+from schemas.jsonschema import schema_of
 
 _REF: Final = "#/components/schemas/{model}"
 _KEY: Final = "X-API-Key"
@@ -113,7 +114,7 @@ def description(app: FastAPI) -> dict[str, Any]:
 def _components() -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, adapter in SHAPES.items():
-        schema = adapter.json_schema(ref_template=_REF)
+        schema = schema_of(adapter, _REF)
         out |= schema.pop("$defs", {})
         out[name] = schema
     return out

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
+from typing import get_args
 
 import pytest
 
 from schemas import jsonschema
 from schemas.control import ADAPTER as CONTROL
-from schemas.label import EVENT, REQUEST
+from schemas.label import EVENT, REQUEST, LabelName
 from schemas.receipt import ADAPTER as RECEIPT
 from schemas.receipt import DEAD_LETTER
 from schemas.record import ADAPTER as RECORD
@@ -22,6 +25,22 @@ HAVE_VALIDATOR = importlib.util.find_spec("jsonschema") is not None
 def test_the_file_is_what_the_model_gives(name):
     text = (jsonschema.FOLDER / f"{name}.json").read_text(encoding="utf-8")
     assert text == jsonschema.render(name), "run `python -m schemas.jsonschema`"
+
+
+FIRST = """
+from typing import Literal, NotRequired
+NotRequired[{number}], NotRequired[Literal[{labels}] | None]
+from schemas import jsonschema
+print(*map(jsonschema.render, sorted(jsonschema.SCHEMAS)), sep="", end="")
+"""
+
+
+@pytest.mark.parametrize("number", ["int | float | None", "float | int | None"])
+@pytest.mark.parametrize("labels", [get_args(LabelName), get_args(LabelName)[::-1]])
+def test_a_schema_is_the_same_whatever_was_imported_before(number, labels):
+    first = FIRST.format(number=number, labels=labels)
+    told = subprocess.run([sys.executable, "-c", first], capture_output=True, text=True, check=True).stdout
+    assert told == "".join(map(jsonschema.render, sorted(jsonschema.SCHEMAS)))
 
 
 def test_there_is_a_file_for_each_contract_and_no_other():
