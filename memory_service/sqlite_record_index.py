@@ -26,7 +26,7 @@ from memory_service.record_index import Cursor, Fetch, IndexedRecord, IndexRow, 
 from memory_service.wal import use_wal
 from schemas.canonical import encode
 from schemas.errors import BadInput, IntegrityError, StorageUnavailable, UsageError
-from schemas.ids import id_prefix, is_decision_id
+from schemas.ids import decision_text, id_prefix, is_decision_id
 from schemas.label import LabelEvent, is_last_word
 from schemas.query import LABELS, And, Expression, Field, Leaf, Not, OneOf, Or, Query, Range, holds, leaves
 
@@ -326,7 +326,7 @@ class SqliteRecordIndex:
         with self._guard(), self._snapshot():
             tenants = self._tenants_of(tenant)
             found = [self._in_tenant(code, query, limit, after, newest_first, fetch) for code, _, _ in tenants]
-            rows = heapq.merge(*found, key=lambda row: row[1], reverse=newest_first)
+            rows = found[0] if len(found) == 1 else heapq.merge(*found, key=lambda row: row[1], reverse=newest_first)
             names = {code: name for code, name, _ in tenants}
             return [self._listed(names[row[0]], row) for row in itertools.islice(rows, limit)]
 
@@ -357,7 +357,7 @@ class SqliteRecordIndex:
                     (code, low, high, limit),
                 )
             ]
-            return [str(ULID.from_bytes(key)) for key in sorted(found)[:limit]]
+            return [decision_text(key) for key in sorted(found)[:limit]]
 
     def _tenants_of(self, tenant: str | None) -> list[tuple[int, str, int]]:
         """(number, name, records) of one tenant or of all."""
@@ -389,7 +389,7 @@ class SqliteRecordIndex:
         _, key, kind, label, partition, offset, subject_id, amount, amount_usd = row
         verdict, action_type, policy, version, currency, reasons, rules = self._kind_shown(kind)
         return IndexedRecord(
-            decision_id=str(ULID.from_bytes(key)),
+            decision_id=decision_text(key),
             tenant=tenant,
             created_ms=int.from_bytes(key[:6], "big"),
             verdict=verdict,
@@ -571,6 +571,8 @@ class _Plan:
             for text, values in self._selects(edge)
         ]
         self._cursors += cursors
+        if len(cursors) == 1:
+            return cursors[0]
         return heapq.merge(*cursors, key=lambda row: row[0], reverse=newest_first)
 
     def count(self) -> int:

@@ -25,6 +25,8 @@ _OPTIONS = (
     | orjson.OPT_PASSTHROUGH_DATETIME
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
+_CONTAINERS = frozenset({dict, list, tuple})
+_EXACT = _CONTAINERS | {str, int, float, bool, type(None)}
 # Both begin with a literal, which a search finds fast; together they find all that the exact pattern finds, and more.
 _WHOLE_FLOAT = re.compile(rb"\.0[,\]}]")
 _EXPONENT = re.compile(rb"e[-+]?[0-9]+[,\]}]")
@@ -53,8 +55,8 @@ def encode_noting(value: Any, *, finite: bool = False) -> tuple[bytes, bool]:
         data = b"-"
     if (
         (finite or b"null" not in data)
-        and data.count(b"{") + data.count(b"[") <= MAX_RECORD_DEPTH
         and is_canonical(data)
+        and (data.count(b"{") + data.count(b"[") <= MAX_RECORD_DEPTH or _is_exact(value))
     ):
         return data, True
     if _plain(value, 0):
@@ -83,6 +85,20 @@ def is_canonical(data: bytes) -> bool:
         return False
     sign = _WHOLE_FLOAT.search(data) or _EXPONENT.search(data)
     return sign is None or not _ODD_NUMBER.search(data)
+
+
+def _is_exact(value: Any) -> bool:
+    """Whether there is nothing but JSON's own types in it, and nothing too deep; all else is for the walk below."""
+    level = [value]
+    for _ in range(MAX_RECORD_DEPTH):
+        items = [item for node in level for item in (node.values() if type(node) is dict else node)]
+        kinds = set(map(type, items))
+        if not kinds <= _EXACT:
+            return False
+        if kinds.isdisjoint(_CONTAINERS):
+            return True
+        level = [item for item in items if type(item) in _CONTAINERS]
+    return False
 
 
 def _plain(value: Any, depth: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import uuid
 from collections import OrderedDict
 from enum import IntEnum, StrEnum
 
@@ -239,6 +240,22 @@ class TestEncoding:
 
     def test_many_small_containers_are_not_taken_for_depth(self):
         assert encode([[{}] for _ in range(500)]) == b"[" + b",".join([b"[{}]"] * 500) + b"]"
+
+    @given(JSON_VALUES)
+    @example({"\ue000": 1, "😀": 2})
+    @example((1.0, 1e-7, "null", None))
+    def test_a_value_in_a_long_list_gets_the_bytes_that_it_gets_alone(self, value):
+        many = [[{}] for _ in range(MAX_RECORD_DEPTH)]
+        for finite in (False, True):
+            assert encode([*many, value], finite=finite) == rfc8785.dumps([*many, value])
+
+    def test_in_a_long_list_too_what_is_too_deep_or_no_json_is_refused(self):
+        many = [[] for _ in range(MAX_RECORD_DEPTH)]
+        assert encode([nested(MAX_RECORD_DEPTH - 1), *many], finite=True)
+        with pytest.raises(TooLarge):
+            encode([nested(MAX_RECORD_DEPTH), *many], finite=True)
+        with pytest.raises(BadJson, match="`UUID` is not a JSON value"):
+            encode([{"id": uuid.uuid4()}, *many], finite=True)
 
     def test_tuples_and_subclasses_of_json_types_are_written_as_what_they_hold(self):
         class Level(IntEnum):
