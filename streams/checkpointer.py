@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from schemas.checkpoint import SCHEMA, Statement
 from schemas.errors import IntegrityError, LumynError
@@ -13,13 +13,16 @@ from streams import merkle
 from streams.checkpoints import Chain, Checkpoint, root_text, sign
 from streams.leaves import CODES, GAP, event_entry, gap_entry, request_entry, request_leaf
 from streams.log import Append, Log, Message, PartitionWriter
-from streams.reading import is_embedded, messages, object_in, request_offset, start_of
+from streams.reading import MOST_AT_ONCE, is_embedded, messages, object_in, request_offset, start_of
 from streams.signing import SigningKey
 from streams.topics import CHECKPOINTS, CONTROL, EVENTS, LABELS, RECEIPTS, REQUESTS, full_name
 
 GROUP = "checkpoint"
 _FAR = 2000
 """Offsets over which it is quicker to start reading anew than to read on."""
+_PAGE = 256
+"""Messages that are read at once from an embedded log: its other users wait meanwhile."""
+Pace = Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -27,8 +30,14 @@ class _Draft:
     """A range to be signed: its first offset, its leaves, and the log's time of the newest message read."""
 
     start: int
-    leaves: list[bytes]
+    leaves: list[bytes] = field(default_factory=list)
+    tree: merkle.Growing = field(default_factory=merkle.Growing)
     up_to_ms: int = 0
+
+    def add(self, leaf: bytes) -> None:
+        """The leaf of the next offset."""
+        self.leaves.append(leaf)
+        self.tree.add(merkle.leaf_hash(leaf))
 
     @property
     def next(self) -> int:
@@ -52,14 +61,20 @@ class Checkpointer:
         self._key = key
         self._writer: PartitionWriter | None = None
         self._read: dict[int, tuple[int, int]] = {}
+        self._pace: Pace = lambda: None
+        self._page = _PAGE if is_embedded(log) else MOST_AT_ONCE
         self.chain = Chain(log, frozenset({key.public.key_id, *trusted}), check_leaves=False)
 
-    def run(self) -> list[Checkpoint]:
+    def run(self, pace: Pace = lambda: None) -> list[Checkpoint]:
         """Cover what the log held when this was called; returns the new checkpoints.
+
+        `pace` is called between any two messages, while nothing is locked: it may wait, so that others come to their
+        turn, or raise, which ends the run.
 
         A partition that is not sound is left as it is and the others are covered; then `IntegrityError` is raised, and
         says where. Raises `Fenced` when another checkpointer has taken over, `StorageUnavailable`.
         """
+        self._pace = pace
         partitions = range(self._log.partitions(REQUESTS))
         ends = {partition: self._log.end(RECEIPTS, partition) for partition in partitions}
         # events are covered after the receipts' ends were read: they hold all that those rested on
@@ -89,37 +104,46 @@ class Checkpointer:
             yield checkpoint
 
     def _in_transaction(self, topic: str, partition: int, end: int) -> Checkpoint | None:
+        """What is long is done before the transaction; one who has covered the same meanwhile is continued."""
         assert is_embedded(self._log)
-        self.chain.catch_up()
-        if self.chain.head(topic, partition)["end"] >= end:  # offsets are dense: nothing new, and no lock is needed
-            return None
-        with self._log.transaction() as transaction:
+        while True:
             self.chain.catch_up()
-            checkpoint = self._make(topic, partition, end)
-            if checkpoint is not None:
-                transaction.append([Append(CHECKPOINTS, checkpoint.as_event())])
-        return checkpoint
+            covered = self.chain.head(topic, partition)["end"]
+            if covered >= end:  # offsets are dense: nothing new, and no lock is needed
+                return None
+            draft = self._draft(topic, partition, end)
+            if draft is None:
+                return None
+            with self._log.transaction() as transaction:
+                self.chain.catch_up()
+                if self.chain.head(topic, partition)["end"] == covered:
+                    checkpoint = self._signed(topic, partition, draft)
+                    transaction.append([Append(CHECKPOINTS, checkpoint.as_event())])
+                    return checkpoint
 
     def _as_owner(self, topic: str, partition: int, end: int) -> Checkpoint | None:
         if self._writer is None:  # nobody else can append from here on, so the chain is read to its end
             self._writer = self._log.writer(GROUP, CHECKPOINTS, 0)
             self.chain.catch_up()
-        checkpoint = self._make(topic, partition, end)
-        if checkpoint is not None:
-            event = Append(CHECKPOINTS, checkpoint.as_event(), partition=0)
-            try:
-                (message,) = self._writer.commit([event], self.chain.next_number + 1)
-            except LumynError:  # whether it took effect, the next writer's reading tells
-                self.close()
-                raise
-            self.chain.add(message)
+        draft = self._draft(topic, partition, end)
+        if draft is None:
+            return None
+        checkpoint = self._signed(topic, partition, draft)
+        event = Append(CHECKPOINTS, checkpoint.as_event(), partition=0)
+        try:
+            (message,) = self._writer.commit([event], self.chain.next_number + 1)
+        except LumynError:  # whether it took effect, the next writer's reading tells
+            self.close()
+            raise
+        self.chain.add(message)
         return checkpoint
 
-    def _make(self, topic: str, partition: int, end: int) -> Checkpoint | None:
-        """The next checkpoint of a partition, if there is anything to cover."""
+    def _draft(self, topic: str, partition: int, end: int) -> _Draft | None:
+        """What the next checkpoint of a partition covers, if there is anything."""
         draft = self._of_requests(partition, end) if topic == REQUESTS else self._of_events(topic, end)
-        if draft is None or not draft.leaves:
-            return None
+        return None if draft is None or not draft.leaves else draft
+
+    def _signed(self, topic: str, partition: int, draft: _Draft) -> Checkpoint:
         statement: Statement = {
             "schema": SCHEMA,
             "number": self.chain.next_number,
@@ -129,7 +153,7 @@ class Checkpointer:
             "start": draft.start,
             "end": draft.next,
             "count": sum(leaf[:1] != GAP for leaf in draft.leaves),
-            "root": root_text(merkle.root(draft.leaves)),
+            "root": root_text(draft.tree.root()),
             "up_to": iso_time(draft.up_to_ms),
             "control": self.chain.head(CONTROL, 0),
             "labels": self.chain.head(LABELS, 0),
@@ -143,7 +167,8 @@ class Checkpointer:
         requests = _Forward(self._log, REQUESTS, partition)
         draft: _Draft | None = None
         joined = False
-        for message in messages(self._log, RECEIPTS, partition, self._receipt_before(partition, covered)):
+        for message in messages(self._log, RECEIPTS, partition, self._receipt_before(partition, covered), self._page):
+            self._pace()
             if message.offset >= end or (draft is not None and draft.full):
                 break
             offset, leaf = self._leaf(message)
@@ -151,14 +176,14 @@ class Checkpointer:
                 joined = offset == covered - 1
                 continue
             if draft is None:  # where the last covered receipt has expired, others after it may have, too
-                draft = _Draft(covered if joined else offset, [])
+                draft = _Draft(covered if joined else offset)
             if offset < draft.next:
                 raise IntegrityError("a receipt stands twice or out of order", where=_place(message))
             if offset >= asked:
                 raise IntegrityError("this is the receipt of a request that is not there", where=_place(message))
             draft.up_to_ms = message.time_ms
             if self._fill(draft, requests, offset):
-                draft.leaves.append(leaf)
+                draft.add(leaf)
                 self._read[partition] = (draft.next, message.offset)
         return draft
 
@@ -179,14 +204,15 @@ class Checkpointer:
             raise IntegrityError(f"the receipt lacks {missing}", where=_place(message)) from None
 
     def _of_events(self, topic: str, end: int) -> _Draft:
-        draft = _Draft(self.chain.head(topic, 0)["end"], [])
+        draft = _Draft(self.chain.head(topic, 0)["end"])
         events = _Forward(self._log, topic, 0)
-        for message in messages(self._log, topic, 0, draft.start):
+        for message in messages(self._log, topic, 0, draft.start, self._page):
+            self._pace()
             if message.offset >= end or draft.full:
                 break
             draft.up_to_ms = message.time_ms
             if self._fill(draft, events, message.offset):
-                draft.leaves.append(event_entry(self._log.prefix, message))
+                draft.add(event_entry(self._log.prefix, message))
         return draft
 
     def _fill(self, draft: _Draft, held: _Forward, offset: int) -> bool:
@@ -199,7 +225,7 @@ class Checkpointer:
                 raise IntegrityError("what stood here is gone", where=f"{held.topic}/{held.partition}/{draft.next}")
         name = full_name(self._log.prefix, held.topic)
         while draft.next < offset and not draft.full:
-            draft.leaves.append(gap_entry(name, held.partition, draft.next))
+            draft.add(gap_entry(name, held.partition, draft.next))
         return not draft.full
 
 

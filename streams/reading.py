@@ -14,17 +14,18 @@ from streams.log import Log, Message, TransactionalLog
 from streams.topics import RECEIPTS
 
 _PAGE_BYTES = 8 * 1024 * 1024
-_FIRST_PAGE, _LEAST, _MOST = 64, 16, 2000
+_FIRST_PAGE, _LEAST = 64, 16
+MOST_AT_ONCE = 2000
 
 
-def messages(log: Log, topic: str, partition: int, offset: int = 0) -> Iterator[Message]:
-    """All messages from an offset on. Pages shrink as messages grow, so that memory stays flat."""
-    limit = _FIRST_PAGE
+def messages(log: Log, topic: str, partition: int, offset: int = 0, most: int = MOST_AT_ONCE) -> Iterator[Message]:
+    """All messages from an offset on. Pages hold `most` messages, fewer where messages are large: memory stays flat."""
+    limit = min(most, _FIRST_PAGE)
     while page := log.read(topic, partition, offset, limit):
         yield from page
         offset = page[-1].offset + 1
         size = sum(len(message.value) for message in page)
-        limit = max(_LEAST, min(_MOST, _PAGE_BYTES * len(page) // max(size, 1)))
+        limit = max(_LEAST, min(most, _PAGE_BYTES * len(page) // max(size, 1)))
 
 
 def all_messages(log: Log, topic: str) -> Iterator[Message]:

@@ -193,6 +193,38 @@ def test_what_is_decided_meanwhile_waits_for_the_next_run_with_the_control_that_
     assert dense.verify()[1].after_last == 0
 
 
+def test_others_may_write_while_a_range_is_gone_through(dense: Home) -> None:
+    """The pace is asked between any two messages, and never while the log is locked: transactions do not nest."""
+    asked: list[Any] = []
+
+    def pace() -> None:
+        asked.extend(dense.decide(embedded.request(f"meanwhile-{len(asked)}")))
+
+    made = Checkpointer(dense.log, dense.key).run(pace)
+    assert len(asked) >= sum(one.statement["count"] for one in made) > 0
+    told, summary = dense.verify()
+    assert (told, summary.after_last) == ([], len(asked))
+
+
+def test_a_run_that_is_broken_off_anywhere_is_gone_on_with_by_the_next(dense: Home) -> None:
+    class Stopped(Exception):
+        pass
+
+    checkpointer = Checkpointer(dense.log, dense.key)
+    for most in range(12):
+        steps = iter(range(most))
+
+        def pace(steps: Iterator[int] = steps) -> None:
+            if next(steps, None) is None:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            checkpointer.run(pace)
+    checkpointer.run()
+    told, summary = dense.verify()
+    assert (told, summary.after_last, summary.never_covered) == ([], 0, 0)
+
+
 def test_a_gap_at_the_seam_of_two_checkpoints_is_covered_too(tmp_path: Path) -> None:
     home = Home(tmp_path, sparse=True)
     home.fill()
