@@ -33,11 +33,16 @@ def home_chain(home: Home, *, wanted: str | None = None, check_leaves: bool = Tr
 
 def home_checkpointer(home: Home) -> Checkpointer:
     """The home's checkpointer, with its own key."""
+    if home not in _checkpointers:
+        _checkpointers[home] = own_checkpointer(home)
+    return _checkpointers[home]
+
+
+def own_checkpointer(home: Home) -> Checkpointer:
+    """A checkpointer for one thread alone, with the home's key."""
     from streams.checkpointer import Checkpointer
 
-    if home not in _checkpointers:
-        _checkpointers[home] = Checkpointer(home.log, home.signing_key(), _keys(home))
-    return _checkpointers[home]
+    return Checkpointer(home.log, home.signing_key(), _keys(home))
 
 
 def inclusion_proof(home: Home, record: Mapping[str, Any]) -> InclusionProof | None:

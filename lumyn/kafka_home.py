@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from schemas.ids import decision_time_ms, is_decision_id
 from schemas.label import LabelEvent
 from streams.chosen_memory import ChosenMemory
 from streams.find_records import is_current
-from streams.index_sync import CaughtUp, Seen, catch_up
+from streams.index_sync import SMALL_BATCH, CaughtUp, Seen, catch_up
 from streams.kafka.gateway import KafkaGateway, KafkaLabels, find_record
 from streams.log import Message
 from streams.memory_sync import SyncedMemory
@@ -60,6 +61,7 @@ class KafkaHome:
             load_policy_file(settings.policy_path) if settings.policy_path and settings.policy_given else None
         )
         self._index: RecordIndex | None = None
+        self._opening = threading.Lock()
         self._seen = Seen()
 
     @property
@@ -80,15 +82,24 @@ class KafkaHome:
 
     def index(self) -> RecordIndex:
         """The record index: kept by the index worker on a server, which is waited for a little; else by ourselves."""
-        if self._index is None:
-            self._index = open_index(self.settings, self.derived, self.log.epoch)
+        index = self._opened_index()
         if not uses_server(self.settings):
-            catch_up(self.log, self._index, seen=self._seen)
-            return self._index
+            catch_up(self.log, index, seen=self._seen)
+            return index
         deadline = time.monotonic() + _INDEX_WAIT_S
-        while not is_current(self.log, self._index) and time.monotonic() < deadline:
+        while not is_current(self.log, index) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return self._index
+        return index
+
+    def bring_index_on(self, progress: Callable[[int], None]) -> None:
+        if not uses_server(self.settings):
+            catch_up(self.log, self._opened_index(), progress, self._seen, SMALL_BATCH)
+
+    def _opened_index(self) -> RecordIndex:
+        with self._opening:
+            if self._index is None:
+                self._index = open_index(self.settings, self.derived, self.log.epoch)
+            return self._index
 
     def rebuild_index(self, progress: Callable[[int], None]) -> CaughtUp:
         """Empty the index and fill it again. With a server the index worker may go on: both do the same."""

@@ -127,6 +127,10 @@ class Home(Protocol):
         """The record index, caught up."""
         ...
 
+    def bring_index_on(self, progress: Callable[[int], None]) -> None:
+        """Catch the record index up in small batches, each told to `progress`; nothing where a worker does."""
+        ...
+
     def rebuild_index(self, progress: Callable[[int], None]) -> CaughtUp:
         """Make the record index again from the log."""
         ...
@@ -184,6 +188,7 @@ class EmbeddedHome:
         seal = settings.encrypt_subjects
         self.agent = DecideAgent(self.log, self.memories, fallback, sticky=os.getpid(), seal=seal, follow=follow)
         self._index: RecordIndex | None = None
+        self._opening = threading.Lock()
 
     @property
     def memory(self) -> SyncedMemory:
@@ -213,13 +218,24 @@ class EmbeddedHome:
 
     def index(self) -> RecordIndex:
         """The record index, caught up."""
-        from lumyn.stores import open_index_file
         from streams.index_sync import catch_up
 
-        if self._index is None:
-            self._index = open_index_file(self.settings, self.path, self.log.epoch)
-        catch_up(self.log, self._index)
-        return self._index
+        index = self._opened_index()
+        catch_up(self.log, index)
+        return index
+
+    def bring_index_on(self, progress: Callable[[int], None]) -> None:
+        from streams.index_sync import SMALL_BATCH, catch_up
+
+        catch_up(self.log, self._opened_index(), progress, size=SMALL_BATCH)
+
+    def _opened_index(self) -> RecordIndex:
+        from lumyn.stores import open_index_file
+
+        with self._opening:
+            if self._index is None:
+                self._index = open_index_file(self.settings, self.path, self.log.epoch)
+            return self._index
 
     def rebuild_index(self, progress: Callable[[int], None]) -> CaughtUp:
         from lumyn.stores import open_index_file

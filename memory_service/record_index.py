@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NewType, Protocol
 
 from schemas.errors import IntegrityError
-from schemas.ids import is_decision_id, time_ms_of
+from schemas.ids import decision_time_ms, is_decision_id, time_ms_of
 from schemas.label import LabelEvent
 from schemas.query import Query
 
@@ -164,7 +164,7 @@ def _row(record: Mapping[str, Any], partition: int, offset: int) -> IndexRow:
     request = record["request"]
     action, subject = request.get("action") or {}, request.get("subject") or {}
     decision_id, created_ms = record["decision_id"], time_ms_of(record["created_at"])
-    if not is_decision_id(decision_id) or _time_in(decision_id) != created_ms:
+    if not is_decision_id(decision_id) or decision_time_ms(decision_id) != created_ms:
         raise ValueError(f"decision_id {decision_id!r} is not a ULID of {record['created_at']}")
     signals, provenance = record.get("risk_signals") or {}, record.get("provenance") or {}
     return IndexRow(
@@ -227,16 +227,6 @@ def facts_of(record: Mapping[str, Any], label: str | None = None) -> dict[str, A
         "subject": request.get("subject"),
         "context": (request.get("context") or {}).get("inline"),
     }
-
-
-_CROCKFORD = {char: value for value, char in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
-
-
-def _time_in(decision_id: str) -> int:
-    time = 0
-    for char in decision_id[:10]:
-        time = time * 32 + _CROCKFORD[char]
-    return time
 
 
 def _is_short(name: str, value: Any) -> bool:

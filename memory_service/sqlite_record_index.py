@@ -20,13 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ulid import ULID
-
 from memory_service.record_index import Cursor, Fetch, IndexedRecord, IndexRow, Refused, facts_of, index_row
 from memory_service.wal import use_wal
 from schemas.canonical import encode
 from schemas.errors import BadInput, IntegrityError, StorageUnavailable, UsageError
-from schemas.ids import decision_text, id_prefix, is_decision_id
+from schemas.ids import decision_bytes, decision_text, id_prefix, is_decision_id
 from schemas.label import LabelEvent, is_last_word
 from schemas.query import LABELS, And, Expression, Field, Leaf, Not, OneOf, Or, Query, Range, holds, leaves
 
@@ -209,7 +207,7 @@ class SqliteRecordIndex:
         return refused
 
     def _put(self, row: IndexRow, batch: _Batch) -> None:
-        tenant, key = self._tenant(row.tenant), ULID.from_str(row.decision_id).bytes
+        tenant, key = self._tenant(row.tenant), decision_bytes(row.decision_id)
         low, crowded = batch.split(tenant, row)
         kind, origin = self._kind(tenant, row), self._origin(tenant, low)
         early = self._db.execute(
@@ -299,7 +297,7 @@ class SqliteRecordIndex:
             version = event["version"]
             if is_last_word(event) and is_decision_id(event["decision_id"]):
                 name = event["label"] or "none"
-                self._label(event["tenant"], ULID.from_str(event["decision_id"]).bytes, _label_number(name))
+                self._label(event["tenant"], decision_bytes(event["decision_id"]), _label_number(name))
         self._db.execute("UPDATE meta SET value = ? WHERE key = 'labels'", (str(version),))
 
     def _label(self, tenant: str, key: bytes, label: int | None) -> None:
@@ -347,7 +345,7 @@ class SqliteRecordIndex:
     def by_prefix(self, prefix: str, tenant: str | None, limit: int = 2) -> list[str]:
         if id_prefix(prefix) != prefix:
             return []
-        low, high = (ULID.from_str(prefix.ljust(26, fill)).bytes for fill in "0Z")
+        low, high = (decision_bytes(prefix.ljust(26, fill)) for fill in "0Z")
         with self._guard(), self._snapshot():
             found = [
                 row[0]
@@ -842,7 +840,7 @@ def _id_from(time_ms: int) -> bytes:
 
 
 def _ids(values: Sequence[Any]) -> list[bytes]:
-    return [ULID.from_str(value).bytes for value in values if isinstance(value, str) and is_decision_id(value)]
+    return [decision_bytes(value) for value in values if isinstance(value, str) and is_decision_id(value)]
 
 
 def _digests(values: Sequence[Any]) -> list[bytes]:
@@ -866,7 +864,7 @@ def _label_number(name: str) -> int | None:
 def _cursor_key(after: Cursor) -> bytes:
     if not is_decision_id(after):
         raise BadInput("this cursor is not one that a list gave")
-    return ULID.from_str(after).bytes
+    return decision_bytes(after)
 
 
 def _agrees(query: Query, row: tuple[Any, ...], fetch: Fetch) -> bool:

@@ -7,9 +7,8 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from ulid import ULID
-
 _BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TO_BASE_32 = str.maketrans(_BASE32, "0123456789abcdefghijklmnopqrstuv")
 _PAIRS = [first + second for first in _BASE32 for second in _BASE32]
 _ULID = re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
 _ISO_LENGTH = len("2024-12-19T14:30:00.123Z")
@@ -20,6 +19,11 @@ def decision_id(topic: str, partition: int, offset: int, time_ms: int) -> str:
     """ULID: time = the log's append time, randomness = first 80 bits of sha256(topic, partition, offset)."""
     random = hashlib.sha256(f"{topic}\n{partition}\n{offset}".encode()).digest()
     return _ulid_time(time_ms) + _ulid_half(random[:5]) + _ulid_half(random[5:10])
+
+
+def decision_bytes(text: str) -> bytes:
+    """The 16 bytes of a whole decision id."""
+    return int(text.translate(_TO_BASE_32), 32).to_bytes(16, "big")
 
 
 def decision_text(raw: bytes) -> str:
@@ -45,7 +49,9 @@ def is_decision_id(text: str) -> bool:
 
 def decision_time_ms(text: str) -> int:
     """The time in a decision id, in milliseconds since 1970. Raises `ValueError` for what is none."""
-    return int.from_bytes(ULID.from_str(text).bytes[:6], "big")
+    if not is_decision_id(text):
+        raise ValueError(f"{text!r:.64} is no decision id")
+    return int.from_bytes(decision_bytes(text)[:6], "big")
 
 
 def id_prefix(text: str) -> str | None:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from memory_service.record_index import Fetch, RecordIndex, Refused
 from schemas.canonical import decode_trusted
@@ -18,6 +18,8 @@ from streams.topics import LABELS, RECORDS
 from streams.versions import offset_after
 
 _BATCH = 2000
+SMALL_BATCH: Final = 100
+"""For who catches up beside others: they wait for a batch at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +39,41 @@ class Seen:
 
 
 def catch_up(
-    log: Log, index: RecordIndex, progress: Callable[[int], None] | None = None, seen: Seen | None = None
+    log: Log,
+    index: RecordIndex,
+    progress: Callable[[int], None] | None = None,
+    seen: Seen | None = None,
+    size: int = _BATCH,
 ) -> CaughtUp:
-    """Index all that the log holds and the index has not seen. `progress` gets each batch's size.
+    """Index all that the log holds and the index has not seen. `progress` gets each batch's size, `size` at the most.
 
-    May be broken off and run again, and by several processes at once. Raises `StorageUnavailable`.
+    May be broken off and run again, and by several threads and processes at once. Raises `StorageUnavailable`.
     """
     records, refused = 0, []
     positions = index.positions()
-    waiting = _in_time_order(log, positions)
-    while batch := list(islice(waiting, _BATCH)):
+    waiting = _in_time_order(log, positions, size)
+    while batch := list(islice(waiting, size)):
         refused += index.apply([(m.partition, m.offset, _decoded(m)) for m in batch])
         records += len(batch)
         if progress:
             progress(len(batch))
-    return CaughtUp(records, _catch_up_labels(log, index, progress, seen or Seen()), tuple(refused))
+    return CaughtUp(records, _catch_up_labels(log, index, progress, seen or Seen(), size), tuple(refused))
 
 
-def _in_time_order(log: Log, positions: Mapping[int, int]) -> Iterator[Message]:
+def _in_time_order(log: Log, positions: Mapping[int, int], size: int) -> Iterator[Message]:
     """All partitions merged by time: rows that come in the order of their ids pack tightly into the index."""
-    partitions = (_messages(log, RECORDS, p, positions.get(p, 0)) for p in range(log.partitions(RECORDS)))
+    partitions = (_messages(log, RECORDS, p, positions.get(p, 0), size) for p in range(log.partitions(RECORDS)))
     return heapq.merge(*partitions, key=lambda message: message.time_ms)
 
 
 def _catch_up_labels(
-    log: Log, index: RecordIndex, progress: Callable[[int], None] | None, seen: Seen
+    log: Log, index: RecordIndex, progress: Callable[[int], None] | None, seen: Seen, size: int
 ) -> int:
     labels = 0
     if seen.labels_offset is None:
         seen.labels_offset = offset_after(log, LABELS, index.labels_position())
-    waiting = _messages(log, LABELS, 0, seen.labels_offset)
-    while batch := list(islice(waiting, _BATCH)):
+    waiting = _messages(log, LABELS, 0, seen.labels_offset, size)
+    while batch := list(islice(waiting, size)):
         index.apply([], [decode_trusted(message.value) for message in batch])
         seen.labels_offset = batch[-1].offset + 1
         labels += len(batch)
@@ -76,7 +82,7 @@ def _catch_up_labels(
     return labels
 
 
-def _messages(log: Log, topic: str, partition: int, offset: int) -> Iterator[Message]:
+def _messages(log: Log, topic: str, partition: int, offset: int, size: int) -> Iterator[Message]:
     end = log.end(topic, partition)
     if offset > end:
         raise StorageUnavailable(
@@ -85,7 +91,7 @@ def _messages(log: Log, topic: str, partition: int, offset: int) -> Iterator[Mes
             help="run `lumyn index rebuild`",
         )
     while offset < end:
-        messages = log.read(topic, partition, offset, _BATCH)
+        messages = log.read(topic, partition, offset, size)
         if not messages:
             return
         yield from messages

@@ -1,4 +1,4 @@
-"""`lumyn serve`: the app behind a socket, and deciding of what others submitted meanwhile."""
+"""`lumyn serve`: the app behind a socket; deciding of what others submitted, and upkeep, meanwhile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import signal
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ from lumyn.access.http import is_loopback_name
 from lumyn.api.app import make_app
 from lumyn.api.homes import guard_for
 from lumyn.api.patience import protocol
+from lumyn.api.upkeep import keep_checkpoints, keep_index
 from lumyn.config import LumynConfig
-from lumyn.wiring import Home, open_home
+from lumyn.wiring import Home, existing_home, open_home
 from schemas.errors import BadConfig, LumynError, StorageUnavailable, UsageError
 
-_CHECKPOINT_S: Final = 10.0
 _MOST_CONNECTIONS: Final = 2000
 _BACKLOG: Final = 1024
 Says = Callable[[str], None]
@@ -61,8 +60,12 @@ def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False
     listener = _bound(address, dev=dev)
     at = Address(address.host, listener.getsockname()[1], address.certificate, address.key)
     stop = threading.Event()
-    worker = threading.Thread(target=_drain, args=(home, stop, say), daemon=True)
-    worker.start()
+    beside = [
+        threading.Thread(target=work, args=(of, stop, say), daemon=True)
+        for work, of in ((_drain, home), (keep_checkpoints, home), (keep_index, existing_home(config)))
+    ]
+    for thread in beside:
+        thread.start()
     who = "for whoever is on this machine, without keys" if dev else "for API keys"
     say(f"lumyn on {at.url} {who} (docs at /docs), home {home.path}")
     if not dev and not guard.store.all_keys():
@@ -87,7 +90,8 @@ def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False
         server.run(sockets=[listener])
     finally:
         stop.set()
-        worker.join(5)
+        for thread in beside:
+            thread.join(5)
 
 
 def _ended(_number: int, _frame: FrameType | None) -> None:
@@ -132,21 +136,11 @@ def _bound(address: Address, *, dev: bool) -> socket.socket:
 
 
 def _drain(home: Home, stop: threading.Event, say: Says) -> None:
-    """Decide what `submit` and `--no-wait` appended, a few times a second; sign a checkpoint over what is new.
-
-    Over Kafka both are the workers' business.
-    """
-    from lumyn.checkpointing import home_checkpointer
-    from streams.reading import is_embedded
-
-    due = time.monotonic() + _CHECKPOINT_S
+    """Decide what `submit` and `--no-wait` appended, a few times a second. Over Kafka that is the workers' business."""
     while not stop.wait(0.2):
         try:
             while home.agent.drain():
                 pass
-            if time.monotonic() >= due and is_embedded(home.log):
-                due = time.monotonic() + _CHECKPOINT_S
-                home_checkpointer(home).run()
         except LumynError as error:
             say(f"lumyn: {error}")
             stop.wait(2)

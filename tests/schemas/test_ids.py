@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from schemas.ids import decision_id, decision_text, id_prefix, is_decision_id, iso_time, time_ms_of
+from schemas.ids import decision_bytes, decision_id, decision_text, id_prefix, is_decision_id, iso_time, time_ms_of
 
 TIMES = st.integers(0, 253_402_300_799_999)
 PLACES = st.tuples(
@@ -100,3 +100,4 @@ def test_another_form_of_time_is_refused(text):
 @given(st.binary(min_size=16, max_size=16))
 def test_an_ids_bytes_have_one_text(raw):
     assert decision_text(raw) == str(ULID.from_bytes(raw))
+    assert decision_bytes(decision_text(raw)) == raw
