@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lumyn.config import LumynConfig
-    from lumyn.sdk import backtest, decide, decide_many, drain, explain, export, label, replay, show, submit
+    from lumyn.sdk import (
+        backtest,
+        counterfactuals,
+        decide,
+        decide_many,
+        drain,
+        explain,
+        export,
+        label,
+        replay,
+        show,
+        submit,
+    )
     from schemas.errors import LumynError
 
 __version__ = "0.1.0"
@@ -15,6 +27,7 @@ __all__ = [
     "LumynConfig",
     "LumynError",
     "backtest",
+    "counterfactuals",
     "decide",
     "decide_many",
     "drain",

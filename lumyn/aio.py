@@ -41,6 +41,11 @@ async def show(decision_id: str, config: LumynConfig | None = None) -> dict[str,
     return await asyncio.to_thread(sdk.show, decision_id, config)
 
 
+async def counterfactuals(decision_id: str, **options: Any) -> dict[str, Any]:
+    """As `lumyn.counterfactuals`."""
+    return await asyncio.to_thread(sdk.counterfactuals, decision_id, **options)
+
+
 async def export(decision_id: str, out: str | Path, **options: Any) -> Path:
     """As `lumyn.export`."""
     return await asyncio.to_thread(sdk.export, decision_id, out, **options)

@@ -16,7 +16,7 @@ from memory_service.recall import Asked, Recall
 from schemas.errors import UsageError
 from schemas.verdict import VERDICTS, Verdict
 from streams.as_of import was_recalled
-from streams.counterfactual.search import counterfactuals
+from streams.counterfactual.search import MOST_PAIRS, MOST_SINGLES, counterfactuals
 from streams.counterfactual.told import as_dict
 from streams.erasures import erasures
 from streams.integrity import recorded_policy, require
@@ -42,16 +42,27 @@ def to_explain(named: str, *, trust_signer: bool = False, config: LumynConfig | 
         pack = read_pack(path)
         require(check_pack(pack, trust_signer=trust_signer, settings_home=resolve(config).home), where=named)
         return Explained(opened_pack(pack), lambda: recorded_policy(pack.record, pack.policy_source), None)
-    home = existing_home(config)
+    return in_home(existing_home(config), named)
+
+
+def in_home(home: Home, named: str) -> Explained:
+    """A decision of a home's tenant. Raises `NotFound`, `IntegrityError`."""
     _, record = sound_record(home, named)
     return Explained(record, lambda: home.agent.control().compiled(record["policy"]["hash"]), home)
 
 
 def counterfactual(
-    what: Explained, *, wanted: str | None = None, limit: int = 5, memory: str | None = None
+    what: Explained,
+    *,
+    wanted: str | None = None,
+    limit: int = 5,
+    memory: str | None = None,
+    most_singles: int = MOST_SINGLES,
+    most_pairs: int = MOST_PAIRS,
 ) -> dict[str, Any]:
     """What would have altered the verdict, as JSON. `memory`: `as-of` (default where the home is), `recorded`.
 
+    `most_singles` and `most_pairs` bound how many changes are tried, and pairs of them.
     Raises `UsageError`, `Erased`, `KeyMissing`, `IntegrityError`.
     """
     if memory not in (None, *MEMORIES):
@@ -61,7 +72,10 @@ def counterfactual(
     recalls: Callable[[Asked], Recall] | None = None
     if what.home is not None and memory != "recorded" and was_recalled(what.record):
         recalls = recall_then(what.home, what.record)[1]
-    found = counterfactuals(what.record, what.policy(), wanted=_verdict(wanted), limit=limit, recalls=recalls)
+    found = counterfactuals(
+        what.record, what.policy(), wanted=_verdict(wanted), limit=limit, recalls=recalls, most_singles=most_singles,
+        most_pairs=most_pairs,
+    )  # fmt: skip
     told = as_dict(found, what.record["decision_id"], memory_asked=recalls is not None)
     if recalls is not None and what.home is not None and erasures(what.home.log).touched(what.record):
         note = "memories that it could meet are erased now: what memory says when it is asked again is not exact"

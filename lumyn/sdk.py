@@ -175,6 +175,26 @@ def explain(decision_id: str, config: LumynConfig | None = None) -> str:
     return explain_record(record)
 
 
+def counterfactuals(
+    decision_id: str,
+    *,
+    to: str | None = None,
+    limit: int = 5,
+    memory: str | None = None,
+    config: LumynConfig | None = None,
+) -> dict[str, Any]:
+    """The nearest changes that would have altered a decision's verdict, each decided again in full before it is given.
+
+    `to`: only those that lead to this verdict. `memory`: `as-of` (default) asks it again, `recorded` does not.
+
+    Returns what `lumyn explain --counterfactual --json` prints; that there are none is data. Raises `NotFound`,
+    `IntegrityError`, `Erased`, `KeyMissing`; `UsageError` for a decision that can't be made again.
+    """
+    from lumyn.explaining import counterfactual, in_home
+
+    return counterfactual(in_home(existing_home(config), decision_id), wanted=to, limit=limit, memory=memory)
+
+
 def export(
     decision_id: str,
     out: str | Path,
@@ -262,6 +282,7 @@ def _record(answer: Answer | LumynError) -> DecisionRecord:
 
 __all__: Sequence[str] = (
     "backtest",
+    "counterfactuals",
     "decide",
     "decide_many",
     "drain",

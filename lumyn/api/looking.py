@@ -1,10 +1,12 @@
-"""Looking at decisions: a list, one, its explanation, its replay, its checks."""
+"""Looking at decisions: a list, one, its explanation, what would have altered it, its replay, its checks."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from lumyn.api.answers import json_answer
 from lumyn.api.checking import replayed, verified
@@ -13,14 +15,22 @@ from lumyn.api.homes import config_of, home_of
 from lumyn.api.listing import MOST, Expand, Order, Paging, page
 from lumyn.api.spec import endpoint, parameter
 from lumyn.api.traceability import with_traceability
+from lumyn.explaining import counterfactual, in_home
 from lumyn.lookup import sound_record
 from lumyn.wiring import existing_home
 from schemas.canonical import encode
 from schemas.seal import OpenRecord
+from schemas.verdict import Verdict
 from streams.explain_facts import explain_facts
 
 LIST_PARAMETERS = [parameter(name, says) for name, says in SAID.items()]
-_ID = "/v1/decisions/{decision_id}"
+MOST_CHANGES: Final = 20
+MOST_SINGLES: Final = 4000
+MOST_PAIRS: Final = 8000
+"""How many changes, and pairs of them, are tried for one request; the answer says where that ended the search."""
+ALTERING: Final = 2
+"""How many such searches go on at once."""
+_ID: Final = "/v1/decisions/{decision_id}"
 Form = Annotated[
     str,
     Query(
@@ -55,6 +65,28 @@ def add_looking(app: FastAPI) -> None:
     def explain(decision_id: str, request: Request) -> Response:
         _, record = sound_record(home_of(request), decision_id)
         return json_answer(explain_facts(record))
+
+    altering = asyncio.Semaphore(ALTERING)
+
+    @app.get(_ID + "/counterfactuals", **endpoint("What would have altered the verdict", "read", "Counterfactuals"))
+    async def counterfactuals(
+        decision_id: str,
+        request: Request,
+        to: Annotated[Verdict | None, Query(description="Only changes that lead to this verdict.")] = None,
+        limit: Annotated[int, Query(ge=1, le=MOST_CHANGES, description="How many changes to show.")] = 5,
+        memory: Annotated[
+            Literal["as-of", "recorded"],
+            Query(description="`as-of`: memory is asked again, as of then; `recorded`: what it answered is held."),
+        ] = "as-of",
+    ) -> Response:
+        def search() -> dict[str, Any]:
+            return counterfactual(
+                in_home(home_of(request), decision_id), wanted=to, limit=limit, memory=memory,
+                most_singles=MOST_SINGLES, most_pairs=MOST_PAIRS,
+            )  # fmt: skip
+
+        async with altering:  # who waits here holds no thread that others need
+            return json_answer(await run_in_threadpool(search))
 
     @app.post(_ID + "/replay", **endpoint("Decide the recorded inputs again", "read", "Replayed"))
     def replay(decision_id: str, request: Request) -> Response:

@@ -188,6 +188,57 @@ class LabelBody(TypedDict):
     settle: NotRequired[bool]
 
 
+class Changed(TypedDict):
+    """One change of what was asked, or of what was known; of a number the `range` that does the same."""
+
+    field: str
+    kind: Literal["number", "value", "supplied", "removed", "time", "memory", "kill_switch", "control"]
+    was: Any
+    now: Any
+    unnamed: bool
+    facts: list[str]
+    range: dict[str, Any] | None
+
+
+class Led(TypedDict):
+    """A verdict that was decided."""
+
+    verdict: Verdict
+    reason_codes: list[str]
+
+
+class Altered(Led):
+    """The changes that together lead to another verdict, nearest first."""
+
+    changes: list[Changed]
+    distance: float
+    alike: list[Any]
+    asked_again: Led | None
+    text: str
+
+
+class Tried(TypedDict):
+    """How far was looked; not `complete`: a bound ended it."""
+
+    fields: int
+    singles: int
+    pairs: int
+    complete: bool
+
+
+class Counterfactuals(Led):
+    """What would have altered the verdict; each was decided again in full."""
+
+    decision_id: str
+    wanted: Verdict | None
+    counterfactuals: list[Altered]
+    searched: Tried
+    memory: Literal["as of then", "recorded"]
+    held: list[str]
+    notes: list[str]
+    text: list[str]
+
+
 class RequestState(TypedDict):
     """What became of a request that was not waited for."""
 
@@ -362,7 +413,7 @@ class Memory(TypedDict):
 _NAMED: tuple[Any, ...] = (
     Page, Explanation, Replayed, Verified, LabelBody, RequestState, PolicyNamed, Published, PolicyWhole, Policies,
     Checked, PolicyBody, Activation, Reason, SwitchBody, Switch, Switches, SwitchedOff, AuditPage, Alive, Ready,
-    Problem, Memory,
+    Problem, Memory, Counterfactuals,
 )  # fmt: skip
 SHAPES: dict[str, TypeAdapter[Any]] = {
     "DecisionRequest": TypeAdapter(DecisionRequest),

@@ -170,11 +170,9 @@ def verify(visit: Visit) -> Response:
 
 def alter(visit: Visit) -> Response:
     """What would have altered the verdict, found by deciding again."""
-    from lumyn.explaining import Explained, counterfactual
+    from lumyn.explaining import counterfactual, in_home
 
-    home = visit.home
-    _, record = sound_record(home, visit.request.path_params["decision_id"], visit.principal.tenant)
-    what = Explained(record, lambda: home.agent.control().compiled(record["policy"]["hash"]), home)
+    what = in_home(visit.home, visit.request.path_params["decision_id"])
     try:
         told = counterfactual(what, limit=_NEAREST)
     except LumynError as error:

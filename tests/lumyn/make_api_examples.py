@@ -56,6 +56,7 @@ def main() -> None:
                 "Decisions": [decision],
                 "Page": api.get("/v1/decisions?condition_id=churn&outcome=triggered&limit=1").json(),
                 "Explanation": api.post(f"{place}/explain").json(),
+                "Counterfactuals": api.get(f"{place}/counterfactuals").json(),
                 "Replayed": api.post(f"{place}/replay").json(),
                 "Verified": api.get(f"{place}/verify").json(),
                 "LabelBody": label,

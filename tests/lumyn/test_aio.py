@@ -20,6 +20,8 @@ def test_fifty_concurrent_decisions_are_all_recorded(tmp_path: Path) -> None:
         await aio.label(records[0]["decision_id"], "success", summary="right", config=config)
         shown = await aio.show(records[0]["decision_id"], config)
         assert [e["label"] for e in shown["events"]] == ["success"]
+        altered = await aio.counterfactuals(records[0]["decision_id"], limit=1, config=config)
+        assert altered["counterfactuals"][0]["verdict"] != records[0]["verdict"]
         return [r["decision_id"] for r in records]
 
     assert len(set(asyncio.run(run()))) == 50

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from served import dev_client
 from starlette.testclient import TestClient
 
 from lumyn import LumynConfig, sdk
+from lumyn.api import looking
 from lumyn.api.app import make_app
 from lumyn.api.homes import guard_for
 from schemas.digests import digest_of
@@ -210,6 +214,58 @@ def test_a_tampered_record_is_not_served_and_verify_says_what_failed(api: TestCl
     verified = api.get(f"/v1/decisions/{name}/verify").json()
     assert verified["verified"] is False
     assert "record_digest" in {check["name"] for check in verified["checks"] if not check["ok"]}
+
+
+def test_what_would_have_altered_it_is_what_the_command_says(api: TestClient, inside: Inside) -> None:
+    name = decided(api, 9000)["decision_id"]
+    for options, arguments in (("", ()), ("?to=ALLOW&limit=1&memory=recorded", ("--to", "ALLOW", "--limit", 1, "--memory", "recorded"))):
+        answer = api.get(f"/v1/decisions/{name}/counterfactuals{options}")
+        assert answer.status_code == 200, answer.text
+        told = inside.run("explain", name, "--counterfactual", "--json", *arguments).stdout
+        assert answer.json() == json.loads(told)
+        assert answer.json()["counterfactuals"]
+
+
+@pytest.mark.parametrize("options", ["to=MAYBE", "to=allow'--", "limit=0", "limit=21", "limit=x", "memory=none", "memory="])
+def test_a_bad_question_about_what_would_have_altered_it_is_422(api: TestClient, options: str) -> None:
+    name = decided(api)["decision_id"]
+    problem(api.get(f"/v1/decisions/{name}/counterfactuals?{options}"), 422)
+
+
+def test_the_search_for_what_would_have_altered_it_is_bounded(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = decided(api, 9000)["decision_id"]
+    assert api.get(f"/v1/decisions/{name}/counterfactuals").json()["searched"]["complete"]
+    monkeypatch.setattr(looking, "MOST_SINGLES", 2)
+    monkeypatch.setattr(looking, "MOST_PAIRS", 1)
+    searched = api.get(f"/v1/decisions/{name}/counterfactuals?to=ABSTAIN").json()["searched"]
+    assert (searched["singles"], searched["complete"]) == (2, False)
+    assert searched["pairs"] <= 1
+
+
+def test_only_so_many_search_for_what_would_have_altered_it_at_once(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = decided(api, 9000)["decision_id"]
+    real, lock, inside_now, most = looking.counterfactual, threading.Lock(), [0], [0]
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        with lock:
+            inside_now[0] += 1
+            most[0] = max(most[0], inside_now[0])
+        time.sleep(0.05)
+        try:
+            return real(*arguments, **options)
+        finally:
+            with lock:
+                inside_now[0] -= 1
+
+    monkeypatch.setattr(looking, "counterfactual", slow)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: api.get(f"/v1/decisions/{name}/counterfactuals").status_code, range(8)))
+    assert answers == [200] * 8
+    assert most[0] <= looking.ALTERING
 
 
 def test_listing_by_query(api: TestClient) -> None:

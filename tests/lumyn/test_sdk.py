@@ -228,6 +228,7 @@ def test_another_tenant_s_decision_does_not_exist(inside: Inside, monkeypatch: p
     for call in (
         lambda: sdk.show(name),
         lambda: sdk.explain(name),
+        lambda: sdk.counterfactuals(name),
         lambda: sdk.label(name, "failure"),
         lambda: sdk.label(name[:26], "note", summary="x"),
         lambda: sdk.export(name, "mine.zip"),
