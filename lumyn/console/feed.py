@@ -21,7 +21,7 @@ from schemas.errors import LumynError
 from schemas.verdict import VERDICTS
 from streams.local_log import wall_clock_ms
 from streams.log import Log, Message
-from streams.reading import messages
+from streams.tail import Tail, tail_of
 from streams.topics import RECORDS
 
 TICK_S: Final = 0.5
@@ -91,7 +91,7 @@ class Feed:
         self._lock = threading.Lock()
         self._asked = 0.0
         self._thread: threading.Thread | None = None
-        self._positions: dict[int, int] = {}
+        self._tail: Tail | None = None
         self._of: dict[str, _Of] = {}
         self._frames: dict[str, Frame] = {}
         self._number = 0
@@ -117,35 +117,38 @@ class Feed:
         self._stopped.set()
 
     def _begin(self) -> None:
-        self._positions = {p: self._log.end(RECORDS, p) for p in range(self._log.partitions(RECORDS))}
+        self._tail = tail = tail_of(self._log, RECORDS)
         self._of.clear()
         self._frames.clear()
         self.since_ms = self._clock_ms()
-        self._thread = threading.Thread(target=self._run, name="console-feed", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(tail,), name="console-feed", daemon=True)
         self._thread.start()
 
-    def _run(self) -> None:
-        while not self._stopped.wait(TICK_S):
-            with self._lock:
-                if time.monotonic() - self._asked > IDLE_S:
-                    self._thread = None
-                    return
-            try:
-                self.step()
-            except LumynError:
-                continue  # the log can't be read now: the next tick tries again, and no count is invented
+    def _run(self, tail: Tail) -> None:
+        try:
+            while not self._stopped.wait(TICK_S):
+                with self._lock:
+                    if time.monotonic() - self._asked > IDLE_S:
+                        self._thread = None
+                        return
+                try:
+                    self.step()
+                except LumynError:
+                    continue  # the log can't be read now: the next tick tries again, and no count is invented
+        finally:
+            tail.close()
 
     def step(self) -> None:
         """Take in what is new, and make a frame of it for each tenant that is looked at."""
         news: list[Message] = []
-        for partition, position in list(self._positions.items()):
-            for message in messages(self._log, RECORDS, partition, position):
-                self._positions[partition] = message.offset + 1
+        try:
+            for message in self._tail.news() if self._tail is not None else ():
                 news.append(message)
                 if len(news) >= 1000:
                     self._take(news)
                     news = []
-        self._take(news)
+        finally:  # what came before an error was given, and will not come again
+            self._take(news)
         with self._lock:
             self._number += 1
             for tenant, known in self._of.items():

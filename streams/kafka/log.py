@@ -14,6 +14,7 @@ from typing import Any
 from schemas.errors import BadConfig, Fenced, LumynError, NotFound, StorageUnavailable
 from schemas.ids import decision_time_ms, is_decision_id
 from streams.kafka.client import Fetched, KafkaClient, KafkaProducer, KafkaSettings, Place, Reader
+from streams.kafka.tail import KafkaTail
 from streams.log import Append, Message
 from streams.partitioner import partition_for
 from streams.subject_keys import NO_KEYS, SubjectKeys
@@ -223,6 +224,11 @@ class KafkaLog:
         places = [(self.name(topic), p) for p in range(self.partitions(topic))]
         found = self.client.ends(places)
         return [found[place] for place in places]
+
+    def tail(self, topic: str) -> KafkaTail:
+        """What comes to a topic after its present end."""
+        places = [(self.name(topic), p) for p in range(self.partitions(topic))]
+        return KafkaTail(self.client, places, partial(_messages, topic))
 
     def at_time(self, topic: str, partition: int, time_ms: int) -> int:
         """The first offset appended at or after a time; the end, when there is none."""

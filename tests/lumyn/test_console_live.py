@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from lumyn.console import live
 from lumyn.console.feed import RATE_S, ROWS_A_TICK, WINDOW_S, Feed
 from schemas.canonical import encode
+from schemas.errors import StorageUnavailable
 from schemas.verdict import VERDICTS
 from streams.local_log import LocalLog
 from streams.log import Append
+from streams.reading import all_messages
 from streams.topics import RECORDS
 
 START_MS = 1_700_000_000_000
@@ -62,7 +64,7 @@ def told(feed: Feed, tenant: str = "default") -> dict[str, Any]:
 def feed(log: LocalLog, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Feed:
     """A feed that steps when the test says so."""
     made = Feed(log, clock)
-    monkeypatch.setattr(Feed, "_run", lambda self: None)
+    monkeypatch.setattr(Feed, "_run", lambda self, tail: None)
     log.append([record(1)])
     assert sum(told(made)["counts"].values()) == 0  # what was there before is not new
     return made
@@ -117,6 +119,26 @@ def test_what_is_kept_does_not_grow(log: LocalLog, feed: Feed, clock: Clock) -> 
         feed.step()
     (known,) = feed._of.values()
     assert len(known.seconds) <= WINDOW_S + 2 and len(feed._frames) == 1 and not known.sample
+
+
+def test_what_was_read_before_the_log_failed_is_counted_and_the_rest_after(
+    log: LocalLog, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append([record(n) for n in range(40)])
+    assert len({message.partition for message in all_messages(log, RECORDS)}) > 2
+    read = log.read
+
+    def fails(topic: str, partition: int, offset: int, limit: int = 1000) -> Any:
+        if partition == 2:
+            raise StorageUnavailable("the disk sulks")
+        return read(topic, partition, offset, limit)
+
+    monkeypatch.setattr(log, "read", fails)
+    with pytest.raises(StorageUnavailable):
+        feed.step()
+    monkeypatch.undo()
+    feed.step()
+    assert sum(told(feed)["counts"].values()) == 40
 
 
 def test_what_is_no_record_is_passed_over_and_hostile_text_is_shown(log: LocalLog, feed: Feed) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from schemas.errors import BadConfig, Fenced, StorageUnavailable
 from streams.log import Append, Log, Message
 from streams.partitioner import murmur2, partition_for
+from streams.tail import tail_of
 from streams.topics import TOPICS
 
 JAVA_MURMUR2 = {  # org.apache.kafka.common.utils.UtilsTest.testMurmur2
@@ -104,6 +106,24 @@ class LogContract:
             assert offsets == sorted(set(offsets)) and offsets[0] >= start
 
     # topics and partitions
+
+    def test_a_tail_gives_what_comes_after_it_once_and_each_partition_in_order(self, log, reopen):
+        other = reopen()
+        log.append([Append("records", b"before", b"k", partition) for partition in range(8)])
+        tail = tail_of(log, "records")
+        assert list(tail.news()) == []
+        seen: list[Message] = []
+        for step in range(5):
+            other.append([Append("records", b"%d-%d" % (step, n), b"k", n % 8) for n in range(100)])
+            until = time.monotonic() + 30
+            while len(seen) < 100 * (step + 1) and time.monotonic() < until:
+                seen += tail.news()
+        assert list(tail.news()) == []
+        tail.close()
+        other.close()
+        by_partition = [[m.value for m in seen if m.partition == p] for p in range(8)]
+        assert by_partition == [[b"%d-%d" % (s, n) for s in range(5) for n in range(100) if n % 8 == p] for p in range(8)]
+        assert {m.topic for m in seen} == {"records"}
 
     def test_every_topic_is_there_and_empty(self, log):
         for topic, described in TOPICS.items():
