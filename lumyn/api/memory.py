@@ -54,7 +54,7 @@ def add_memory(app: FastAPI) -> None:
 
     @app.get("/v1/memory/suspects", **endpoint("Labels that are probably wrong", "read", "Memory"))
     def suspects(request: Request, limit: _Many = 20, labeller: str | None = None) -> Response:
-        return json_answer(suspecting.as_dict(suspecting.find(home_of(request)), limit, labeller))
+        return json_answer(suspecting.as_dict(suspecting.kept(home_of(request)), limit, labeller))
 
     @app.get("/v1/memory/trust", **endpoint("Labellers who are not trusted in full", "read", "Memory"))
     def trust(request: Request) -> Response:

@@ -59,8 +59,8 @@ def show(visit: Visit) -> Response:
 
 
 def suspects(visit: Visit) -> Response:
-    """The labels that are probably wrong. It reads every record."""
-    found = suspecting.find(visit.home)
+    """The labels that are probably wrong. It reads every record, unless nothing is new since."""
+    found = suspecting.kept(visit.home)
     return render.html("suspects", visit=visit, here="memory", found=suspecting.as_dict(found, _SUSPECTS))
 
 
