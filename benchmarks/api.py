@@ -219,7 +219,7 @@ def reads(n: int) -> dict[str, Any]:
     days = "from=2020-01-01&to=2100-01-01"
     asked = {
         "list, three filters": [
-            f"/v1/decisions?outcome=triggered&action_type=refund&{days}&verdict={chosen.choice(('ALLOW', 'DENY', 'ESCALATE'))}"
+            f"/v1/decisions?outcome=triggered&action_type=support.refund&{days}&verdict={chosen.choice(('ALLOW', 'DENY', 'ESCALATE'))}"
             for _ in range(2000)
         ],
         "search, by the query language": [

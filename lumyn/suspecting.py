@@ -18,7 +18,7 @@ from schemas.errors import LumynError
 from streams.diff import checked_record
 from streams.label_history import Histories
 from streams.log import Log
-from streams.reading import messages
+from streams.reading import ends_of, messages
 from streams.subject_keys import State
 from streams.suspects import Labeller, Suspect, Suspects, decided_by, find_suspects
 from streams.topics import LABELS, RECORDS
@@ -65,11 +65,6 @@ _one_at_a_time = threading.Lock()
 _kept: WeakKeyDictionary[Log, OrderedDict[str, _Kept]] = WeakKeyDictionary()
 
 
-def _ends(home: Home) -> tuple[int, ...]:
-    """What records there are: a log only grows."""
-    return tuple(home.log.end(RECORDS, partition) for partition in range(home.log.partitions(RECORDS)))
-
-
 def _labels(home: Home) -> tuple[Any, ...]:
     """What the answer depends on beside the records and the keys."""
     settings = home.settings
@@ -78,7 +73,7 @@ def _labels(home: Home) -> tuple[Any, ...]:
 
 def _remembered(home: Home, of_log: Mapping[str, _Kept]) -> Suspects | None:
     one = of_log.get(home.settings.tenant)
-    current = one is not None and one.resting.ends == _ends(home) and _is_of(one, home, _labels(home))
+    current = one is not None and one.resting.ends == ends_of(home.log, RECORDS) and _is_of(one, home, _labels(home))
     return one.found if one is not None and current else None
 
 
@@ -116,7 +111,8 @@ def _resting(
     home: Home, before: _Resting | None = None, tick: Callable[[int], None] = lambda count: None
 ) -> _Resting:
     """Go on from `before` to the records' present ends."""
-    log, ends = home.log, _ends(home)
+    log = home.log
+    ends = ends_of(log, RECORDS)  # a log only grows: they say what it holds
 
     def records() -> Iterator[Mapping[str, Any]]:
         for partition, end in enumerate(ends):

@@ -11,6 +11,7 @@ from schemas.canonical import decode_trusted
 from schemas.errors import StorageUnavailable
 from schemas.query import parse_query
 from streams.log import Log
+from streams.reading import ends_of
 from streams.sealing import opened_record
 from streams.subject_keys import keys_of
 from streams.topics import RECORDS
@@ -120,4 +121,4 @@ def is_current(log: Log, index: RecordIndex, ends: Mapping[int, int] | None = No
 
 
 def _ends(log: Log) -> dict[int, int]:
-    return {p: log.end(RECORDS, p) for p in range(log.partitions(RECORDS))}
+    return dict(enumerate(ends_of(log, RECORDS)))

@@ -73,6 +73,12 @@ def first_from(log: Log, topic: str, partition: int, least: int, order: Callable
     return low
 
 
+def ends_of(log: Log, topic: str) -> tuple[int, ...]:
+    """Each partition's end. Kafka is asked for all of them at once."""
+    ask = getattr(log, "ends", None)
+    return tuple(ask(topic)) if ask is not None else tuple(log.end(topic, p) for p in range(log.partitions(topic)))
+
+
 def at_time(log: Log, topic: str, partition: int, time_ms: int) -> int:
     """The first offset appended at or after a time; the end, when there is none. Kafka is asked, it keeps an index."""
     ask = getattr(log, "at_time", None)

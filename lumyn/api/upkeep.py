@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Final
 
 from lumyn.checkpointing import own_checkpointer
+from lumyn.stores import uses_server
 from lumyn.wiring import Home
 from schemas.errors import LumynError
-from streams.reading import is_embedded
+from streams.reading import ends_of, is_embedded
 from streams.topics import RECORDS
 
 CHECKPOINT_S: Final = 10.0
@@ -52,6 +53,8 @@ class Pace:
 
 def keep_index(home: Home, stop: threading.Event, say: Says) -> None:
     """Bring a home's record index on until `stop`; where a worker keeps it on a server, there is nothing to do."""
+    if uses_server(home.settings):
+        return
     index, pace = _Index(home), Pace(stop, INDEX_SHARE)
     _again_and_again(lambda: index.bring_on(pace), ROUND_S, stop, say)
 
@@ -87,8 +90,7 @@ class _Index:
         self._seen = self._taken = -1
 
     def bring_on(self, pace: Pace) -> None:
-        log = self._home.log
-        end = sum(log.end(RECORDS, partition) for partition in range(log.partitions(RECORDS)))
+        end = sum(ends_of(self._home.log, RECORDS))
         is_quiet, self._seen = end == self._seen, end
         if end == self._taken or not (is_quiet or end - self._taken >= BEHIND):
             return
