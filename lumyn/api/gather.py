@@ -34,12 +34,13 @@ class Gatherer:
         self._pool = ThreadPoolExecutor(self._flights, thread_name_prefix="decide")
         self._waiting: list[_Waiting] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._under_way = 0
 
     async def decide(self, request: Request) -> Answer:
         """The durable decision of a request. Raises what `decides` says of it."""
         answer: asyncio.Future[Answer | LumynError] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, answer))
-        if len(self._running) < self._flights:
+        if self._under_way < self._flights:
             self._start()
         found = await answer
         if isinstance(found, LumynError):
@@ -47,15 +48,19 @@ class Gatherer:
         return found
 
     def _start(self) -> None:
+        self._under_way += 1
         task = asyncio.get_running_loop().create_task(self._run())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def _run(self) -> None:
-        await asyncio.sleep(0)  # what the loop has read already joins
-        while self._waiting:
-            group, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-            await self._decide(group)
+        try:
+            await asyncio.sleep(0)  # what the loop has read already joins
+            while self._waiting:
+                group, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+                await self._decide(group)
+        finally:  # at once: a request that comes before the task is seen to be done must start another
+            self._under_way -= 1
 
     async def _decide(self, group: list[_Waiting]) -> None:
         """A group that fails as a whole was not written; one by one only the cause of it fails again."""
