@@ -13,7 +13,8 @@ from schemas.seal import is_envelope
 from schemas.verdict import Verdict
 
 
-class Rule(msgspec.Struct, frozen=True):
+# gc=False: nothing in them can lead back to them, so the collector need not know of them.
+class Rule(msgspec.Struct, frozen=True, gc=False):
     """A rule that hit."""
 
     id: str
@@ -21,26 +22,26 @@ class Rule(msgspec.Struct, frozen=True):
     effect: str | None
 
 
-class _Policy(msgspec.Struct):
+class _Policy(msgspec.Struct, gc=False):
     hash: str
     name: str
     version: str
 
 
-class _Log(msgspec.Struct):
+class _Log(msgspec.Struct, gc=False):
     partition: int
     offset: int
 
 
-class _Control(msgspec.Struct):
+class _Control(msgspec.Struct, gc=False):
     switches: list[Any]
 
 
-class _Signals(msgspec.Struct):
+class _Signals(msgspec.Struct, gc=False):
     uncertainty_score: int | float
 
 
-class Glance(msgspec.Struct):
+class Glance(msgspec.Struct, gc=False):
     """A record's parts, named as in the record."""
 
     schema: str
@@ -69,7 +70,7 @@ class Glance(msgspec.Struct):
         return None
 
 
-class MemoryGlance(Glance):
+class MemoryGlance(Glance, gc=False):
     """With what memory answered, for policies that ask it."""
 
     memory: dict[str, Any]

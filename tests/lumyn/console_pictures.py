@@ -1,5 +1,7 @@
 """Pictures of every page of the console, on a phone and a desktop, light and dark, to be looked at.
 
+With PYTHONPATH=.:tests:tests/e2e:
+
     python tests/lumyn/console_pictures.py FOLDER            of a world whose every recorded text is hostile
     python tests/lumyn/console_pictures.py FOLDER ADDRESS    of a console that is served already (`lumyn serve --dev`)
 """
