@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lumyn.canary import as_ticks
 from lumyn.rate_files import load_all
+from lumyn.searching import understood
 from lumyn.traffic import LeftOut, recorded, rows_of
 from lumyn.wiring import Home
+from memory_service.redaction import memory_paths
 from schemas.errors import UsageError
 from schemas.ids import iso_time
 from streams.factor_drift import compared_factors
-from streams.factors import Observed, factors_of, rate_of
+from streams.factors import Observed, factors_of, names, rate_of
 from streams.local_log import wall_clock_ms
+from streams.request_factors import beyond, named_by, request_factors, shown
 from streams.span import parse_span
 
 
@@ -43,20 +46,30 @@ def changed_in(
     say: Callable[[str], None],
     tick: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """Each factor in the window and before it. Raises `BadQuery`, `StorageUnavailable`."""
+    """Each factor in the window and before it. Raises `BadQuery`, `StorageUnavailable`.
+
+    Factors that `bad` or `query` names are not compared: they tell its decisions apart because it chose them so.
+    """
     first, start, end = window
     left_out = LeftOut()
     rows = rows_of(home, query, say, start=first, end=end)
     bad_ids = {row.decision_id for row in rows_of(home, bad, say, start=first, end=end)} if bad is not None else set()
     observed = []
+    words: dict[str, str] = {}  # a value is held once, however many decisions have it
     for row, record in recorded(home, rows, left_out):
+        factors, readable = all_factors(home, record)
+        factors = {words.setdefault(name, name): words.setdefault(value, value) for name, value in factors.items()}
         event = row.decision_id in bad_ids
-        observed.append(Observed(row.created_ms, row.subject_id or row.decision_id, event, factors_of(record)))
+        observed.append(Observed(row.created_ms, row.subject_id or row.decision_id, event, factors, readable))
         tick(1)
     observed.sort(key=lambda one: one.at_ms)
     before = [one for one in observed if one.at_ms < start]
     inside = observed[len(before) :]
-    told, ids = compared_factors(observed, len(before), with_bad=bad is not None)
+    asked = [understood(home, text, lambda _: None).expression for text in (query, bad) if text is not None]
+    named = named_by(asked, names(observed))
+    too_many = beyond(observed)
+    leave_out = {*named, *too_many}
+    told, ids = compared_factors(observed, len(before), with_bad=bad is not None, leave_out=leave_out)
     bad_before, bad_inside = (sum(one.event for one in part) for part in (before, inside))
     return {
         "since": iso_time(first),
@@ -69,10 +82,19 @@ def changed_in(
         "ranked_by": "separates" if bad is not None else "differs",
         "factors": told,
         "not_compared": ids,
+        "named_by_query": named,
+        "too_many_fields": len(too_many),
+        "unreadable": sum(not one.readable for one in observed),
         "canary": _canary(home, first, end),
         "closed": left_out.closed,
         "unsound": left_out.unsound,
     }
+
+
+def all_factors(home: Home, record: Mapping[str, Any]) -> tuple[dict[str, str], bool]:
+    """A record's factors, those of its request among them, without what is redacted; and whether it could be read."""
+    asked = request_factors(record)
+    return shown(factors_of(record) | (asked or {}), memory_paths(home.settings.redact)), asked is not None
 
 
 def _canary(home: Home, first: int, end: int) -> list[dict[str, Any]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from streams.factors import Observed, categories, names, number, rate_of, values
+from streams.request_factors import is_of_request, request_kinds
 from streams.statistics.drift import drift
 from streams.statistics.multiple import holm
 from streams.statistics.two_groups import association
@@ -16,24 +17,32 @@ _MOST_VALUES = 20
 
 
 def compared_factors(
-    observed: Sequence[Observed], cut: int, *, with_bad: bool
+    observed: Sequence[Observed], cut: int, *, with_bad: bool, leave_out: Collection[str] = ()
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Every factor that is not always the same, the most telling first; and those that are ids.
 
     `observed` in the order of time; from place `cut` on they are in the window. `differs` compares the two parts,
-    `separates` (with `with_bad`) the events with the others. p-values are Holm's over all factors.
+    `separates` (with `with_bad`) the events with the others. p-values are Holm's over all factors. `leave_out`: factors
+    that are not compared. Fields of the request are compared among the decisions whose request can be read.
     """
+    readable = [one for one in observed if one.readable]
+    readable_cut = sum(one.readable for one in observed[:cut])
     told: dict[str, dict[str, Any]] = {}
     ids = []
     for name in names(observed):
-        raw = values(observed, name)
+        if name in leave_out:
+            continue
+        asked = is_of_request(name)
+        some, at = (readable, readable_cut) if asked else (observed, cut)
+        raw = values(some, name)
         if len(set(raw)) < 2:
             continue
-        kinds = categories(raw)
-        if kinds is None:
+        few = request_kinds(raw) if asked else raw
+        kinds = None if few is None else categories(few)
+        if few is None or kinds is None:
             ids.append(name)
             continue
-        told[name] = _factor(name, raw, kinds, [one.event for one in observed], cut, with_bad)
+        told[name] = _factor(name, few, kinds, [one.event for one in some], at, with_bad)
     for figure in ("differs", "separates"):
         adjusted = holm({name: one[figure]["p_value"] for name, one in told.items() if one[figure] is not None})
         for name, p_value in adjusted.items():
@@ -64,6 +73,7 @@ def _factor(
         "median": [median(part) if part else None for part in numbers] if binned else None,
         "differs": _compared(before, inside),
         "separates": _compared(good, bad) if with_bad else None,
+        "sets_apart": _sets_apart(good, bad) if with_bad else None,
         "values": [
             {
                 "value": kind,
@@ -74,6 +84,16 @@ def _factor(
             for kind in ranked[:_MOST_VALUES]
         ],
     }
+
+
+def _sets_apart(good: Counter[str], bad: Counter[str]) -> dict[str, Any] | None:
+    """The value whose share among the bad ones lies furthest above that among the others; None where one is empty."""
+    if not good.total() or not bad.total():
+        return None
+    value = min(bad, key=lambda kind: (good[kind] / good.total() - bad[kind] / bad.total(), kind))
+    return {
+        "value": value, "bad": bad[value], "of_bad": bad.total(), "others": good[value], "of_others": good.total(),
+    }  # fmt: skip
 
 
 def _compared(first: Counter[str], second: Counter[str]) -> dict[str, Any] | None:

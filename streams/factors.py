@@ -15,19 +15,24 @@ from streams.statistics.two_groups import fisher
 
 OTHER = "(other)"
 _MOST_CATEGORIES = 50
-_FEW = 10
+FEW = 10
 _BINS = 10
-_MOSTLY = 0.95
+MOSTLY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One decision: when, whose, whether it is of the event, and its factors by name."""
+    """One decision: when, whose, whether it is of the event, and its factors by name.
+
+    `readable`: whether what was asked can be read; else it says nothing of the request's fields, not even that they
+    were absent.
+    """
 
     at_ms: int
     subject: str
     event: bool
     factors: Mapping[str, str]
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +99,11 @@ def categories(given: Sequence[str]) -> list[str] | None:
     numbers = [number(value) for value in given]
     present = sum(value != ABSENT for value in given)
     numeric = [value for value in numbers if value is not None]
-    if len(counts) > _FEW and present and len(numeric) >= _MOSTLY * present:
+    if len(counts) > FEW and present and len(numeric) >= MOSTLY * present:
         ordered = sorted(numeric)
         edges = sorted({ordered[min(len(ordered) - 1, len(ordered) * part // _BINS)] for part in range(1, _BINS)})
         return [_bin(value, edges) if value is not None else text for text, value in zip(given, numbers, strict=True)]
-    if len(counts) > _FEW and len(counts) > len(given) / 2:
+    if len(counts) > FEW and len(counts) > len(given) / 2:
         return None
     if len(counts) <= _MOST_CATEGORIES:
         return list(given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -117,18 +117,24 @@ def metadata_of(output: bytes) -> dict[str, str]:
     return plain_values(found)
 
 
-def plain_values(found: Mapping[str, Any]) -> dict[str, str]:
-    """The values that are one word, number or boolean, by name; nested ones by their dotted path."""
+def plain_values(
+    found: Mapping[str, Any], *, most: int = _MOST_METADATA, cut: Callable[[str], str] | None = None
+) -> dict[str, str]:
+    """The values that are text, a number or a boolean, by name, at most `most`; nested ones by their dotted path.
+
+    `cut` shortens a text; without it, its beginning is told.
+    """
+    shorten = cut or _cut
     out: dict[str, str] = {}
     waiting = [(str(name), value, 0) for name, value in sorted(found.items(), reverse=True)]
-    while waiting and len(out) < _MOST_METADATA:
+    while waiting and len(out) < most:
         name, value, depth = waiting.pop()
         if isinstance(value, Mapping) and depth < 3:
             waiting += [(f"{name}.{key}", inner, depth + 1) for key, inner in sorted(value.items(), reverse=True)]
         elif isinstance(value, bool):
             out[_cut(name)] = "true" if value else "false"
         elif isinstance(value, str | int | float):
-            out[_cut(name)] = _cut(str(value))
+            out[_cut(name)] = shorten(str(value))
     return out
 
 

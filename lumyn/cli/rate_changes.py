@@ -21,7 +21,7 @@ def changes(
     limit: int = typer.Option(20, "--limit", "-n", min=1, help="How many factors to show."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> int:
-    """Track what nobody decides on: provenance, policy, engine, traffic mix; what changed in an incident's window?
+    """What changed in an incident's window, and what sets bad decisions apart: provenance, policy, what was asked.
 
     \b
     Examples: lumyn rate changes --from '2024-12-19 14:00' --to '2024-12-19 15:00' --bad label=failure
@@ -56,6 +56,12 @@ def _show(told: Mapping[str, Any], limit: int) -> None:
         out("nothing changed: every factor has one value throughout")
     if told["not_compared"]:
         say("another value nearly each time, so not compared: " + ", ".join(map(one_line, told["not_compared"])))
+    if told["named_by_query"]:
+        say("not compared, since the query names them: " + ", ".join(map(one_line, told["named_by_query"])))
+    if told["too_many_fields"]:
+        say(f"not compared, since requests have too many fields: {told['too_many_fields']} that the fewest have")
+    if told["unreadable"]:
+        say(f"what was asked in {told['unreadable']} decisions is erased, or its key is not here: not compared")
     if told["bad"] is None:
         say("ranked by how much they differ; `--bad QUERY` ranks them by how well they tell bad from good")
     for one in told["canary"]:

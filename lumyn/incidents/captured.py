@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from lumyn.incidents.evidence import Decisions
 from lumyn.lookup import sound_record
+from lumyn.uncontrolled import all_factors
 from lumyn.wiring import Home
 from memory_service.record_index import IndexedRecord
 from schemas.errors import Erased, IntegrityError, LumynError
 from schemas.query import Field, Query, Range
 from schemas.seal import is_sealed
-from streams.factors import factors_of
 from streams.index_sync import fetcher
 from streams.log import Log
 from streams.outcome import plain_values
@@ -61,8 +61,8 @@ class Seen:
     facts: Counter[str] = field(default_factory=Counter)
     factors: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Take an open record in."""
+    def add(self, record: Mapping[str, Any], factors: Mapping[str, str]) -> None:
+        """Take an open record in, with its factors."""
         self.read += 1
         provenance = plain_values(record["provenance"])
         self.names.update(provenance.keys())
@@ -75,7 +75,7 @@ class Seen:
             self.rules[f"{rule['id']} ({rule['effect'] or rule['outcome']})"] += 1
             self.facts.update(_fact(fact) for fact in rule["facts"])
         self.neighbours.update(one["meaning"] for one in record["memory"].get("counted") or ())
-        self.factors.update(factors_of(record).items())
+        self.factors.update(factors.items())
 
 
 def _fact(fact: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def seen_in(home: Home, found: Decisions) -> Seen:
                 seen.erased += bool(getattr(record, "erased", False))
                 seen.closed += not getattr(record, "erased", False)
             else:
-                seen.add(record)
+                seen.add(record, all_factors(home, record)[0])
     return seen
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from lumyn.incidents.captured import captured_since, seen_in
+from lumyn.incidents.captured import Seen, captured_since, seen_in
 from lumyn.incidents.evidence import Decisions, decisions_of
 from lumyn.incidents.impact import impact, query_text, reach, shell, traffic
 from lumyn.incidents.incidents import Incidents
@@ -22,6 +22,7 @@ from lumyn.wiring import Home
 from schemas.errors import LumynError
 from schemas.ids import iso_time
 from streams.local_log import wall_clock_ms
+from streams.request_factors import is_of_request
 
 _MOST_COMPARED = 20_000
 _MOST_FACTORS = 8
@@ -61,11 +62,11 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
             "rules": dict(seen.rules.most_common(8)),
             "facts": dict(seen.facts.most_common(8)),
             "neighbours": dict(seen.neighbours.most_common()),
-            "common": _common(seen.factors, seen.read),
+            "common": _common(seen, changes),
             "changed": [_changed(one) for one in changes_around(home, incident, found) if change_text(one)],
             "earlier": _earlier(incidents, incident),
         },
-        "uncontrolled": changes,
+        "uncontrolled": None if changes is None else changes | {"factors": changes["factors"][:_MOST_FACTORS]},
         "not_captured": not_captured(incident, found, seen),
         "unknown": [asdict(gap) for gap in gaps(incident, found, seen, rates, frequency, changes)],
         "capture": {"fields": dict(seen.names.most_common()), "read": seen.read, "new": new_fields, "later": later},
@@ -90,15 +91,29 @@ def _changes(home: Home, incident: Incident, found: Decisions, start: int, end: 
     told = changed_in(home, (first, start, end), query=None, bad=text, say=lambda text: None)
     times = f"--from {iso_time(start)} --to {iso_time(end - 1)} --since {iso_time(first)}"
     told["command"] = f"lumyn rate changes {times} --bad {shell(text)}"
-    told["factors"] = told["factors"][:_MOST_FACTORS]
     return told
 
 
-def _common(factors: Mapping[tuple[str, str], int], read: int) -> list[dict[str, Any]]:
-    """What all of the decisions that were read have in common."""
-    return [{"factor": name, "value": value} for (name, value), count in factors.items() if read and count == read][
-        :_MOST_COMMON
-    ]
+def _common(seen: Seen, changes: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """What all of the decisions that were read have in common, first what the fewest of the others have.
+
+    `others`: how many of the other decisions of the time have it (`of`); None where that was not compared. Of a request
+    only fields that were compared are told: of the rest nobody knows whether it is an id.
+    """
+    apart = {one["factor"]: one["sets_apart"] or {} for one in changes["factors"]} if changes is not None else {}
+    named = changes["named_by_query"] if changes is not None else []
+    out: list[tuple[float, dict[str, Any]]] = []
+    for (name, value), count in seen.factors.items():
+        if not seen.read or count != seen.read:
+            continue
+        row = {"factor": name, "value": value, "others": None, "of": None, "named_by_query": name in named}
+        found = apart.get(name, {})
+        if found.get("value") == value:
+            share = found["others"] / found["of_others"]
+            out.append((share, row | {"others": found["others"], "of": found["of_others"]}))
+        elif name in named or not is_of_request(name):
+            out.append((2.0, row))
+    return [row for _, row in sorted(out, key=lambda one: one[0])][:_MOST_COMMON]
 
 
 def _changed(one: Any) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def _template() -> Template:
     )  # fmt: skip
     environment.globals.update(
         plain=plain, code=code, counts=counts, listed=markdown.listed, written=markdown.written, at=_at, many=_many,
+        apart=_apart,
     )
     return environment.get_template("postmortem.md.j2")
 
@@ -103,6 +104,14 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
+def _apart(found: Mapping[str, Any] | None) -> str:
+    """`f`: 7 of 7; of the others 0 of 44."""
+    if found is None:
+        return ""
+    others = f"of the others {found['others']} of {found['of_others']}"
+    return f"{code(found['value'])}: {found['bad']} of {found['of_bad']}; {others}"
+
+
 def _without_gaps(text: str) -> str:
     """One blank line at the most, but within what people wrote: there every line stays."""
     out: list[str] = []
@@ -131,7 +140,8 @@ def _whys(facts: Mapping[str, Any]) -> Iterator[tuple[int, str, Sequence[str]]]:
     ]
     around = facts["uncontrolled"]
     yield 3, "Why then, and not before?", [
-        f"{code(one['factor'])} tells these decisions from the others ({one['separates']['association']:.2f} of 1)"
+        f"{code(one['factor'])} tells these decisions from the others ({one['separates']['association']:.2f} of 1): "
+        f"{_apart(one['sets_apart'])}"
         for one in (around["factors"] if around else [])[:4]
         if one["separates"] and one["separates"]["association"] > 0
     ]

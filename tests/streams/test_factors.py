@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from streams.factor_drift import compared_factors
 from streams.factors import OTHER, Observed, categories, changes
 from streams.outcome import ABSENT
+from streams.request_factors import PRESENT, request_factors, request_kinds
 
 
 def history(rng: random.Random, n: int, telling: bool) -> list[Observed]:
@@ -66,6 +67,31 @@ def test_ids_are_left_out_numbers_are_binned_and_rare_values_are_one() -> None:
     assert many is not None and OTHER in many and len(set(many)) == 50
     assert categories(["a", ABSENT, "b"]) == ["a", ABSENT, "b"]
     assert categories(["nan", "inf", *map(str, range(30)), *map(str, range(30))]) is not None
+
+
+def test_of_a_request_ids_and_names_are_told_as_there_or_not_and_numbers_only_where_they_are_binned() -> None:
+    assert request_kinds(["f"] * 3 + ["m"] * 4) == ["f"] * 3 + ["m"] * 4
+    assert request_kinds(["Ann", "Bea", "Cem"]) is None
+    assert request_kinds(["Ann", "Bea", "Cem", ABSENT]) == [PRESENT] * 3 + [ABSENT]
+    assert request_kinds([str(at) for at in range(5)]) is None, "five account numbers"
+    numbers = [str(at / 3) for at in range(40)]
+    assert request_kinds([*numbers, "n/a"]) == [*numbers, "n/a"]
+    assert request_kinds(["code-7", ABSENT, ABSENT]) == [PRESENT, ABSENT, ABSENT]
+
+
+def test_what_cant_be_read_is_not_called_absent() -> None:
+    observed = [Observed(at, "s", at < 4, {"evidence.g": "f" if at % 2 else "m"}) for at in range(20)]
+    closed = [Observed(at, "s", True, {}, readable=False) for at in range(20, 30)]
+    told, _ = compared_factors(observed + closed, 10, with_bad=True)
+    assert [value["value"] for value in told[0]["values"]] == ["f", "m"] and told[0]["separates"]["association"] < 0.2
+
+
+@given(st.dictionaries(st.text(max_size=130), st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=20)))
+def test_any_request_has_few_short_factors(fields: dict[str, object]) -> None:
+    request = {"action": {"type": "x", **fields}, "evidence": fields, "context": {"mode": "inline", "inline": fields}}
+    found = request_factors({"request": request}) or {}
+    assert len(found) <= 3 * 64 and all(len(name) < 120 and len(value) <= 64 for name, value in found.items())
+    assert "action.type" not in found
 
 
 @given(st.lists(st.one_of(st.text(max_size=4), st.floats().map(str), st.integers().map(str)), max_size=60))
