@@ -21,6 +21,7 @@ from lumyn.watches import check, watch_named
 from lumyn.wiring import Home
 from schemas.errors import LumynError
 from schemas.ids import iso_time
+from streams.control_history import ControlChange
 from streams.local_log import wall_clock_ms
 from streams.request_factors import is_of_request
 
@@ -40,6 +41,7 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
     found = decisions_of(home, incident)
     seen = seen_in(home, found)
     start, end = span_of(incident, found)
+    control = [one for one in changes_around(home, incident, found) if change_text(one)]
     say("labels, control and jobs")
     moments, left_out = timeline(home, incident, found)
     say("rates")
@@ -63,7 +65,7 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
             "facts": dict(seen.facts.most_common(8)),
             "neighbours": dict(seen.neighbours.most_common()),
             "common": _common(seen, changes),
-            "changed": [_changed(one) for one in changes_around(home, incident, found) if change_text(one)],
+            "changed": [_changed(one, found, start) for one in control],
             "earlier": _earlier(incidents, incident),
         },
         "uncontrolled": None if changes is None else changes | {"factors": changes["factors"][:_MOST_FACTORS]},
@@ -116,8 +118,17 @@ def _common(seen: Seen, changes: Mapping[str, Any] | None) -> list[dict[str, Any
     return [row for _, row in sorted(out, key=lambda one: one[0])][:_MOST_COMMON]
 
 
-def _changed(one: Any) -> dict[str, Any]:
-    return {"at_ms": one.at_ms, "what": change_text(one), "who": one.actor}
+def _changed(one: ControlChange, found: Decisions, start: int) -> dict[str, Any]:
+    """A change of control; `since`: it came after the incident's first decision (the window's start, without one).
+
+    That a policy from a file is first used is no change where it had decided one of them: the log dates a decision by
+    its request, which is there before the policy is noted.
+    """
+    policy = f"{one.said.get('name')}@{one.said.get('policy_version')}"
+    deciding = {f"{row.policy}@{row.version}" for row in found.rows if row.created_ms <= one.at_ms}
+    first_use = one.kind == "policy_published" and one.said.get("origin") == "file" and policy in deciding
+    since = one.at_ms > (found.rows[0].created_ms if found.rows else start - 1) and not first_use
+    return {"at_ms": one.at_ms, "what": change_text(one), "who": one.actor, "since": since}
 
 
 def _earlier(incidents: Incidents, incident: Incident) -> list[dict[str, Any]]:

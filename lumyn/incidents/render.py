@@ -169,11 +169,11 @@ def _reached(reach: Mapping[str, Any] | None) -> str:
 
 
 def _changed(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What was changed since it began: control, jobs, runbooks, items that are done, watches."""
+    """What was changed since its first decision: control, jobs, runbooks, items that are done, watches."""
     one = facts["incident"]
     show = code(f"lumyn incident show {one['id']}")
     for change in facts["evidence"]["changed"]:
-        if iso_time(change["at_ms"]) >= facts["window"]["from"]:
+        if change["since"]:
             yield f"{_at(change['at_ms'])} {plain(change['what'])}, by {plain(change['who'])}"
     for link in one["links"]:
         if link["kind"] == "job":

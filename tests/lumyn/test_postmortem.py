@@ -12,6 +12,7 @@ import re
 import shlex
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,10 +24,13 @@ from inside import Inside
 from lumyn import sdk
 from lumyn.api.callbacks import signature
 from lumyn.incidents import Incidents
+from lumyn.incidents.evidence import Decisions
 from lumyn.incidents.markdown import code, plain, unwritten, written
+from lumyn.incidents.postmortem import _changed
 from lumyn.incidents.render import as_html
 from lumyn.incidents.tickets import as_csv
-from lumyn.wiring import operator_home
+from lumyn.wiring import close_homes, operator_home
+from streams.control_history import ControlChange
 
 pytest_plugins = ("inside_plugin",)
 
@@ -215,6 +219,33 @@ def test_what_was_changed_since_and_captured_since_is_told(inside: Inside, made:
     changed = text.partition("## What We Changed Anyway")[2].partition("## What would")[0]
     assert "kill switch" in changed and "stop it" in changed and "A1: guard rail" in changed and "inc-1.monitor1" in changed
     assert told["watches"][0]["alert"] == "rate > 1%" and "Nothing watches" not in text
+
+
+@pytest.mark.parametrize("window", [[], ["--from", "2020-01-01"]])
+def test_what_was_there_at_its_first_decision_was_not_changed_anyway(inside: Inside, window: list[str]) -> None:
+    def changed() -> str:
+        return inside.run("incident", "postmortem", "1").stdout.partition("## What We Changed Anyway")[2].partition("## What would")[0]
+
+    inside.run("kill-switch", "on", "--why", "long before", "--action-type", "wire")
+    name = inside.decide(refund(20))["decision_id"]
+    inside.run("incident", "open", "--title", "x", "--decision", name, *window)
+    assert "Nothing that the log or this incident knows of" in changed()
+    inside.write("policy.yml", (inside.folder / "policy.yml").read_text().replace("4.1.0", "4.2.0"))
+    close_homes()
+    inside.decide(refund(20))
+    assert "refunds&#64;4.2.0 first used, from a file" in changed() and "4.1.0" not in changed() and "long before" not in changed()
+
+
+def test_a_first_use_that_was_noted_after_its_decision_was_asked_for_is_no_change() -> None:
+    row = SimpleNamespace(policy="refunds", version="4.1.0", created_ms=1000)
+    found = Decisions((row,), 0, None)  # type: ignore[arg-type]
+
+    def since(version: str, origin: str, at_ms: int) -> bool:
+        said = {"name": "refunds", "policy_version": version, "origin": origin}
+        return bool(_changed(ControlChange(1, at_ms, "policy_published", "ann", "", said), found, 1000)["since"])
+
+    assert not since("4.1.0", "file", 1005) and since("4.2.0", "file", 1005) and since("4.1.0", "publish", 1005)
+    assert not since("4.2.0", "file", 999) and not since("4.2.0", "publish", 1000)
 
 
 def test_what_was_written_in_the_file_or_by_command_stays(inside: Inside, made: list[dict[str, Any]]) -> None:
