@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 ID = typer.Argument(..., metavar="INC-N", help="The incident.")
 JSON = typer.Option(False, "--json", help="Print as JSON.")
+_NAMED = 10
 WHY = typer.Option(..., "--why", help="The reason; it stays with the incident.")
 
 
@@ -212,16 +213,20 @@ def edit(
 
 @app.command("close")
 def close(incident: str = ID, why: str = WHY, json_: bool = JSON) -> None:
-    """Close an incident. Open action items stay open: they are said.
+    """Close an incident. Open action items stay open: how many, and with whom, is said.
 
     \b
     Example: lumyn incident close INC-7 --why "the rate is under 0.1% for a week"
     """
     closed = incidents_here().close(incident, why)
-    left = [action.id for action in closed.actions if action.state in ("open", "doing")]
+    left = [f"{one.id} ({one.owner or 'nobody yet'})" for one in closed.unfinished]
+    what = "closed"
     if left:
-        say(f"still to be done: {', '.join(left)}")
-    told(closed, "closed", json_)
+        items = f"{len(left)} of {len(closed.actions)} action items still open"
+        what = f"closed, with {items}"
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        say(one_line(f"{items}: {', '.join(left[:_NAMED])}{more}"))
+    told(closed, what, json_)
 
 
 @app.command("reopen")
@@ -257,11 +262,11 @@ def list_(
     rows = [
         (
             one.id, one.severity, one.status, iso_time(one.opened_ms)[:16] + "Z", str(len(one.decisions)),
-            f"{sum(a.state in ('open', 'doing') for a in one.actions)} of {len(one.actions)}", one.title,
+            f"{len(one.unfinished)} open of {len(one.actions)}" if one.actions else "none", one.title,
         )
         for one in found
     ]  # fmt: skip
-    out(table(("incident", "severity", "status", "opened", "linked", "to do", "title"), rows))
+    out(table(("incident", "severity", "status", "opened", "linked", "action items", "title"), rows))
 
 
 def _short(one: Incident) -> dict[str, object]:
@@ -270,5 +275,5 @@ def _short(one: Incident) -> dict[str, object]:
         **{name: whole[name] for name in ("id", "title", "severity", "status", "opened_ms", "opened_by", "closed_ms")},
         "decisions": len(one.decisions),
         "actions": len(one.actions),
-        "actions_open": sum(action.state in ("open", "doing") for action in one.actions),
+        "actions_open": len(one.unfinished),
     }

@@ -58,6 +58,8 @@ def action(
     """
     from lumyn.incidents.monitors import watch_for_target
     from schemas.errors import UsageError
+    from schemas.ids import iso_time
+    from streams.local_log import wall_clock_ms
 
     incidents = incidents_here()
     if (query is not None and item is None and target is None) or (of is not None and query is None):
@@ -73,4 +75,7 @@ def action(
         say(f"`lumyn watch check {one.watch}` checks the target")
     elif one.target is not None and one.watch is None:
         say("nothing checks this target yet: `--query` says what its rate counts, or `--watch` names a watch")
+    today = iso_time(wall_clock_ms())[:10]
+    if due and one.due is not None and one.due < today and one in after.unfinished:
+        say(f"{name} is due on {one.due}, which is past: it is {today} (UTC)")
     told(after, f"{name} {one.state}", json_)

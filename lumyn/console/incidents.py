@@ -81,7 +81,7 @@ def incident_page(visit: Visit, status: int = 200, **more: Any) -> Response:
         asks={one.name: one.asks for one in SECTIONS}, states=ACTION_STATES,
         statuses=[one for one in STATUSES if one != "closed"], books=list(books_of(visit)),
         why_closed=closed[-1].data.get("why", "") if closed and incident.status == "closed" else "",
-        seen=incident.events[-1].seq, todo=[one.id for one in incident.actions if one.state in ("open", "doing")],
+        seen=incident.events[-1].seq, todo=[one.id for one in incident.unfinished],
         **given,
     )  # fmt: skip
 

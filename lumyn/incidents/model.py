@@ -131,6 +131,11 @@ class Incident:
         return self.refs("decision")
 
     @property
+    def unfinished(self) -> list[Action]:
+        """The action items that are still to be done; closing the incident does not end them."""
+        return [action for action in self.actions if action.state in ("open", "doing")]
+
+    @property
     def asked(self) -> str | None:
         """The query that can be asked: None where there is none, or where it was redacted."""
         return None if self.query == GONE else self.query

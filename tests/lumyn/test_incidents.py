@@ -285,3 +285,30 @@ def test_an_action_about_a_rate_has_a_watch_that_checks_it(inside: Inside) -> No
     inside.refused("incident", "action", "1", "A2", "--state", "done", code=2)
     inside.refused("incident", "action", "1", "--text", "x", "--query", "label=failure", code=2)
     assert len(inside.json("incident", "show", "1", "--json")["actions"]) == 1
+
+
+def test_closing_says_what_is_still_open_and_with_whom(inside: Inside) -> None:
+    inside.run("incident", "open", "--title", "x")
+    inside.run("incident", "close", "1", "--why", "nothing to do")
+    inside.run("incident", "reopen", "1", "--why", "there is")
+    for owner in ("mia", "\x1b[2Jben", None):
+        inside.run("incident", "action", "1", "--text", "fix it", *(["--owner", owner] if owner else []))
+    inside.run("incident", "action", "1", "A1", "--state", "doing")
+    assert "3 open of 3" in inside.run("incident", "list").stdout
+    done = inside.run("incident", "close", "1", "--why", "enough")
+    assert "INC-1: closed, with 3 of 3 action items still open" in done.stdout
+    assert "A1 (mia)" in done.stderr and "A3 (nobody yet)" in done.stderr and "\x1b" not in done.stderr
+    assert "3 open of 3" in inside.run("incident", "list").stdout, "closed is not done"
+    for item in ("A1", "A2", "A3"):
+        inside.run("incident", "action", "1", item, "--state", "done")
+    assert "0 open of 3" in inside.run("incident", "list").stdout
+    inside.run("incident", "reopen", "1", "--why", "again")
+    assert inside.run("incident", "close", "1", "--why", "done").stdout.strip() == "INC-1: closed"
+
+
+def test_a_due_day_that_is_past_is_told(inside: Inside) -> None:
+    inside.run("incident", "open", "--title", "x")
+    done = inside.run("incident", "action", "1", "--text", "fix it", "--due", "2020-01-31")
+    assert "A1 is due on 2020-01-31, which is past" in done.stderr and "A1 open" in done.stdout
+    assert "past" not in inside.run("incident", "action", "1", "A1", "--due", "2999-01-31").stderr
+    assert "past" not in inside.run("incident", "action", "1", "A1", "--due", "2020-01-31", "--state", "done").stderr
