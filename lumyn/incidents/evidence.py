@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from lumyn.incidents.model import Incident
 from lumyn.lookup import sound_record
@@ -16,6 +16,7 @@ from schemas.query import And, Expression, Field, OneOf, Or, Query, Range
 from schemas.seal import is_sealed
 from streams.index_sync import fetcher
 
+DAY_MS: Final = 24 * 3600 * 1000
 _CREATED = Field("created_at", "time")
 _ID = Field("decision_id", "id")
 
@@ -34,6 +35,15 @@ def within(incident: Incident) -> list[Expression]:
     if incident.start_ms is None and incident.end_ms is None:
         return []
     return [Range(_CREATED, incident.start_ms, incident.end_ms, below=True)]
+
+
+def compared_from(incident: Incident, start: int, end: int) -> int:
+    """From when on the time before the window is compared (ms): as long as the window, where one was given.
+
+    Else a day at the least: from the first to the last of some decisions is often a moment in which nothing else is.
+    """
+    length = end - start
+    return max(0, start - (length if incident.start_ms is not None else max(length, DAY_MS)))
 
 
 def decisions_of(home: Home, incident: Incident, limit: int | None = None) -> Decisions:

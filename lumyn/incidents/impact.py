@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lumyn import blast
-from lumyn.incidents.evidence import Decisions, within
+from lumyn.incidents.evidence import Decisions, compared_from, within
 from lumyn.incidents.model import Incident
 from lumyn.label_jobs import known, sign
 from lumyn.searching import understood
@@ -120,7 +120,7 @@ def traffic(home: Home, incident: Incident, found: Decisions) -> dict[str, Any] 
         return index.count(Query("", And((*base, *parts))), tenant=tenant, fetch=fetch)
 
     spans = {
-        "before": Range(_CREATED, max(0, start - (end - start)), start, below=True),
+        "before": Range(_CREATED, compared_from(incident, start, end), start, below=True),
         "during": Range(_CREATED, start, end, below=True),
         "since": Range(_CREATED, end, wall_clock_ms() + 1, below=True),
     }

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lumyn.incidents.captured import Seen, captured_since, seen_in
-from lumyn.incidents.evidence import Decisions, decisions_of
+from lumyn.incidents.evidence import DAY_MS, Decisions, compared_from, decisions_of
 from lumyn.incidents.impact import impact, query_text, reach, shell, traffic
 from lumyn.incidents.incidents import Incidents
 from lumyn.incidents.model import Incident
@@ -41,6 +41,8 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
     found = decisions_of(home, incident)
     seen = seen_in(home, found)
     start, end = span_of(incident, found)
+    first = compared_from(incident, start, end)
+    before = "the day before" if start - first == DAY_MS != end - start else "as long before"
     control = [one for one in changes_around(home, incident, found) if change_text(one)]
     say("labels, control and jobs")
     moments, left_out = timeline(home, incident, found)
@@ -48,13 +50,16 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
     rates = [_sample(home, ref) for ref in incident.refs("rate")]
     frequency = traffic(home, incident, found)
     say("what changed around it")
-    changes = _changes(home, incident, found, start, end)
+    changes = _changes(home, incident, found, (first, start, end))
     new_fields, later = captured_since(home, seen, end) if found.rows else ([], 0)
     return {
         "schema": "lumyn.postmortem/1",
         "incident": incident.as_dict(),
         "made_at": iso_time(wall_clock_ms()),
-        "window": {"from": iso_time(start), "to": iso_time(end), "given": incident.start_ms is not None},
+        "window": {
+            "from": iso_time(start), "to": iso_time(end), "given": incident.start_ms is not None,
+            "compared_from": iso_time(first), "compared_with": before,
+        },
         "timeline": {"moments": [asdict(one) for one in moments], "left_out": left_out},
         "impact": impact(incident, found) | {"reach": reach(home, incident, found)},
         "traffic": frequency,
@@ -84,13 +89,15 @@ def _sample(home: Home, ref: str) -> dict[str, Any]:
         return {"rate_id": ref, "problem": error.message, "changed_since_recorded": []}
 
 
-def _changes(home: Home, incident: Incident, found: Decisions, start: int, end: int) -> dict[str, Any] | None:
+def _changes(
+    home: Home, incident: Incident, found: Decisions, window: tuple[int, int, int]
+) -> dict[str, Any] | None:
     """What nobody decided on that was otherwise in the window, ranked by how well it tells the incident's decisions."""
     text = query_text(incident, found)
-    first = max(0, start - (end - start))
+    first, start, end = window
     if text is None or not found.rows or len(found.rows) > _MOST_COMPARED:
         return None
-    told = changed_in(home, (first, start, end), query=None, bad=text, say=lambda text: None)
+    told = changed_in(home, window, query=None, bad=text, say=lambda text: None)
     times = f"--from {iso_time(start)} --to {iso_time(end - 1)} --since {iso_time(first)}"
     told["command"] = f"lumyn rate changes {times} --bad {shell(text)}"
     return told

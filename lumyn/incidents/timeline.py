@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lumyn.figures import recorded
 from lumyn.incidents.chain import REDACTED
-from lumyn.incidents.evidence import Decisions
+from lumyn.incidents.evidence import DAY_MS, Decisions
 from lumyn.incidents.model import Incident
 from lumyn.rate_files import load
 from lumyn.wiring import Home
@@ -15,7 +15,6 @@ from schemas.errors import LumynError
 from schemas.ids import time_ms_of
 from streams.control_history import ControlChange, control_history
 
-DAY_MS = 24 * 3600 * 1000
 _MOST_DECISIONS = 30
 _MOST_LABELLED = 200
 _MOST_LABELS = 60

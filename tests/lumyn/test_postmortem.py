@@ -12,6 +12,7 @@ import re
 import shlex
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -219,6 +220,24 @@ def test_what_was_changed_since_and_captured_since_is_told(inside: Inside, made:
     changed = text.partition("## What We Changed Anyway")[2].partition("## What would")[0]
     assert "kill switch" in changed and "stop it" in changed and "A1: guard rail" in changed and "inc-1.monitor1" in changed
     assert told["watches"][0]["alert"] == "rate > 1%" and "Nothing watches" not in text
+
+
+def test_one_decision_without_a_window_is_compared_with_the_day_before(inside: Inside) -> None:
+    for n in range(20):
+        inside.decide(applicant(n, gender="m"))
+    bad = inside.decide(applicant(20, gender="f", kind="invite_applicant"))
+    inside.run("incident", "open", "--title", "x", "--decision", bad["decision_id"])
+    told = facts(inside)
+    assert told["traffic"]["before"]["n"] == told["uncontrolled"]["before"]["n"] == 20
+    assert told["window"]["compared_with"] == "the day before"
+    start, since = (datetime.fromisoformat(told["window"][name]) for name in ("from", "compared_from"))
+    assert start - since == timedelta(days=1) and told["uncontrolled"]["since"] == told["window"]["compared_from"]
+    assert told["uncontrolled"]["factors"][0]["factor"] == "evidence.gender"
+    text = inside.run("incident", "postmortem", "1").stdout
+    assert "| the day before | 20 |" in text and "of the day before it (no window was given)" in text
+    inside.run("incident", "edit", "1", "--from", bad["created_at"])
+    assert facts(inside)["traffic"]["before"]["n"] == 0
+    assert "| as long before | 0 |" in inside.run("incident", "postmortem", "1").stdout
 
 
 @pytest.mark.parametrize("window", [[], ["--from", "2020-01-01"]])
