@@ -37,7 +37,10 @@ def control_history(log: Log, tenant: str) -> Iterator[ControlChange]:
         scope = event.get("scope")
         if isinstance(scope, Mapping) and scope.get("tenant", tenant) != tenant:
             others.add(str(event.get("switch_id")))
-        if str(event.get("switch_id")) in others:
+        name = str(event.get("switch_id"))
+        if name in others:
+            if kind == "kill_switch_off":
+                others.discard(name)  # the name is free again, for whomever puts it on next
             continue
         yield ControlChange(
             version, message.time_ms, kind, str(event.get("actor", "")), str(event.get("why") or ""), event

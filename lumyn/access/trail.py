@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from lumyn.access.principal import Principal
 from lumyn.access.store import KeyStore
+from lumyn.switches import owner_of, shown_id
 from lumyn.wiring import Home
 from schemas.ids import iso_time, time_ms_of
 from streams.log import Message
@@ -82,8 +83,13 @@ def _control(event: dict[str, Any], who: Principal) -> dict[str, Any] | None:
     """What all tenants share is seen by all; a switch of another tenant is not."""
     scope = event.get("scope")
     tenant = scope.get("tenant") if isinstance(scope, dict) else None
-    if not who.operator and (tenant not in (None, who.tenant) or event.get("type") == "kill_switch_off"):
-        return None  # what was taken off names no scope, and so no tenant
+    if "switch_id" in event:
+        name = str(event["switch_id"])
+        tenant = tenant or owner_of(name)
+        event = {**event, "switch_id": shown_id(who, name)}
+    is_nobody_s = tenant is None and event.get("type") == "kill_switch_off"  # it names no scope, and its id no tenant
+    if not who.operator and (tenant not in (None, who.tenant) or is_nobody_s):
+        return None
     return {"type": event.get("type"), "actor": event.get("actor"), "tenant": tenant, **_rest(event)}
 
 

@@ -13,8 +13,7 @@ from lumyn.api.answers import json_answer
 from lumyn.api.bodies import json_object, text_of
 from lumyn.api.homes import config_of, deciding_home, home_of, sender
 from lumyn.api.spec import endpoint
-from lumyn.wiring import Home
-from schemas.errors import BadInput, Forbidden, NotFound, RequestConflict
+from schemas.errors import BadInput, Forbidden
 from streams.control import KillSwitch
 
 _ONE = "/v1/kill-switches/{switch_id}"
@@ -26,12 +25,13 @@ def add_switches(app: FastAPI) -> None:
     @app.get("/v1/kill-switches", **endpoint("The switches that are on", "read", "Switches"))
     def list_(request: Request) -> Response:
         who = sender(request)
-        found = [one.as_record() for one in home_of(request).agent.control().switches if _sees(who, one)]
+        found = [_told(who, one) for one in home_of(request).agent.control().switches if switches.sees(who, one)]
         return json_answer({"kill_switches": found})
 
     @app.get(_ONE, **endpoint("A switch that is on", "read", "Switch"))
     def get(switch_id: str, request: Request) -> Response:
-        return json_answer(_found(home_of(request), sender(request), switch_id).as_record())
+        who = sender(request)
+        return json_answer(_told(who, switches.find_switch(home_of(request), switch_id, who)))
 
     @app.post(
         "/v1/kill-switches",
@@ -47,11 +47,11 @@ def add_switches(app: FastAPI) -> None:
     @app.delete(_ONE, **endpoint("Take a switch off", "admin", "SwitchedOff"))
     def delete(switch_id: str, request: Request, why: str = "") -> Response:
         who, home = sender(request), home_of(request)
-        switch = _found(home, who, switch_id)
+        switch = switches.find_switch(home, switch_id, who)
         if not who.operator and switch.scope.get("tenant") != who.tenant:
             who.require_operator("this switch")
         switches.switch_off(home, switch, why)
-        return json_answer({"switch_id": switch.switch_id, "on": False})
+        return json_answer({"switch_id": switches.shown_id(who, switch.switch_id), "on": False})
 
 
 async def _on(request: Request, switch_id: str | None) -> dict[str, Any]:
@@ -63,14 +63,10 @@ async def _on(request: Request, switch_id: str | None) -> dict[str, Any]:
 
     def put() -> dict[str, Any]:
         home = deciding_home(config_of(request), who)
-        known = {one.switch_id: one for one in home.agent.control().switches}
-        there = known.get(switch_id or "")
-        if there is not None and (not _sees(who, there) or dict(there.scope) != scope):
-            raise RequestConflict(
-                f"switch `{switch_id}` is on with another scope", help="take it off first, or use another id"
-            )
-        name = there.switch_id if there else switches.switch_on(home, scope, why, switch_id)
-        return switches.find_switch(home, name).as_record()
+        if switch_id is not None:
+            return _told(who, switches.put_switch(home, who, switch_id, scope, why))
+        name = switches.switch_on(home, scope, why, owner=None if who.operator else who.tenant)
+        return _told(who, switches.find_switch(home, name))
 
     return await run_in_threadpool(put)
 
@@ -89,12 +85,5 @@ def _scope(given: Any, who: Principal) -> dict[str, str]:
     return {**given, "tenant": who.tenant}
 
 
-def _sees(who: Principal, switch: KillSwitch) -> bool:
-    return who.operator or switch.scope.get("tenant", who.tenant) == who.tenant
-
-
-def _found(home: Home, who: Principal, switch_id: str) -> KillSwitch:
-    switch = switches.find_switch(home, switch_id)
-    if not _sees(who, switch):
-        raise NotFound(f"no kill switch `{switch_id[:64]}` is on")
-    return switch
+def _told(who: Principal, switch: KillSwitch) -> dict[str, Any]:
+    return {**switch.as_record(), "switch_id": switches.shown_id(who, switch.switch_id)}

@@ -44,25 +44,27 @@ def switch_off(
     \b
     Example: lumyn kill-switch off 3f2a --why "fixed"
     """
+    from lumyn.switches import named
     from lumyn.wiring import existing_home
     from schemas.errors import NotFound
     from streams.control import control_append
 
     home = existing_home()
-    found = [s for s in home.agent.control().switches if switch_id and s.switch_id.startswith(switch_id)]
+    on = (one.switch_id for one in home.agent.control().switches)
+    found = named(on, switch_id, home.settings.tenant, prefix=True)
     if len(found) != 1:
         raise NotFound(f"no one switch `{switch_id}` is on", help="`lumyn kill-switch status` shows those that are")
     home.log.append(
         [
             control_append(
-                {"type": "kill_switch_off", "actor": home.settings.actor, "why": why, "switch_id": found[0].switch_id}
+                {"type": "kill_switch_off", "actor": home.settings.actor, "why": why, "switch_id": found[0]}
             )
         ]
     )
     if json_:
-        out_json({"switch_id": found[0].switch_id})
+        out_json({"switch_id": found[0]})
     else:
-        out(f"off: {found[0].switch_id}")
+        out(f"off: {found[0]}")
 
 
 @app.command("status")

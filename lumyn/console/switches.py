@@ -17,7 +17,6 @@ from lumyn.console.app import Page
 from lumyn.console.policies import confirmed
 from lumyn.console.visit import Visit
 from lumyn.figures import number
-from schemas.errors import NotFound
 from schemas.ids import time_ms_of
 from streams.containment import WITHIN_S, Containment, containment
 from streams.control import KillSwitch
@@ -34,6 +33,7 @@ class On:
     """A switch that is on."""
 
     switch: KillSwitch
+    shown_id: str
     scope: str
     since_ms: int
     may_end: bool
@@ -42,9 +42,12 @@ class On:
 def list_(visit: Visit) -> Response:
     """The switches that reach the tenant."""
     found = [
-        On(one, scope_text(one.scope), time_ms_of(one.at), _may_end(visit, one))
+        On(
+            one, switches.shown_id(visit.principal, one.switch_id), scope_text(one.scope), time_ms_of(one.at),
+            _may_end(visit, one),
+        )
         for one in visit.home.agent.control().switches
-        if _sees(visit, one)
+        if switches.sees(visit.principal, one)
     ]
     return render.html(
         "switches", visit=visit, here="switches", found=found, done=_DONE.get(visit.query.get("done", ""))
@@ -54,9 +57,7 @@ def list_(visit: Visit) -> Response:
 def contained(visit: Visit) -> Response:
     """How fast one took hold, in a line: of the visitor's tenant alone, unless he runs the installation."""
     home, principal = visit.home, visit.principal
-    switch = switches.find_switch(home, visit.request.path_params["switch_id"])
-    if not _sees(visit, switch):
-        raise NotFound("no such switch is on")
+    switch = _found(visit)
     seen = switch if principal.operator else replace(switch, scope={**switch.scope, "tenant": principal.tenant})
     within_s = max(WITHIN_S, 3 * home.settings.runtime_setting("control_max_staleness_s", 10.0))
     name = (home.log.epoch, switch.switch_id, "" if principal.operator else principal.tenant, within_s)
@@ -79,9 +80,9 @@ def containment_text(figure: Containment, within_s: float) -> str:
     return f"{how}; {number(figure.with_it)} denied in its first {within_s:g} s."
 
 
-def _sees(visit: Visit, switch: KillSwitch) -> bool:
-    mine = visit.principal.tenant
-    return visit.principal.operator or switch.scope.get("tenant", mine) == mine
+def _found(visit: Visit) -> KillSwitch:
+    """The switch of the address; another tenant's is not there."""
+    return switches.find_switch(visit.home, visit.request.path_params["switch_id"], visit.principal)
 
 
 def _may_end(visit: Visit, switch: KillSwitch) -> bool:
@@ -95,17 +96,17 @@ def on(visit: Visit) -> Response:
     scope = {name: value for name, value in given.items() if value}
     if scope.get("tenant") != visit.principal.tenant:
         visit.principal.require_operator("a switch for more than one tenant")
-    switches.switch_on(visit.home, scope, confirmed(visit))
+    who = visit.principal
+    switches.switch_on(visit.home, scope, confirmed(visit), owner=None if who.operator else who.tenant)
     return _back("on")
 
 
 def off(visit: Visit) -> Response:
     """Let it go on."""
-    home = visit.home
-    switch = switches.find_switch(home, visit.request.path_params["switch_id"])
+    switch = _found(visit)
     if switch.scope.get("tenant") != visit.principal.tenant:
         visit.principal.require_operator("this switch")
-    switches.switch_off(home, switch, confirmed(visit))
+    switches.switch_off(visit.home, switch, confirmed(visit))
     return _back("off")
 
 

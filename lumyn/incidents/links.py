@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from lumyn.lookup import find_record, shown
+from lumyn.switches import named
 from lumyn.wiring import Home
 from schemas.digests import digest
 from schemas.errors import LumynError, NotFound, StorageUnavailable, UsageError
@@ -87,10 +88,10 @@ def policy(home: Home, ref: str) -> Checked:
 def kill_switch(home: Home, ref: str) -> Checked:
     """A kill switch that is or was on, by a unique prefix of its id."""
     on = [c for c in control_history(home.log, home.settings.tenant) if c.kind == "kill_switch_on"]
-    found = [change for change in on if str(change.said.get("switch_id", "")).startswith(ref)]
-    if len({change.said["switch_id"] for change in found}) != 1:
+    ids = named((str(change.said.get("switch_id", "")) for change in on), ref, home.settings.tenant, prefix=True)
+    if len(ids) != 1:
         raise NotFound(f"no one kill switch `{shown(ref)}` was ever on", help="`lumyn kill-switch on` prints its id")
-    change = found[0]
+    change = next(change for change in on if str(change.said.get("switch_id", "")) == ids[0])
     seen = {"scope": change.said.get("scope", {}), "at": iso_time(change.at_ms), "actor": change.actor}
     return str(change.said["switch_id"]), seen
 

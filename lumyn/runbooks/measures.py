@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lumyn.runbooks.book import Wait
 from lumyn.searching import understood
+from lumyn.switches import find_switch
 from lumyn.wiring import Home
 from schemas.errors import NotFound
 from schemas.ids import iso_time, time_ms_of
@@ -31,11 +32,9 @@ def last_s(home: Home) -> float:
 
 
 def _switch(home: Home, name: str) -> tuple[bool, str]:
-    found = [one for one in home.agent.control().switches if one.switch_id == name]
-    if not found:
-        raise NotFound(f"kill switch `{name}` is not on", help="`lumyn kill-switch status` shows those that are")
-    figure = containment(home.log, found[0], within_s=max(WITHIN_S, 3 * last_s(home)))
-    passed = (wall_clock_ms() - time_ms_of(found[0].at)) / 1000
+    found = find_switch(home, name)
+    figure = containment(home.log, found, within_s=max(WITHIN_S, 3 * last_s(home)))
+    passed = (wall_clock_ms() - time_ms_of(found.at)) / 1000
     many = "no decision without it" if figure.seconds is None else f"the last of {figure.without} decisions without it"
     when = "" if figure.seconds is None else f" {figure.seconds:.3f} s after it was on"
     return passed >= last_s(home), f"kill switch {name}, on for {passed:.1f} s: {many}{when}, {figure.with_it} denied"

@@ -164,6 +164,15 @@ def test_what_all_tenants_share_is_changed_by_who_runs_it(world: World, guard: G
     assert seen.status_code == 200 and seen.text.startswith("Contained at once")
     assert mine.switch_id not in reader.get("/console/switches").text
     assert mine.actor.startswith("key:")
+    stranger = client(world, guard, key_of(guard, "admin", "third"))
+    other_s = {**form, "csrf": csrf_any(stranger)}
+    for name in (mine.switch_id, "other:never"):  # not even whether it is on
+        assert stranger.post(f"/console/switches/{name}/off", data=other_s).status_code == 404
+    page = browser.get("/console/switches").text
+    assert mine.switch_id.startswith("other:") and mine.switch_id.removeprefix("other:") in page
+    assert f">{mine.switch_id}<" not in page and f">{mine.switch_id}<" in client(
+        world, guard, key_of(guard, "admin")
+    ).get("/console/switches").text
     assert browser.post(f"/console/switches/{mine.switch_id}/off", data=form).status_code == 303
 
 
