@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lumyn.cli.output import one_line, out, out_json, say
-from lumyn.cli.stop_now import scope_text
+from lumyn.cli.stop_now import scope_text, sentences
 from lumyn.cli.stop_now import switch_on as turn_on
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def switch_status(json_: bool = typer.Option(False, "--json", help="Print as JSO
     """
     from dataclasses import asdict
 
+    from lumyn.switch_names import never_decided
     from lumyn.wiring import existing_home
     from streams.containment import WITHIN_S, containment
 
@@ -84,14 +85,20 @@ def switch_status(json_: bool = typer.Option(False, "--json", help="Print as JSO
     switches = home.agent.control().switches
     within_s = max(WITHIN_S, 3 * home.settings.runtime_setting("control_max_staleness_s", 10.0))
     figures = [containment(home.log, switch, within_s=within_s) for switch in switches]
+    never = [never_decided(home, switch.scope) for switch in switches]
     if json_:
-        told = [{**s.as_record(), "containment": asdict(f)} for s, f in zip(switches, figures, strict=True)]
+        told = [
+            {**switch.as_record(), "containment": asdict(figure), "never_decided": names}
+            for switch, figure, names in zip(switches, figures, never, strict=True)
+        ]
         out_json(told)
         return
-    for switch, figure in zip(switches, figures, strict=True):
+    for switch, figure, names in zip(switches, figures, never, strict=True):
         since = f"since {switch.at} by {switch.actor}: {switch.why}"
         out(one_line(f"{switch.switch_id} {scope_text(switch.scope)} {since}"))
         out(f"  {_contained(figure, within_s)}")
+        for text in sentences(names, switch.scope):
+            out(f"  {text}")
     if not switches:
         say("no kill switch is on")
 

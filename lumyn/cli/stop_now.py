@@ -5,9 +5,10 @@ Only the plain form is read here; anything else (help, a mistake) is the machine
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
-from lumyn.cli.output import out, out_json, say
+from lumyn.cli.output import one_line, out, out_json, say
 
 _SCOPES = {"--action-type": "action_type", "--tenant": "tenant", "--policy": "policy"}
 
@@ -55,13 +56,36 @@ def switch_on(why: str, scope: dict[str, str], json_: bool) -> None:
     switch_id = uuid.uuid4().hex[:12]
     event = {"type": "kill_switch_on", "actor": settings.actor, "why": why, "switch_id": switch_id, "scope": scope}
     append_switch(settings, event)
-    if json_:
-        out_json({"switch_id": switch_id, "scope": scope})
-    else:
+    if not json_:
         out(f"on: {switch_id} ({scope_text(scope)})")
+        sys.stdout.flush()
+    never = _never_decided(scope) if scope and not is_new else {}  # it is on by now: this may take its time
+    if json_:
+        out_json({"switch_id": switch_id, "scope": scope, "never_decided": never})
+    for text in sentences(never, scope):
+        say(f"note: {text}")
     if is_new:  # in the wrong folder a switch is on, and stops nothing
         asked = "is it the home to be stopped? LUMYN_HOME names another"
         say(f"note: `{settings.home.absolute()}` is new, nothing was ever decided there: {asked}")
+
+
+def _never_decided(scope: Mapping[str, str]) -> dict[str, str | None]:
+    from lumyn.switch_names import never_decided
+    from lumyn.wiring import operator_home
+    from schemas.errors import LumynError
+
+    try:
+        return never_decided(operator_home(), scope)
+    except LumynError:
+        return {}
+
+
+def sentences(never: Mapping[str, str | None], scope: Mapping[str, str]) -> Iterator[str]:
+    """What no decision ever had, one a line, each with the nearest name that one had."""
+    for name, near in never.items():
+        hint = f"; did you mean `{near}`?" if near else ""
+        what = f"{name.replace('_', ' ')} `{scope[name]}`"
+        yield one_line(f"no decision in the index has {what}: it may stop nothing{hint}")
 
 
 def scope_text(scope: Mapping[str, str]) -> str:

@@ -157,3 +157,48 @@ def test_a_home_that_decides_is_not_asked_about(inside: Inside) -> None:
 def test_a_switch_needs_a_reason(inside: Inside, why: str) -> None:
     assert "`--why` is empty" in inside.refused("kill-switch", "on", "--why", why, code=2)
     assert inside.decide(refund(100))["verdict"] == "ALLOW"
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "near"),
+    [
+        ("action_type", "refnd", "refund"), ("policy", "refund", "refunds"), ("tenant", "defualt", "default"),
+        ("action_type", "zzz", None), ("tenant", "refund", None), ("action_type", "\x1b[2J%'\"", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("plain", [True, False])
+def test_what_was_never_decided_is_told_and_stays_on(
+    inside: Inside, option: str, given: str, near: str | None, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not plain:
+        monkeypatch.setattr("lumyn.cli.stop_now.stop_now", lambda arguments: False)
+    inside.decide(refund(100))
+    name = f"--{option.replace('_', '-')}"
+    first = inside.run("kill-switch", "on", name, given, "--why", "x")
+    assert first.stdout.startswith("on: ")
+    told = f"no decision in the index has {option.replace('_', ' ')} `"
+    hint = f"; did you mean `{near}`?\n" if near else ": it may stop nothing\n"
+    assert first.stderr.startswith(f"note: {told}") and first.stderr.endswith(hint) and "\x1b" not in first.stderr
+    on = inside.json("kill-switch", "on", name, given, "--why", "x", "--json")
+    assert on["never_decided"] == {option: near}
+    assert [one["never_decided"] for one in inside.json("kill-switch", "status", "--json")] == [{option: near}] * 2
+    status = inside.run("kill-switch", "status").stdout.splitlines()
+    assert status[2].startswith(f"  {told}") and status[2].endswith(hint.strip("\n"))
+
+
+@pytest.mark.parametrize("scope", [(), ("--action-type", "refund"), ("--tenant", "default", "--policy", "refunds")])
+def test_what_was_decided_once_is_not_remarked_on(inside: Inside, scope: tuple[str, ...]) -> None:
+    inside.decide(refund(100))
+    assert inside.run("kill-switch", "on", *scope, "--why", "x").stderr == ""
+    assert turn_on(inside, *scope)["never_decided"] == {}
+    assert "no decision in the index" not in inside.run("kill-switch", "status").stdout
+
+
+def test_a_switch_is_on_where_names_can_t_be_looked_up(inside: Inside) -> None:
+    inside.decide(refund(100))
+    for path in inside.home.glob("index.db*"):
+        path.unlink()
+    (inside.home / "index.db").mkdir()
+    assert inside.run("kill-switch", "on", "--action-type", "refund", "--why", "x").stdout.startswith("on: ")
+    assert inside.decide(refund(100))["reason_codes"] == ["KILL_SWITCH"]
+    assert "contained at once" in inside.run("kill-switch", "status").stdout
