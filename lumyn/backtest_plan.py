@@ -23,14 +23,14 @@ from streams.backtest.memory import Mode, mode_named
 from streams.backtest.outcomes import Outcomes, given_outcomes, read_outcomes
 from streams.backtest.raw import Raw
 from streams.backtest.select import Latest, Stratified, found_in
-from streams.backtest.sources import FileSource, ListSource, LogSource, Source, Stretch, check_partition, plan
+from streams.backtest.sources import FileSource, ListSource, LogSource, Source, Stretch, plan
 from streams.control import all_valid
 from streams.integrity import require
 from streams.local_log import wall_clock_ms
 from streams.packs import read_pack
 from streams.policy import CompiledPolicy
 from streams.reading import is_embedded
-from streams.span import Span, parse_span
+from streams.span import Span, check_partition, parse_span
 from streams.topics import LABELS, REQUESTS
 
 _EACH, _EACH_ASKED, _EACH_KAFKA = 4096, 1024, 20_000

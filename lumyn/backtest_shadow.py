@@ -19,12 +19,11 @@ from streams.backtest.memory import Recaller
 from streams.backtest.outcomes import read_outcomes
 from streams.backtest.report import Setting, make_report
 from streams.backtest.shadowed import bare, joined
-from streams.backtest.sources import check_partition
 from streams.local_log import wall_clock_ms
 from streams.log import Log
 from streams.policy import CompiledPolicy
 from streams.shadow_results import shadow_verdicts
-from streams.span import EVERYTHING, Span, parse_span
+from streams.span import EVERYTHING, Span, check_partition, parse_span
 from streams.topics import LABELS, REQUESTS
 
 _UNASKED = ("limit", "sample", "seed", "outcomes", "outcomes_digest")

@@ -61,6 +61,13 @@ def parse_span(start: str | None, end: str | None, *, now_ms: int) -> Span:
     return Span(first, last, int(given[0][1]))
 
 
+def check_partition(log: Log, span: Span) -> None:
+    """Raises `UsageError` for a position in a partition that isn't there."""
+    count = log.partitions(REQUESTS)
+    if span.partition is not None and span.partition >= count:
+        raise UsageError(f"there is no partition {span.partition}", help=f"this log has 0 to {count - 1}")
+
+
 def _time(text: str, operator: str, option: str, now_ms: int) -> int:
     quoted = text.replace("'", "''")
     try:

@@ -11,6 +11,7 @@ import typer
 from lumyn.cli.output import one_line, out, out_json, say
 
 if TYPE_CHECKING:
+    from schemas.errors import LumynError
     from streams.checkpoints import Chain
     from streams.integrity import Check
     from streams.lumyn1.pack import Lumyn1Pack
@@ -47,8 +48,8 @@ def verify(
               lumyn verify --logic-unchanged --from 2026-01-01 --to 2026-06-30 --out attestation.json --html page.html
               lumyn verify attestation.json --compare staging.json
     3:1000 is partition 3, offset 1000 of the requests; 14:25, two digits on both sides, is a time of today.
-    Exit 0: all hold. 1: the logic changed, or is another one elsewhere. 3: what is stored was changed; the check that
-    failed is named.
+    Exit 0: all hold. 1: the logic changed, or is another one elsewhere. 2: there is no decision to verify. 3: what is
+    stored was changed; the check that failed is named.
     """
     from lumyn.attesting import is_attestation
     from lumyn.cli.attest import attest_period, check_file
@@ -162,12 +163,13 @@ def _all(start: str | None, end: str | None, head: str | None, json_: bool) -> i
     from lumyn.checkpointing import home_chain
     from lumyn.wiring import existing_home
     from streams.local_log import wall_clock_ms
-    from streams.span import parse_span
+    from streams.span import EVERYTHING, check_partition, parse_span
     from streams.sweep import Summary, verify_all
 
     now_ms = wall_clock_ms()
     span = parse_span(start, end, now_ms=now_ms)
     home = existing_home()
+    check_partition(home.log, span)
     chain, summary, bad, sound = home_chain(home, wanted=head), Summary(), [], 0
     for finding in verify_all(home.log, chain, summary, now_ms=now_ms, tenant=home.settings.tenant, span=span):
         failed = finding.failed
@@ -179,6 +181,8 @@ def _all(start: str | None, end: str | None, head: str | None, json_: bool) -> i
         detail = "no checkpoint of this log has this digest: its checkpoints were cut or made anew"
         bad.append({"decision_id": head, "failed": [{"name": "head", "detail": detail}]})
         say(one_line(f"{head}: head failed ({detail})"))
+    if not (bad or summary.decisions) and (head is None or span != EVERYTHING):
+        raise _nothing(home.settings.tenant, ranged=span != EVERYTHING)
     if json_:
         found = {"verified": not bad, "decisions": summary.decisions, "failed": bad}
         found |= {"erased": summary.erased, "sealed": summary.sealed}
@@ -188,6 +192,21 @@ def _all(start: str | None, end: str | None, head: str | None, json_: bool) -> i
         for line in _told(chain, summary):
             out(line)
     return 3 if bad else 0
+
+
+def _nothing(tenant: str, *, ranged: bool) -> LumynError:
+    """Of no decisions at all it must not be said that they hold."""
+    from schemas.errors import NotFound, UsageError
+
+    if ranged:
+        return UsageError(
+            f"no decision of tenant `{tenant}` lies in this range, so there is nothing to verify",
+            help="`lumyn list --limit 5` shows the latest; without `--from` and `--to` the whole log is verified",
+        )
+    return NotFound(
+        f"there are no decisions of tenant `{tenant}` here yet, so there is nothing to verify",
+        help="LUMYN_HOME names another home, LUMYN_TENANT another tenant",
+    )
 
 
 def _checkpoints(chain: Chain, summary: Summary) -> dict[str, Any]:
@@ -218,7 +237,8 @@ def _told(chain: Chain, summary: Summary) -> list[str]:
             *_unopened(summary), "no checkpoints: `lumyn checkpoint` makes one, and rewriting what it covers will show"]
     lines = [
         *_unopened(summary),
-        f"{chain.count} checkpoints hold, the last is {chain.last['number']}, up to {chain.last['up_to']}",
+        f"{chain.count} checkpoint{' holds' if chain.count == 1 else 's hold'}, numbered from 0: the last is number "
+        f"{chain.last['number']}, up to {chain.last['up_to']}",
         f"{summary.covered} decisions are covered, {summary.after_last} after the last checkpoint are not",
     ]
     if summary.never_covered:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from schemas.errors import NotFound, StorageUnavailable, UsageError
+from schemas.errors import NotFound, StorageUnavailable
 from streams.backtest.raw import Raw
 from streams.log import Log
 from streams.reading import messages, start_of
-from streams.span import EVERYTHING, Span
+from streams.span import Span
 from streams.topics import RECORDS
 
 FILE_BYTES: Final = 8 * 1024 * 1024
@@ -78,13 +78,6 @@ def plan(log: Log, span: Span, each: int) -> list[Stretch]:
         high = end if last is None else min(end, start_of(log, RECORDS, partition, last))
         parts += [Stretch(partition, at, min(at + each, high)) for at in range(low, high, each)]
     return parts
-
-
-def check_partition(log: Log, span: Span) -> None:
-    """Raises `UsageError` for a position in a partition that isn't there."""
-    count = log.partitions(RECORDS)
-    if span is not EVERYTHING and span.partition is not None and span.partition >= count:
-        raise UsageError(f"there is no partition {span.partition}", help=f"this log has 0 to {count - 1}")
 
 
 @dataclass(slots=True)

@@ -95,13 +95,41 @@ def test_a_checkpoint_covers_what_there_is_and_prints_the_head_of_the_chain(stor
     assert (found["made"], found["head"], found["last"]["number"]) == ([], head, int(number))
     told = inside.run("verify").stdout
     assert "8 decisions, 8 verified, 0 not" in told
-    assert f"the last is {number}" in told
+    assert f"checkpoints hold, numbered from 0: the last is number {number}, up to " in told
     assert "8 decisions are covered, 0 after the last checkpoint are not" in told
     inside.decide(rich_request(50))
     told = inside.run("verify").stdout
     assert "8 decisions are covered, 1 after the last checkpoint are not" in told
     found = inside.json("verify", "--json")["checkpoints"]
     assert (found["covered"], found["after_last"], found["never_covered"], found["head"]) == (8, 1, 0, head)
+
+
+@pytest.mark.parametrize("given", [("--from", "2090-01-01"), ("--to", "2001-01-01"), ("--from", "1:999999")])
+def test_a_range_with_no_decision_in_it_is_refused_not_called_verified(
+    given: tuple[str, str], stored: Stored, inside: Inside
+) -> None:
+    said = "no decision of tenant `default` lies in this range, so there is nothing to verify"
+    assert said in inside.refused("verify", *given, code=2)
+    told = inside.run("verify", *given, "--json", code=2)
+    assert said in told.stderr
+    assert told.stdout == ""
+
+
+def test_a_partition_that_is_not_there_is_refused(stored: Stored, inside: Inside) -> None:
+    assert "there is no partition 99" in inside.refused("verify", "--from", "99:1", code=2)
+
+
+def test_a_home_without_decisions_has_nothing_to_verify(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "there are no decisions here yet" in inside.refused("verify", code=2)
+    inside.write("policy.yml", RICH_POLICY)
+    inside.run("policy", "publish", "policy.yml")
+    said = "there are no decisions of tenant `default` here yet, so there is nothing to verify"
+    assert said in inside.refused("verify", code=2)
+    head = inside.run("checkpoint").stdout.split()[1]
+    assert "1 checkpoint holds, numbered from 0: the last is number 0" in inside.run("verify", "--head", head).stdout
+    assert "head failed" in inside.run("verify", "--head", "0" * 64, code=3).stderr
+    monkeypatch.setenv("LUMYN_TENANT", "acme")
+    assert "decisions of tenant `acme`" in inside.refused("verify", code=2)
 
 
 def test_one_decision_is_verified_against_its_checkpoint(stored: Stored, inside: Inside) -> None:
@@ -141,8 +169,9 @@ def test_a_span_of_times_or_positions_checks_that_part(covered: Stored, inside: 
     found = inside.json("verify", "--from", f"{partition}:{offset}", "--to", f"{partition}:{offset + 1}", "--json", code=3)
     assert [entry["decision_id"] for entry in found["failed"]] == [name]
     assert found["decisions"] == 1
-    inside.run("verify", "--from", f"{partition}:{offset + 1}")
-    inside.run("verify", "--to", "2020-01-01")
+    after = inside.run("verify", "--from", f"{partition}:{offset + 1}", code=None)
+    assert after.code == (0 if after.stdout else 2), "where it is the last, there is nothing to verify"
+    assert name not in after.stdout + after.stderr
     assert inside.json("verify", "--from", "2020-01-01", "--json", code=3)["decisions"] == everything
     assert inside.json("verify", "--from", "00:00", "--json", code=3)["decisions"] == everything, "a time of today"
     assert inside.json("verify", "--from", f"{partition:02}:{offset:03}", "--json", code=3)["decisions"] <= everything
