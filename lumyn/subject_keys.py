@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from lumyn.config import Settings
+from memory_service.wal import may_be_written
 from schemas.errors import BadConfig, KeysUnavailable
 from schemas.seal import KEY_BYTES
 from streams.sqlite_keys import SqliteSubjectKeys
@@ -18,11 +19,15 @@ MASTER_FILE = "keys/master.key"
 _HELP = "32 random bytes in base64 or hex: `openssl rand -base64 32`"
 
 
-def subject_keys(settings: Settings) -> SqliteSubjectKeys:
-    """The configured key store; opened when it is first used, and made when the first subject is encrypted."""
+def subject_keys(settings: Settings, *, read_only: bool = False) -> SqliteSubjectKeys:
+    """The configured key store; opened when it is first used, and made when the first subject is encrypted.
+
+    A `read_only` home's is opened for reading where it may not be written.
+    """
     home = settings.home.absolute()
     path = settings.subject_keys.absolute() if settings.subject_keys else home / KEYS_FILE
-    return SqliteSubjectKeys(path, lambda fresh: _master_key(settings, home, make=fresh))
+    shut = read_only and not may_be_written(path)
+    return SqliteSubjectKeys(path, lambda fresh: _master_key(settings, home, make=fresh), read_only=shut)
 
 
 def _master_key(settings: Settings, home: Path, *, make: bool) -> bytes:

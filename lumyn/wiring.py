@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lumyn.config import LumynConfig, Settings, file_stamp, read_policy_file, resolve
 from lumyn.subject_keys import subject_keys
+from memory_service.wal import COPY_IT, may_be_written, wal_of
 from schemas.errors import LumynError, NotFound, StorageUnavailable
 from schemas.ids import is_decision_id
 from schemas.label import LabelEvent, LabelRequest
@@ -174,13 +176,19 @@ class EmbeddedHome:
         clock: Callable[[], int] = wall_clock_ms,
         follow: Callable[[Log, ControlState], ControlState] = read_control,
         keys: SubjectKeys | None = None,
+        read_only: bool = False,
     ) -> None:
-        """Without more, as configured. A game day brings a clock, a way to follow control, and keys of its own."""
+        """Without more, as configured. A game day brings a clock, a way to follow control, and keys of its own.
+
+        `read_only`: the folder may not be written. What is derived from the log is then made in one of its own.
+        """
         self.settings = settings
         self.path = settings.home.absolute()
         self.log_file = str(self.path / LOG_FILE)
-        self.log = _open_log(settings, clock)
-        self.log.keys = subject_keys(settings) if keys is None else keys
+        self.log = _open_log(settings, clock, read_only)
+        self.log.keys = subject_keys(settings, read_only=read_only) if keys is None else keys
+        self._read_only = read_only
+        self._aside: TemporaryDirectory[str] | None = None
         self.memories = ChosenMemory(self._memory)
         self.labels = LabelAgent(self.log)
         fallback = load_policy_file(settings.policy_path) if settings.policy_path else None
@@ -202,11 +210,25 @@ class EmbeddedHome:
         """The memory store of a choice, and its recaller. Raises `MemoryUnavailable`."""
         from lumyn.stores import open_memory
 
-        return open_memory(self.settings, self.path, self.log.epoch, choice)
+        return open_memory(self.settings, self._derived, self.log.epoch, choice)
+
+    @property
+    def _derived(self) -> Path:
+        """Where memory and index are: with the log, or, where that may not be written, made anew for this process."""
+        if not self._read_only:
+            return self.path
+        if self._aside is None:
+            self._aside = TemporaryDirectory(prefix="lumyn-reading-")
+        return Path(self._aside.name)
+
+    def _require_writable(self) -> None:
+        if self._read_only:
+            raise StorageUnavailable("this home may not be written, only read", where=str(self.path), help=COPY_IT)
 
     def fill_memory(self, choice: MemoryChoice | None, progress: Callable[[int], None], *, anew: bool) -> int:
         from lumyn.stores import remove_memory
 
+        self._require_writable()
         self.memories.of(choice).close()
         if anew:
             remove_memory(self.settings, self.path, self.log.epoch, choice)
@@ -234,7 +256,7 @@ class EmbeddedHome:
 
         with self._opening:
             if self._index is None:
-                self._index = open_index_file(self.settings, self.path, self.log.epoch)
+                self._index = open_index_file(self.settings, self._derived, self.log.epoch)
             return self._index
 
     def rebuild_index(self, progress: Callable[[int], None]) -> CaughtUp:
@@ -242,6 +264,7 @@ class EmbeddedHome:
         from memory_service.sqlite_record_index import remove_index_file
         from streams.index_sync import catch_up as catch_up_index
 
+        self._require_writable()
         path = self.path / INDEX_FILE
         if self._index is not None:
             self._index.close()
@@ -271,6 +294,7 @@ class EmbeddedHome:
         from lumyn.stores import remove_left_memories
         from memory_service.sqlite_store import rebuild_file
 
+        self._require_writable()
         control = self.agent.control()
         if self.settings.qdrant is not None:
             for choice in {control.memory, *control.memories.values()}:
@@ -300,9 +324,13 @@ class EmbeddedHome:
             self._index.close()
         self.log.keys.close()
         self.log.close()
+        if self._aside is not None:
+            self._aside.cleanup()
 
 
-def _open_log(settings: Settings, clock: Callable[[], int]) -> LocalLog:
+def _open_log(settings: Settings, clock: Callable[[], int], read_only: bool) -> LocalLog:
+    if read_only:
+        return LocalLog(settings.home / LOG_FILE, prefix=settings.prefix, clock=clock, read_only=True)
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -327,9 +355,9 @@ def load_policy_file(path: Path) -> CompiledPolicy:
 _homes: dict[tuple[object, ...], Home] = {}
 
 
-def _make(settings: Settings) -> Home:
+def _make(settings: Settings, *, read_only: bool = False) -> Home:
     if settings.kafka is None:
-        return EmbeddedHome(settings)
+        return EmbeddedHome(settings, read_only=read_only)
     from lumyn.kafka_home import KafkaHome
 
     return KafkaHome(settings)
@@ -343,18 +371,18 @@ def open_home(config: LumynConfig | None = None) -> Home:
     return _open(resolve(config))
 
 
-def _open(settings: Settings) -> Home:
+def _open(settings: Settings, shut: object = None) -> Home:
     stamp = None
     if settings.policy_path is not None:
         stamp = load_policy_file(settings.policy_path).policy_hash
-    key = (os.getpid(), os.getcwd(), settings, stamp)
+    key = (os.getpid(), os.getcwd(), settings, stamp, shut)
     home = _homes.get(key)
     if home is not None and _is_there(home):
         return home
     with _homes_lock:
         home = _homes.get(key)
         if home is None or not _is_there(home):
-            home = _homes[key] = _make(settings)
+            home = _homes[key] = _make(settings, read_only=shut is not None)
         return home
 
 
@@ -371,12 +399,26 @@ def existing_home(config: LumynConfig | None = None) -> Home:
             where=str(settings.home / LOG_FILE),
             help="`lumyn decide REQUEST.json --policy FILE` makes the first; LUMYN_HOME names another home",
         )
-    return _open(_of_operator(settings))
+    return _of_looking(settings)
 
 
 def operator_home(config: LumynConfig | None = None) -> Home:
     """A home that decides nothing: looking, labelling and stopping must not fail for a policy file that is broken."""
-    return _open(_of_operator(resolve(config)))
+    return _of_looking(resolve(config))
+
+
+def _of_looking(settings: Settings) -> Home:
+    """A home that may not be written is read as it is; what would change it says so when it is tried."""
+    return _open(_of_operator(settings), _shut(settings))
+
+
+def _shut(settings: Settings) -> object:
+    """None, or, of a log that may not be written: which file it is. Without a write-ahead log it is read without locks,
+    so that one which changed since is opened anew."""
+    path = Path(_log_file(settings))
+    if settings.kafka is not None or not path.exists() or may_be_written(path):
+        return None
+    return "locked" if wal_of(path).exists() else file_stamp(str(path)) or ""
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from memory_service.wal import use_wal
+from memory_service.wal import open_to_read, use_wal
 from schemas.errors import LumynError, StorageUnavailable
 
 BUSY_S: Final = 10.0
@@ -43,8 +43,13 @@ class SqliteFile:
         error: type[StorageUnavailable] = StorageUnavailable,
         pragmas: Sequence[str] = (),
         checked: Callable[[sqlite3.Connection], None] = lambda db: None,
+        read_only: bool = False,
     ) -> None:
-        """`what` is what the file holds, in the plural; `checked` refuses a file right after it was opened."""
+        """`what` is what the file holds, in the plural; `checked` refuses a file right after it was opened.
+
+        `read_only` opens a file that is there, of this layout, where nothing may be written.
+        """
+        self.read_only = read_only
         self.path = path
         self._what, self._layouts, self._error = what, layouts, error
         self._pragmas, self._checked = pragmas, checked
@@ -115,13 +120,17 @@ class SqliteFile:
         if self._db is not None and self.is_open:
             return self._db
         self._let_go()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
+        if self.read_only:
+            db = open_to_read(self.path, BUSY_S)
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
         try:
-            use_wal(db, BUSY_S)
-            for pragma in ("synchronous=FULL", *self._pragmas):
-                db.execute(f"PRAGMA {pragma}")
+            if not self.read_only:
+                use_wal(db, BUSY_S)
+                for pragma in ("synchronous=FULL", *self._pragmas):
+                    db.execute(f"PRAGMA {pragma}")
             self._lay_out(db)
             self._checked(db)
         except BaseException:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from memory_service.wal import use_wal
+from memory_service.wal import COPY_IT, may_be_written, open_to_read, quoted, use_wal
 from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable
 from streams.log import Append, Message
 from streams.partitioner import partition_for
@@ -90,13 +90,14 @@ class LocalLog:
             raise _unavailable(error, path) from None
 
     def _connect(self, read_only: bool, durable: bool, busy_timeout_s: float) -> sqlite3.Connection:
-        uri = f"file:{_quote(self.path)}?mode={'ro' if read_only else 'rwc'}"
+        if read_only:
+            return open_to_read(self.path, busy_timeout_s)
+        uri = f"file:{quoted(self.path)}?mode=rwc"
         db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=busy_timeout_s)
-        if not read_only:
-            if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-                db.execute(f"PRAGMA page_size={_PAGE}")
-            use_wal(db, busy_timeout_s)
-            db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+            db.execute(f"PRAGMA page_size={_PAGE}")
+        use_wal(db, busy_timeout_s)
+        db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         return db
 
     def _layout(self, partitions: int, read_only: bool) -> tuple[int, str]:
@@ -406,21 +407,19 @@ class LocalWriter:
         """Nothing to give back: the next writer claims the partition."""
 
 
-def _quote(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
 def _unavailable(error: sqlite3.Error, path: Path) -> LumynError:
     text = str(error)
     helps = {
         "locked": "another process holds the log; try again",
-        "readonly": "the log can't be written; check the file's and folder's permissions",
+        "readonly": "the log can't be written, only read; check the file's and folder's permissions",
         "full": "the disk is full; nothing was written",
         "disk I/O error": "the disk may be full or broken, nothing was written: `lumyn doctor` looks",
         "unable to open": "check that the folder exists and may be written",
         "not a database": "this file is not a lumyn log; restore it from a backup",
         "malformed": "the file is damaged; restore it from a backup",
     }
+    if "unable to open" in text and path.exists() and not may_be_written(path):
+        helps["unable to open"] = f"its folder can't be written, and something is left in `{path.name}-wal`: {COPY_IT}"
     return StorageUnavailable(
         f"the log can't be used: {text}",
         where=str(path),

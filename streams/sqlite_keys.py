@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from memory_service.sqlite_file import SqliteFile, empty_wal, transaction
@@ -36,11 +36,11 @@ _ASK = 500
 class SqliteSubjectKeys:
     """`SubjectKeys` on one file (mode 0600). Opened at first use; a process that was forked opens it anew."""
 
-    def __init__(self, path: Path, master: Callable[[bool], bytes]) -> None:
+    def __init__(self, path: Path, master: Callable[[bool], bytes], *, read_only: bool = False) -> None:
         """`master` gives the master key's bytes; its argument says whether one may be made, as the store is new."""
         self._file = SqliteFile(
             path, "the subjects' keys", _LAYOUTS, error=KeysUnavailable, pragmas=("secure_delete=ON",),
-            checked=self._check,
+            checked=self._check, read_only=read_only,
         )  # fmt: skip
         self._master_of = master
         self._lock = threading.RLock()
@@ -68,8 +68,9 @@ class SqliteSubjectKeys:
     def _check(self, db: sqlite3.Connection) -> None:
         """Refuse a master key that is not this store's: nothing could be opened, and what it sealed would be lost."""
         check = hmac.digest(self._master, b"lumyn.subject-keys/1", hashlib.sha256)
-        with transaction(db):
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('check', ?)", (check,))
+        with nullcontext() if self._file.read_only else transaction(db):
+            if not self._file.read_only:
+                db.execute("INSERT OR IGNORE INTO meta VALUES ('check', ?)", (check,))
             known = db.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()[0]
         if not hmac.compare_digest(known, check):
             raise KeysUnavailable(
