@@ -78,6 +78,9 @@ def write_whole(path: Path, data: bytes) -> None:
         raise UsageError("this is a folder, not a file to write", where=str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe takes it in; a file must never stand in its place
+            path.write_bytes(data)
+            return
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
