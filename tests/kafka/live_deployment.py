@@ -63,12 +63,16 @@ class Live(Deployment):
         return [self.put("requests", r.canonical, r.key, None if r.key else 0) for r in requests]
 
     def values(self, topic: str) -> list[dict[str, Any]]:
-        """Everything in a topic, decoded, partition by partition."""
-        out = []
+        """Everything in a topic, decoded, partition by partition; what a tombstone took out is not there."""
+        return [decode_trusted(message.value) for message in self.messages(topic) if message.value]
+
+    def messages(self, topic: str) -> list[Message]:
+        """All messages of a topic as they lie there, partition by partition."""
+        out: list[Message] = []
         for partition in range(self.log.partitions(topic)):
             offset = 0
             while found := self.log.read(topic, partition, offset):
-                out += [decode_trusted(message.value) for message in found]
+                out += found
                 offset = found[-1].offset + 1
         return out
 
