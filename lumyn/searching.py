@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lumyn.wiring import Home
-from schemas.query import Query, Value, describe, parse_query, with_values
+from schemas.ids import iso_time
+from schemas.query import TODAY, Query, Range, Value, describe, leaves, parse_query, with_values
 from streams.index_sync import fetcher
 from streams.local_log import wall_clock_ms
 
@@ -37,6 +38,11 @@ def search(
 
 def understood(home: Home, query: str | Query, say: Callable[[str], None]) -> Query:
     """A query for the home's index; what was understood is said. Raises `BadQuery`."""
-    parsed = parse_query(query, now_ms=wall_clock_ms()) if isinstance(query, str) else query
+    now_ms = wall_clock_ms()
+    parsed = parse_query(query, now_ms=now_ms) if isinstance(query, str) else query
     say(f"query: {describe(parsed)}")
+    for leaf in leaves(parsed.expression):
+        low = leaf.low if isinstance(leaf, Range) and leaf.field.kind == "time" else None
+        if isinstance(low, int) and low > now_ms:
+            say(f"note: {iso_time(low)} has not come yet; {TODAY}")
     return replace(parsed, expression=with_values(parsed.expression, "subject_id", _pseudonyms(home)))

@@ -28,6 +28,7 @@ MAX_CHARS: Final = 100_000
 MAX_NESTING: Final = 64
 MAX_VALUES: Final = 5_000
 MAX_PARTS: Final = 12
+TODAY: Final = "a time without a day is today's (UTC); give the day: '2024-12-19 23:50'"
 LABELS: Final = ("none", "failure", "success", "retracted")
 
 Kind = Literal["verdict", "label", "time", "id", "text", "codes", "number", "any"]
@@ -488,8 +489,7 @@ class _Parser:
             raise self._error(high.at, "BETWEEN's bounds must both be numbers or both be text")
         if span.low > span.high or (span.below and span.low == span.high):  # type: ignore[operator]
             bare = field.kind == "time" and not all("-" in token.text for token in (low, high))
-            help = "a time without a day is today's (UTC); give the day: '2024-12-19 23:50'" if bare else None
-            raise self._error(low.at, "this range ends before it begins", help)
+            raise self._error(low.at, "this range ends before it begins", TODAY if bare else None)
         return span
 
     def _equal(self, field: Field, tokens: list[_Token]) -> Expression:

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from schemas.errors import BadQuery, UsageError
-from schemas.ids import time_ms_of
-from schemas.query import Range, parse_query
+from schemas.ids import iso_time, time_ms_of
+from schemas.query import TODAY, Range, parse_query
 from streams.log import Log, Message
 from streams.reading import at_offset, first_from, object_in, request_offset
 from streams.topics import RECORDS, REQUESTS
@@ -80,6 +80,8 @@ def _time(text: str, operator: str, option: str, now_ms: int) -> int:
     assert isinstance(expression, Range)
     bound = expression.low if operator == ">=" else expression.high
     assert isinstance(bound, int)
+    if operator == ">=" and bound > now_ms and "-" not in text:
+        raise UsageError(f"`{option}`: {iso_time(bound)} has not come yet", help=TODAY)
     return bound
 
 

@@ -62,7 +62,8 @@ def add_problems(app: FastAPI) -> None:
 def problem(error: LumynError, status: int | None = None) -> Response:
     """A refusal as the client gets it."""
     code = status or next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-    value = {"type": f"urn:lumyn:error:{error.code}", "title": error.message, "status": code, **error.as_dict()}
+    told = error.as_dict()
+    value = _members(error.code, code, told.pop("message")) | told
     headers = {}
     if isinstance(error, RateLimited):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
@@ -73,6 +74,12 @@ def problem(error: LumynError, status: int | None = None) -> Response:
     return Response(encode(value), code, media_type=PROBLEM, headers=headers)
 
 
+def _members(code: str, status: int, detail: str) -> dict[str, object]:
+    """What every problem has: a title that is the same for each of its kind, and what happened this time."""
+    kind = {"type": f"urn:lumyn:error:{code}", "title": code.replace("_", " "), "status": status}
+    return {**kind, "detail": detail, "code": code}
+
+
 async def _told(_request: Request, error: Exception) -> Response:
     assert isinstance(error, LumynError)
     return problem(error)
@@ -81,10 +88,7 @@ async def _told(_request: Request, error: Exception) -> Response:
 async def _http_problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _HTTP_CODES.get(error.status_code, "http_error")
-    title = str(error.detail).lower()
-    value = {
-        "type": f"urn:lumyn:error:{code}", "title": title, "status": error.status_code, "code": code, "message": title,
-    }  # fmt: skip
+    value = _members(code, error.status_code, str(error.detail).lower())
     return Response(encode(value), error.status_code, media_type=PROBLEM, headers=dict(error.headers or {}))
 
 
@@ -96,6 +100,5 @@ async def _parameter_problem(_request: Request, error: Exception) -> Response:
 
 
 async def _internal_problem(_request: Request, error: Exception) -> Response:
-    title = f"internal error: {type(error).__name__}"
-    value = {"type": "urn:lumyn:error:internal", "title": title, "status": 500, "code": "internal", "message": title}
+    value = _members("internal", 500, f"internal error: {type(error).__name__}")
     return Response(encode(value), 500, media_type=PROBLEM)

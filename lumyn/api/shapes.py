@@ -331,10 +331,10 @@ class Scope(TypedDict):
 
 @with_config({"extra": "forbid"})
 class SwitchBody(TypedDict):
-    """A kill switch to be put on."""
+    """A kill switch to be put on; an empty scope stops all that the key may stop."""
 
     why: str
-    scope: NotRequired[Scope]
+    scope: Scope
 
 
 class Switch(TypedDict):
@@ -393,13 +393,13 @@ class Ready(TypedDict):
 
 
 class Problem(TypedDict):
-    """RFC 9457. `code` never changes once released."""
+    """RFC 9457: `title` is the same for each `type`, `detail` is of this time. `code` never changes once released."""
 
     type: str
     title: str
     status: int
+    detail: str
     code: str
-    message: str
     where: NotRequired[str]
     help: NotRequired[str]
     problems: NotRequired[list[str]]

@@ -57,7 +57,10 @@ def add_switches(app: FastAPI) -> None:
 async def _on(request: Request, switch_id: str | None) -> dict[str, Any]:
     body = json_object(await request.body(), ("scope", "why"))
     who = sender(request)
-    scope, why = _scope(body.get("scope", {}), who), text_of(body, "why")
+    if "scope" not in body:
+        help = "`{}` stops all that the key may stop"
+        raise BadInput("`scope` is missing: it says what is to be stopped", where="body", help=help)
+    scope, why = _scope(body["scope"], who), text_of(body, "why")
     if not why:
         raise BadInput("`why` is missing: the reason goes into every record that is denied", where="body")
 

@@ -22,15 +22,18 @@ def switch_on(
     action_type: str | None = typer.Option(None, "--action-type", help="Only this action type."),
     tenant: str | None = typer.Option(None, "--tenant", help="Only this tenant."),
     policy: str | None = typer.Option(None, "--policy", help="Only requests that this policy decides."),
+    everything: bool = typer.Option(False, "--everything", help="Every decision; for where no scope is given."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Deny everything in a scope from now on, before any rule or memory.
 
     \b
-    Example: lumyn kill-switch on --action-type refund --why "double refunds"
+    Examples: lumyn kill-switch on --action-type refund --why "double refunds"
+              lumyn kill-switch on --everything --why "the model went mad"
     """
     given = {"action_type": action_type, "tenant": tenant, "policy": policy}
-    turn_on(why, {name: value for name, value in given.items() if value is not None}, json_)
+    scope = {name: value for name, value in given.items() if value is not None}
+    turn_on(why, scope, everything=everything, json_=json_)
 
 
 @app.command("off")

@@ -20,11 +20,11 @@ def stop_now(arguments: Sequence[str]) -> bool:
     """
     given: dict[str, str] = {}
     waiting = list(reversed(arguments))
-    json_ = False
+    flags = {"--json": False, "--everything": False}
     while waiting:
         name, told, value = waiting.pop().partition("=")
-        if name == "--json" and not told and not json_:
-            json_ = True
+        if name in flags and not told and not flags[name]:
+            flags[name] = True
             continue
         if not told and waiting:
             value = waiting.pop()
@@ -35,12 +35,13 @@ def stop_now(arguments: Sequence[str]) -> bool:
     why = given.pop("--why", None)
     if why is None:
         return False
-    switch_on(why, {_SCOPES[name]: value for name, value in given.items()}, json_)
+    scope = {_SCOPES[name]: value for name, value in given.items()}
+    switch_on(why, scope, everything=flags["--everything"], json_=flags["--json"])
     return True
 
 
-def switch_on(why: str, scope: dict[str, str], json_: bool) -> None:
-    """Put a switch on and say so. Raises `UsageError`, `StorageUnavailable`."""
+def switch_on(why: str, scope: dict[str, str], *, everything: bool, json_: bool) -> None:
+    """Put a switch on and say so. Raises `UsageError` (no scope is no order to stop all), `StorageUnavailable`."""
     import uuid
 
     from lumyn.config import resolve
@@ -49,7 +50,12 @@ def switch_on(why: str, scope: dict[str, str], json_: bool) -> None:
 
     settings = resolve(None)
     if not all(scope.values()):
-        raise UsageError("a scope must not be empty text", help="leave the option out to stop everything")
+        raise UsageError("a scope must not be empty text", help="`--everything` stops everything")
+    if everything and scope:
+        raise UsageError(f"`--everything` and {scope_text(scope)} say two things", help="give the one that is meant")
+    if not everything and not scope:
+        scopes = ", ".join(f"`{name}`" for name in _SCOPES)
+        raise UsageError("what is to be stopped is not said", help=f"give {scopes}, or `--everything`")
     if not why.strip():
         raise UsageError("`--why` is empty", help="the reason goes into every record that is denied")
     is_new = settings.kafka is None and not settings.home.exists()

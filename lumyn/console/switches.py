@@ -17,6 +17,7 @@ from lumyn.console.app import Page
 from lumyn.console.policies import confirmed
 from lumyn.console.visit import Visit
 from lumyn.figures import number
+from schemas.errors import BadInput
 from schemas.ids import time_ms_of
 from streams.containment import WITHIN_S, Containment, containment
 from streams.control import KillSwitch
@@ -94,11 +95,22 @@ def on(visit: Visit) -> Response:
     """Stop what is in a scope. Who does not run the installation stops his own tenant's."""
     given = {name: visit.form.get(name, "").strip() for name in switches.SCOPE}
     scope = {name: value for name, value in given.items() if value}
+    _said(scope, visit)
     if scope.get("tenant") != visit.principal.tenant:
         visit.principal.require_operator("a switch for more than one tenant")
     who = visit.principal
     switches.switch_on(visit.home, scope, confirmed(visit), owner=None if who.operator else who.tenant)
     return _back("on")
+
+
+def _said(scope: dict[str, str], visit: Visit) -> None:
+    """All of it is stopped where that was said, and only there. Raises `BadInput`."""
+    narrowed = bool(scope.keys() - (set() if visit.principal.operator else {"tenant"}))
+    everything = visit.form.get("everything") == "yes"
+    if not narrowed and not everything:
+        raise BadInput("nothing was stopped: what it covers was not said", help="name it, or tick `Everything`")
+    if narrowed and everything:
+        raise BadInput("nothing was stopped: `Everything` was ticked beside something narrower", help="leave one")
 
 
 def off(visit: Visit) -> Response:

@@ -128,8 +128,8 @@ def test_who_did_what_is_in_the_audit_and_nobody_can_say_he_was_another(inside: 
         body = {"label": "failure", "summary": "s", "actor": "eve"}
         label = client.post(f"/v1/decisions/{decision}/labels", json=body, headers=ask).json()
         assert label["actor"] == f"key:{key_id} desk for eve"
-        client.put("/v1/kill-switches/k", json={"why": "w"}, headers=ask)
-        forged = client.put("/v1/kill-switches/l", json={"why": "w", "actor": "eve"}, headers=ask)
+        client.put("/v1/kill-switches/k", json={"why": "w", "scope": {}}, headers=ask)
+        forged = client.put("/v1/kill-switches/l", json={"why": "w", "scope": {}, "actor": "eve"}, headers=ask)
         assert forged.status_code == 422
         policy = (inside.folder / "policy.yml").read_text().replace("version: ", "version: 9")
         assert client.post("/v1/policies", content=policy, headers={"x-api-key": operator}).status_code == 201

@@ -208,8 +208,10 @@ def test_a_switch_of_a_tenant_s_admin_stops_that_tenant_alone(served: Served) ->
         assert ("KILL_SWITCH" in codes) == (verdict == "DENY"), answer.text
     refused = served.client.put("/v1/kill-switches/x", json={"why": "w", "scope": {"tenant": OTHER}}, headers=ask)
     assert refused.status_code == 403
+    unsaid = served.client.put("/v1/kill-switches/x", json={"why": "w"}, headers=ask)
+    assert unsaid.status_code == 422 and "what is to be stopped" in unsaid.json()["detail"]
     everything = served.client.put(
-        "/v1/kill-switches/all", json={"why": "w"}, headers={"x-api-key": served.keys[OPERATOR, "admin"]}
+        "/v1/kill-switches/all", json={"why": "w", "scope": {}}, headers={"x-api-key": served.keys[OPERATOR, "admin"]}
     )
     assert everything.json()["scope"] == {}
     assert served.client.delete("/v1/kill-switches/all", headers=ask).status_code == 403

@@ -35,7 +35,9 @@ class Installation:
     inside: Inside
 
     def ask(self, who: str, method: str, switch_id: str = "", **body: Any) -> Any:
-        """One request about switches by a tenant's admin."""
+        """One request about switches by a tenant's admin; what is put on covers all that he may stop, if not said."""
+        if method in ("PUT", "POST"):
+            body = {"scope": {}, **body}
         path = f"/v1/kill-switches/{switch_id}".rstrip("/")
         return self.client.request(method, path, json=body or None, headers={"x-api-key": self.keys[who]})
 

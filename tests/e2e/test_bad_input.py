@@ -473,7 +473,7 @@ def test_a_locked_log_is_exit_4_and_reading_goes_on(locked: Inside) -> None:
     assert len(known) == 1
     name = known[0]["decision_id"]
     assert "locked" in locked.refused("label", name, "--label", "failure", code=4)
-    assert "locked" in locked.refused("kill-switch", "on", "--why", "x", code=4)
+    assert "locked" in locked.refused("kill-switch", "on", "--everything", "--why", "x", code=4)
     locked.run("show", name)
     locked.run("verify")
     assert locked.records() == 1

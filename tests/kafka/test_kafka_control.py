@@ -82,7 +82,7 @@ def test_a_switch_denies_what_is_in_its_scope_and_nothing_else(own: Live, comman
     until(lambda: decided(own, tenant)["verdict"] == "ALLOW")
 
 
-@pytest.mark.parametrize("scope", [(), ("--policy", "refunds"), ("--tenant", "TENANT")], ids=["everything", "policy", "tenant"])
+@pytest.mark.parametrize("scope", [("--everything",), ("--policy", "refunds"), ("--tenant", "TENANT")], ids=["everything", "policy", "tenant"])
 def test_other_scopes_of_a_switch(own: Live, command: Inside, tenant: str, scope: tuple[str, ...]) -> None:
     options = [tenant if word == "TENANT" else word for word in scope]
     command.run("kill-switch", "on", *options, "--why", "stop")

@@ -85,7 +85,7 @@ steps:
   - {{id: sure, confirm: {said}}}
   - {{id: look, command: [list, --query, {said}]}}
   - {{id: quiet, wait_until: {{query: {said}, at_most: 0}}}}
-  - {{id: last, when: {{which: {said}}}, command: [kill-switch, "on", --why, "{{which}}"]}}
+  - {{id: last, when: {{which: {said}}}, command: [kill-switch, "on", --everything, --why, "{{which}}"]}}
 """
 
 

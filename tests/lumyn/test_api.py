@@ -45,7 +45,7 @@ def problem(response: Any, status: int) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
     value = response.json()
     assert value["status"] == status
-    assert value["title"]
+    assert value["title"] == value["code"].replace("_", " ") and value["detail"]
     assert value["type"].startswith(("urn:lumyn:error:", "about:blank"))
     assert "Traceback" not in response.text
     return dict(value)
@@ -85,7 +85,7 @@ def test_a_duplicate_is_the_first_record_and_a_conflict_is_409(api: TestClient, 
     assert decided(api, request_id="r") == first
     told = problem(api.post("/v1/decisions", json=refund(999, request_id="r")), 409)
     assert told["code"] == "request_conflict"
-    assert first["decision_id"] in told["title"]
+    assert first["decision_id"] in told["detail"]
     assert inside.records() == 1
 
 
@@ -101,7 +101,7 @@ def test_what_does_not_exist_is_404(api: TestClient, path: str) -> None:
 def test_a_prefix_that_fits_several_is_400(api: TestClient) -> None:
     first = decided(api)["decision_id"]
     decided(api)
-    assert "fits 2 decisions" in problem(api.get(f"/v1/decisions/{first[:5]}"), 400)["title"]
+    assert "fits 2 decisions" in problem(api.get(f"/v1/decisions/{first[:5]}"), 400)["detail"]
 
 
 def test_another_tenant_s_decision_is_404(api: TestClient) -> None:
@@ -210,7 +210,7 @@ def test_a_tampered_record_is_not_served_and_verify_says_what_failed(api: TestCl
     for response in (api.get(f"/v1/decisions/{name}"), api.post(f"/v1/decisions/{name}/explain")):
         told = problem(response, 500)
         assert told["code"] == "integrity"
-        assert "record_digest" in told["title"]
+        assert "record_digest" in told["detail"]
     verified = api.get(f"/v1/decisions/{name}/verify").json()
     assert verified["verified"] is False
     assert "record_digest" in {check["name"] for check in verified["checks"] if not check["ok"]}

@@ -106,7 +106,7 @@ def test_kill_switches_and_memory_are_counted_not_hidden(inside: Inside) -> None
     first = inside.decide(refund(120, 0.1))
     inside.run("label", first["decision_id"], "--label", "failure")
     assert inside.decide(refund(121, 0.1))["verdict"] == "DENY"
-    inside.run("kill-switch", "on", "--why", "incident")
+    inside.run("kill-switch", "on", "--everything", "--why", "incident")
     inside.decide(refund(20, 0.1))
     found = attest(inside)["statement"]
     assert found["unchanged"] and found["kill_switch"] == 1

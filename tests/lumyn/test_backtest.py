@@ -293,7 +293,7 @@ def test_what_a_kill_switch_stopped_no_policy_lets_through(inside: Inside) -> No
     inside.write("policy.yml", PLAIN)
     inside.write("all.yml", "policy: refunds\nrules: [{id: R_ALL, stage: ALLOW_PATHS}]\n")
     sdk.decide(refund(20))
-    inside.run("kill-switch", "on", "--why", "incident")
+    inside.run("kill-switch", "on", "--everything", "--why", "incident")
     assert sdk.decide(refund(30))["reason_codes"] == ["KILL_SWITCH"]
     found = report(inside, "--policy", "all.yml")["candidates"][0]
     assert cells(found) == {("ALLOW", "ALLOW"): 1, ("DENY", "DENY"): 1}

@@ -107,7 +107,7 @@ def test_a_form_of_no_page_of_ours_changes_nothing(world: World) -> None:
         {"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"}, {"host": "evil.example:8700"},
     ):  # fmt: skip
-        answer = browser.post("/console/switches/on", data={"csrf": token, "confirm": "yes", "why": "x"}, headers=headers)
+        answer = browser.post("/console/switches/on", data={"csrf": token, "confirm": "yes", "why": "x", "everything": "yes"}, headers=headers)
         assert answer.status_code == 403, headers
     assert (world.home().agent.control().version, world.home().events(world.ids["open"])) == before
 
@@ -150,11 +150,15 @@ def test_another_tenant_sees_nothing_of_it(world: World, guard: Guard) -> None:
 def test_what_all_tenants_share_is_changed_by_who_runs_it(world: World, guard: Guard) -> None:
     browser = client(world, guard, key_of(guard, "admin", "other"))
     control = world.home().agent.control()
-    form = {"csrf": csrf_any(browser), "confirm": "yes", "why": "x"}
+    form = {"csrf": csrf_any(browser), "confirm": "yes", "why": "x", "everything": "yes"}
     for path in (f"/policies/{next(iter(control.policies))}/activate", "/policies/rollback", "/switches/on",
                  f"/switches/{control.switches[0].switch_id}/off"):  # fmt: skip
         assert browser.post(f"/console{path}", data={**form, "name": "refunds"}).status_code == 403, path
     assert browser.post("/console/switches/on", data={**form, "tenant": "default"}).status_code == 403
+    assert world.home().agent.control().version == control.version
+    unsaid = {name: value for name, value in form.items() if name != "everything"}
+    for data in ({**unsaid, "tenant": "other"}, unsaid, {**form, "tenant": "other", "policy": "p"}):
+        assert "nothing was stopped" in browser.post("/console/switches/on", data=data).text
     assert world.home().agent.control().version == control.version
     assert browser.post("/console/switches/on", data={**form, "tenant": "other"}).status_code == 303
     mine = next(s for s in world.home().agent.control().switches if s.scope == {"tenant": "other"})

@@ -18,7 +18,7 @@ PAYOUT = {**refund(100), "action": {"type": "payout", "amount": {"value": 100, "
 
 
 def turn_on(inside: Inside, *scope: str) -> dict[str, Any]:
-    on: dict[str, Any] = inside.json("kill-switch", "on", *scope, "--why", "double refunds", "--json")
+    on: dict[str, Any] = inside.json("kill-switch", "on", *(scope or ["--everything"]), "--why", "double refunds", "--json")
     return on
 
 
@@ -73,6 +73,10 @@ def test_off_lets_through_again_and_is_told(inside: Inside) -> None:
 def test_a_scope_of_empty_text_is_refused_and_turns_nothing_on(inside: Inside) -> None:
     assert "a scope must not be empty" in inside.refused("kill-switch", "on", "--tenant", "", "--why", "x", code=2)
     inside.refused("kill-switch", "on", code=2)
+    unsaid = inside.run("kill-switch", "on", "--why", "x", code=2).stderr
+    assert "what is to be stopped is not said" in unsaid and "or `--everything`" in unsaid
+    both = inside.refused("kill-switch", "on", "--everything", "--tenant", "acme", "--why", "x", code=2)
+    assert "`--everything` and tenant=acme say two things" in both
     assert inside.decide(refund(100))["verdict"] == "ALLOW"
 
 
@@ -86,7 +90,7 @@ def test_an_id_that_is_not_one_switch_turns_nothing_off(inside: Inside) -> None:
 @pytest.mark.parametrize(
     ("arguments", "scope"),
     [
-        (["--why", "x"], {}),
+        (["--everything", "--why", "x"], {}),
         (["--action-type", "refund", "--why=a = b", "--json"], {"action_type": "refund"}),
         (["--json", "--tenant=acme", "--policy", "p", "--why", "x"], {"tenant": "acme", "policy": "p"}),
     ],
@@ -110,7 +114,8 @@ def test_the_plain_form_needs_no_machinery_and_does_the_same(
 @pytest.mark.parametrize(
     "arguments",
     [
-        [], ["--why"], ["--why", "x", "all"], ["--why", "x", "--action_type", "y"],
+        [], ["--why"], ["--why", "x"], ["--everything"], ["--everything", "--why", "x", "--everything=1"],
+        ["--everything", "--why", "x", "--policy", "p"], ["--why", "x", "all"], ["--why", "x", "--action_type", "y"],
         ["--tenant", "acme"], ["--why", "x", "--tenant", ""], ["--why", "x", "--json=1"], ["--help"], ["--why", "x", "-h"],
     ],
 )  # fmt: skip
@@ -124,7 +129,7 @@ def test_any_other_form_is_the_machinery_s_and_turns_nothing_on(inside: Inside, 
 def test_it_is_on_before_the_command_line_is_loaded(inside: Inside) -> None:
     inside.decide(refund(20))
     script = (
-        "import sys; sys.argv = ['lumyn', 'kill-switch', 'on', '--why', 'x']\n"
+        "import sys; sys.argv = ['lumyn', 'kill-switch', 'on', '--everything', '--why', 'x']\n"
         "from lumyn.__main__ import main\n"
         "try: main()\n"
         "except SystemExit as stop: assert stop.code == 0\n"
@@ -140,22 +145,22 @@ def test_a_switch_that_is_the_first_thing_of_a_new_home_says_where_it_stands(
 ) -> None:
     if not plain:
         monkeypatch.setattr("lumyn.cli.stop_now.stop_now", lambda arguments: False)
-    first = inside.run("kill-switch", "on", "--why", "x")
+    first = inside.run("kill-switch", "on", "--everything", "--why", "x")
     assert first.stderr == (
         f"note: `{inside.home}` is new, nothing was ever decided there: is it the home to be stopped? "
         "LUMYN_HOME names another\n"
     )
-    assert inside.run("kill-switch", "on", "--why", "x").stderr == ""
+    assert inside.run("kill-switch", "on", "--everything", "--why", "x").stderr == ""
 
 
 def test_a_home_that_decides_is_not_asked_about(inside: Inside) -> None:
     inside.decide(refund(20))
-    assert inside.run("kill-switch", "on", "--why", "x").stderr == ""
+    assert inside.run("kill-switch", "on", "--everything", "--why", "x").stderr == ""
 
 
 @pytest.mark.parametrize("why", ["", "  "])
 def test_a_switch_needs_a_reason(inside: Inside, why: str) -> None:
-    assert "`--why` is empty" in inside.refused("kill-switch", "on", "--why", why, code=2)
+    assert "`--why` is empty" in inside.refused("kill-switch", "on", "--everything", "--why", why, code=2)
     assert inside.decide(refund(100))["verdict"] == "ALLOW"
 
 
@@ -186,7 +191,7 @@ def test_what_was_never_decided_is_told_and_stays_on(
     assert status[2].startswith(f"  {told}") and status[2].endswith(hint.strip("\n"))
 
 
-@pytest.mark.parametrize("scope", [(), ("--action-type", "refund"), ("--tenant", "default", "--policy", "refunds")])
+@pytest.mark.parametrize("scope", [("--everything",), ("--action-type", "refund"), ("--tenant", "default", "--policy", "refunds")])
 def test_what_was_decided_once_is_not_remarked_on(inside: Inside, scope: tuple[str, ...]) -> None:
     inside.decide(refund(100))
     assert inside.run("kill-switch", "on", *scope, "--why", "x").stderr == ""

@@ -37,3 +37,10 @@ def test_what_a_query_leaves_out_is_not_more(inside: Inside) -> None:
 def test_no_digit_of_an_amount_is_left_out(inside: Inside, amount: float, text: str) -> None:
     sdk.decide(refund(amount))
     assert f"| {text} USD |" in inside.run("list").stdout.replace("  ", "")
+
+
+def test_a_time_that_has_not_come_yet_is_told(inside: Inside) -> None:
+    sdk.decide(refund(100))
+    later = inside.run("list", "--query", "verdict = ALLOW AND created_at > '2999-01-01 23:00'").stderr
+    assert "note: 2999-01-01T23:00:00.000Z has not come yet; a time without a day is today's (UTC)" in later
+    assert "has not come" not in inside.run("list", "--query", "created_at > '00:00' AND created_at < '2999-01-01'").stderr

@@ -337,7 +337,7 @@ def test_a_broken_policy_file_stops_deciding_but_neither_looking_labelling_nor_s
     inside.write("request.json", json.dumps(refund(1)))
     inside.run("decide", "request.json", code=2)
     for arguments in (("show", name), ("list",), ("explain", name), ("verify",), ("export", name), ("policy", "list"),
-                      ("label", name, "--label", "failure"), ("kill-switch", "on", "--why", "broken policy")):  # fmt: skip
+                      ("label", name, "--label", "failure"), ("kill-switch", "on", "--everything", "--why", "broken policy")):  # fmt: skip
         inside.run(*arguments)
 
 

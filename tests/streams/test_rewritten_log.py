@@ -12,6 +12,7 @@ from checkpointed import ALL, PARTITIONS, SHIFT, START_MS, Home, expire, rewritt
 
 from schemas.canonical import encode
 from schemas.digests import digest
+from schemas.errors import UsageError
 from schemas.ids import time_ms_of
 from schemas.record import record_digest
 from streams.control import read_control
@@ -499,10 +500,18 @@ def test_receipts_and_records_are_found_by_the_request_that_they_speak_of(home: 
         (None, "3:1000", Span(None, 1000, 3)),
         ("3:10", "3:200", Span(10, 200, 3)),
         ("14:025", "014:26", Span(25, 26, 14)),
-        ("14:25", None, Span(1_760_019_900_000, None)),
+        ("07:25", None, Span(1_759_994_700_000, None)),
+        (None, "14:25", Span(None, 1_760_019_960_000)),
+        ("2025-10-09 14:25", None, Span(1_760_019_900_000, None)),
         ("2025-10-09", "2025-10-09", Span(1_759_968_000_000, 1_760_054_400_000)),
         (None, "2025-10-09 08:54:01", Span(None, 1_760_000_042_000)),
     ],
 )
 def test_spans_are_read_as_times_or_positions(start: str | None, end: str | None, span: Span) -> None:
     assert parse_span(start, end, now_ms=START_MS) == span
+
+
+def test_a_bare_time_that_has_not_come_yet_says_which_day_it_was_read_as() -> None:
+    with pytest.raises(UsageError, match=r"2025-10-09T08:54:00\.000Z has not come yet") as refused:
+        parse_span("08:54", None, now_ms=START_MS)
+    assert "give the day" in str(refused.value)
