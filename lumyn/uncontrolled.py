@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lumyn.canary import as_ticks
@@ -43,17 +43,22 @@ def changed_in(
     *,
     query: str | None,
     bad: str | None,
+    linked: Sequence[str] = (),
     say: Callable[[str], None],
     tick: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
     """Each factor in the window and before it. Raises `BadQuery`, `StorageUnavailable`.
 
-    Factors that `bad` or `query` names are not compared: they tell its decisions apart because it chose them so.
+    What fits `bad` is bad, and so are the decisions `linked` (ids). Factors that `bad` or `query` names are not
+    compared: they tell its decisions apart because it chose them so.
     """
     first, start, end = window
     left_out = LeftOut()
     rows = rows_of(home, query, say, start=first, end=end)
-    bad_ids = {row.decision_id for row in rows_of(home, bad, say, start=first, end=end)} if bad is not None else set()
+    bad_ids = set(linked)
+    if bad is not None:
+        bad_ids |= {row.decision_id for row in rows_of(home, bad, say, start=first, end=end)}
+    with_bad = bad is not None or bool(linked)
     observed = []
     words: dict[str, str] = {}  # a value is held once, however many decisions have it
     for row, record in recorded(home, rows, left_out):
@@ -69,7 +74,7 @@ def changed_in(
     named = named_by(asked, names(observed))
     too_many = beyond(observed)
     leave_out = {*named, *too_many}
-    told, ids = compared_factors(observed, len(before), with_bad=bad is not None, leave_out=leave_out)
+    told, ids = compared_factors(observed, len(before), with_bad=with_bad, leave_out=leave_out)
     bad_before, bad_inside = (sum(one.event for one in part) for part in (before, inside))
     return {
         "since": iso_time(first),
@@ -77,9 +82,10 @@ def changed_in(
         "to": iso_time(end),
         "query": query,
         "bad": bad,
-        "before": rate_of(bad_before, len(before)) if bad is not None else {"n": len(before)},
-        "window": rate_of(bad_inside, len(inside)) if bad is not None else {"n": len(inside)},
-        "ranked_by": "separates" if bad is not None else "differs",
+        "linked": len(linked),
+        "before": rate_of(bad_before, len(before)) if with_bad else {"n": len(before)},
+        "window": rate_of(bad_inside, len(inside)) if with_bad else {"n": len(inside)},
+        "ranked_by": "separates" if with_bad else "differs",
         "factors": told,
         "not_compared": ids,
         "named_by_query": named,

@@ -45,8 +45,10 @@ def parse_span(start: str | None, end: str | None, *, now_ms: int) -> Span:
     """
     positions = [_POSITION.fullmatch(text) if text is not None else None for text in (start, end)]
     if not any(positions):
-        low = _time(start, ">=", "--from", now_ms) if start is not None else None
-        high = _time(end, "<=", "--to", now_ms) if end is not None else None
+        low = parse_time(start, "--from", now_ms=now_ms) if start is not None else None
+        high = parse_time(end, "--to", now_ms=now_ms, whole=True) if end is not None else None
+        if low is not None and low > now_ms and "-" not in str(start):
+            raise UsageError(f"`--from`: {iso_time(low)} has not come yet", help=TODAY)
         if low is not None and high is not None and low >= high:
             raise UsageError("`--from` must be before `--to`")
         return Span(low, high)
@@ -68,7 +70,9 @@ def check_partition(log: Log, span: Span) -> None:
         raise UsageError(f"there is no partition {span.partition}", help=f"this log has 0 to {count - 1}")
 
 
-def _time(text: str, operator: str, option: str, now_ms: int) -> int:
+def parse_time(text: str, option: str, *, now_ms: int, whole: bool = False) -> int:
+    """A time (UTC) in ms; `whole`: the one after the day, minute or second that was written. Raises `UsageError`."""
+    operator = "<=" if whole else ">="
     quoted = text.replace("'", "''")
     try:
         expression = parse_query(f"created_at {operator} '{quoted}'", now_ms=now_ms).expression
@@ -78,10 +82,8 @@ def _time(text: str, operator: str, option: str, now_ms: int) -> int:
             help="a time in UTC ('2024-12-19', '2024-12-19 14:00', '14:25'), or a position like `3:1000`",
         ) from None
     assert isinstance(expression, Range)
-    bound = expression.low if operator == ">=" else expression.high
+    bound = expression.high if whole else expression.low
     assert isinstance(bound, int)
-    if operator == ">=" and bound > now_ms and "-" not in text:
-        raise UsageError(f"`{option}`: {iso_time(bound)} has not come yet", help=TODAY)
     return bound
 
 

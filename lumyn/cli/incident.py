@@ -35,22 +35,22 @@ def incidents_here(*, begin: bool = False) -> Incidents:
     return Incidents(existing_home())
 
 
-def moment(text: str | None, option: str) -> int | None:
-    """A time that a user gave, in ms. Raises `UsageError`."""
+def moment(text: str | None, option: str, *, whole: bool = False) -> int | None:
+    """A time that a user gave, in ms; `whole`: the end of the day or minute that it is. Raises `UsageError`."""
     from schemas.errors import UsageError
     from streams.local_log import wall_clock_ms
-    from streams.span import parse_span
+    from streams.span import parse_span, parse_time
 
     if text is None:
         return None
-    help = "UTC: '2024-12-19 14:00', '14:25' (today)"
+    help, now_ms = "UTC: '2024-12-19 14:00', '14:25' (today)", wall_clock_ms()
     try:
-        span = parse_span(text, None, now_ms=wall_clock_ms())
+        span = parse_span(None, text, now_ms=now_ms)
+        if span.partition is None:
+            return span.end if whole else parse_time(text, option, now_ms=now_ms)
     except UsageError:
         raise UsageError(f"`{option}`: `{text}` is not a time", help=help) from None
-    if span.partition is not None or span.start is None:
-        raise UsageError(f"`{option}` is a time", help=help)
-    return span.start
+    raise UsageError(f"`{option}` is a time", help=help)
 
 
 def told(incident: Incident, what: str, json_: bool) -> None:
@@ -198,7 +198,7 @@ def edit(
     summary: str | None = typer.Option(None, "--summary", help="Another summary."),
     query: str | None = typer.Option(None, "--query", "-q", help="Another query."),
     start: str | None = typer.Option(None, "--from", metavar="T", help="When it began."),
-    end: str | None = typer.Option(None, "--to", metavar="T", help="When it ended."),
+    end: str | None = typer.Option(None, "--to", metavar="T", help="When it ended (a day or minute is included)."),
     json_: bool = JSON,
 ) -> None:
     """Say an incident's title, severity, summary, query or window anew; what was said before is kept.
@@ -207,7 +207,7 @@ def edit(
     Example: lumyn incident edit INC-7 --severity 1 --to 15:30
     """
     said = {"title": title, "severity": severity, "summary": summary, "query": query}
-    times = {"start_ms": moment(start, "--from"), "end_ms": moment(end, "--to")}
+    times = {"start_ms": moment(start, "--from"), "end_ms": moment(end, "--to", whole=True)}
     told(incidents_here().change(incident, **said, **times), "changed", json_)
 
 

@@ -37,12 +37,18 @@ def shell(text: str) -> str:
     return f'"{text}"' if not set('"$`\\!') & set(text.replace("!=", "")) else shlex.quote(text)
 
 
+def asked_text(incident: Incident) -> str | None:
+    """The incident's query within its window; None: it has none."""
+    if incident.asked is None:
+        return None
+    window = [describe(Query("", one)) for one in within(incident)]
+    return " AND ".join([f"({incident.asked})", *window]) if window else incident.asked
+
+
 def query_text(incident: Incident, found: Decisions) -> str | None:
     """The query that finds the incident's decisions; None: too many are named one by one, or there are none."""
-    parts = []
-    if incident.asked is not None:
-        window = [describe(Query("", one)) for one in within(incident)]
-        parts.append(" AND ".join([f"({incident.asked})", *window]) if window else incident.asked)
+    asked = asked_text(incident)
+    parts = [asked] if asked is not None else []
     if incident.decisions and found.by_query < len(found.rows):
         if len(incident.decisions) > MOST_NAMED:
             return None

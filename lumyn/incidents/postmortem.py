@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from lumyn.incidents.around import changes_of, window_around
 from lumyn.incidents.captured import Seen, captured_since, seen_in
-from lumyn.incidents.evidence import DAY_MS, Decisions, compared_from, decisions_of
+from lumyn.incidents.evidence import DAY_MS, Decisions, decisions_of
 from lumyn.incidents.impact import impact, query_text, reach, shell, traffic
 from lumyn.incidents.incidents import Incidents
 from lumyn.incidents.model import Incident
 from lumyn.incidents.search import near_text
-from lumyn.incidents.timeline import change_text, changes_around, span_of, timeline
+from lumyn.incidents.timeline import change_text, changes_around, timeline
 from lumyn.incidents.unknown import gaps, not_captured
 from lumyn.rate_files import load
 from lumyn.rating import as_dict
-from lumyn.uncontrolled import changed_in
 from lumyn.watches import check, watch_named
 from lumyn.wiring import Home
 from schemas.errors import LumynError
@@ -40,8 +40,7 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
     say("its decisions")
     found = decisions_of(home, incident)
     seen = seen_in(home, found)
-    start, end = span_of(incident, found)
-    first = compared_from(incident, start, end)
+    first, start, end = window_around(incident, found)
     before = "the day before" if start - first == DAY_MS != end - start else "as long before"
     control = [one for one in changes_around(home, incident, found) if change_text(one)]
     say("labels, control and jobs")
@@ -93,14 +92,13 @@ def _changes(
     home: Home, incident: Incident, found: Decisions, window: tuple[int, int, int]
 ) -> dict[str, Any] | None:
     """What nobody decided on that was otherwise in the window, ranked by how well it tells the incident's decisions."""
+    if not found.rows or len(found.rows) > _MOST_COMPARED:
+        return None
     text = query_text(incident, found)
     first, start, end = window
-    if text is None or not found.rows or len(found.rows) > _MOST_COMPARED:
-        return None
-    told = changed_in(home, window, query=None, bad=text, say=lambda text: None)
     times = f"--from {iso_time(start)} --to {iso_time(end - 1)} --since {iso_time(first)}"
-    told["command"] = f"lumyn rate changes {times} --bad {shell(text)}"
-    return told
+    bad = f"--incident {incident.id}" if text is None else f"--bad {shell(text)}"  # None: too many to name
+    return changes_of(home, incident, found, window) | {"command": f"lumyn rate changes {times} {bad}"}
 
 
 def _common(seen: Seen, changes: Mapping[str, Any] | None) -> list[dict[str, Any]]:

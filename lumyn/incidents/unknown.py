@@ -36,7 +36,7 @@ def gaps(
         *_of_log(seen),
         *_of_labels(traffic),
         *_of_rates(found, rates),
-        *_of_window(incident, changes),
+        *_of_window(incident, found, changes),
         *_of_packs(incident, found),
         *_of_monitors(incident),
     ]
@@ -163,12 +163,15 @@ def _of_rates(found: Decisions, rates: Sequence[Mapping[str, Any]]) -> Iterator[
             yield Gap(f"The runs do not agree with the report ({fits['text']}): {fits['why']}.", command)
 
 
-def _of_window(incident: Incident, changes: Mapping[str, Any] | None) -> Iterator[Gap]:
+def _of_window(incident: Incident, found: Decisions, changes: Mapping[str, Any] | None) -> Iterator[Gap]:
     if incident.start_ms is None:
         yield Gap(
             "No window was given: when it began is taken from its first decision, which may not be the first.",
             f"lumyn incident edit {incident.id} --from T --to T",
         )
+    if changes is None and found.rows:
+        what = f"With {len(found.rows):,} decisions, what was otherwise around them was not compared here."
+        yield Gap(what, f"lumyn rate changes --incident {incident.id}")
     if changes is not None and not changes["before"]["n"]:
         yield Gap("There are no decisions before the window: what changed can't be compared.", changes["command"])
     if changes is not None and not changes["canary"]:

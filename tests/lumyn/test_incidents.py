@@ -48,6 +48,13 @@ def test_the_times_of_a_query_stay_those_of_the_day_it_was_written(inside: Insid
     assert opened(inside, "--query", "created_at > '14:25'")["query"].endswith("T14:25:00.000Z'")
 
 
+def test_a_minute_as_the_end_is_in_the_window_also_one_to_come(inside: Inside) -> None:
+    inside.decide(refund(20))
+    for command in (("open", "--title", "x"), ("edit", "1")):
+        told = inside.json("incident", *command, "--from", "2024-12-19 14:00", "--to", "23:59", "--json")
+        assert told["end_ms"] % 86_400_000 == 0 and told["end_ms"] > told["start_ms"]
+
+
 def test_all_that_is_said_is_kept_in_order_with_who_said_it(inside: Inside) -> None:
     name = inside.decide(refund(20))["decision_id"]
     sdk.label(name, "failure", summary="wrong", actor="ann")
