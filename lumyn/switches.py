@@ -1,7 +1,8 @@
 """Kill switches of a home, for HTTP and the console: on, off, each with its actor and its reason.
 
 A switch that a tenant's admin puts on is stored as `TENANT:ID`, so that no tenant can take a name that another one, or
-the operator, wants. No id that is asked for and no tenant has a `:` in it.
+the operator, wants, and is the tenant's to take off; every other one is the operator's, also where it stops that tenant
+alone. No id that is asked for and no tenant has a `:` in it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def put_switch(home: Home, who: Principal, switch_id: str, scope: Mapping[str, s
     bare = switch_id.removeprefix(owned_id(who.tenant, ""))
     on = {one.switch_id: one for one in home.agent.control().switches if sees(who, one)}
     for name in (owned_id(who.tenant, bare), switch_id):
-        if name in on and dict(on[name].scope) == scope:
+        if name in on and may_end(who, on[name]) and dict(on[name].scope) == scope:
             return on[name]
     if not _ID.match(bare):
         raise BadInput("a switch's id has 1 to 64 letters, digits, `_`, `.` or `-`", where="switch_id")
@@ -79,7 +80,7 @@ def owned_id(tenant: str, switch_id: str) -> str:
 
 
 def owner_of(switch_id: str) -> str | None:
-    """The tenant whose admin put a switch on; None: the operator, or an older version, which did not say."""
+    """The tenant whose admin put a switch on; None: the operator."""
     tenant, colon, _ = switch_id.partition(":")
     return tenant if colon else None
 
@@ -92,6 +93,11 @@ def shown_id(who: Principal, switch_id: str) -> str:
 def sees(who: Principal, switch: KillSwitch) -> bool:
     """Whether a switch reaches whom one may see: one's own tenant, or, for the operator, anybody."""
     return who.operator or not _is_of_another(who, switch)
+
+
+def may_end(who: Principal, switch: KillSwitch) -> bool:
+    """Whether an admin may take a switch off: one of his own tenant's, or, for the operator, any."""
+    return who.operator or owner_of(switch.switch_id) == who.tenant
 
 
 def _is_of_another(who: Principal, switch: KillSwitch | None) -> bool:

@@ -48,7 +48,7 @@ def add_switches(app: FastAPI) -> None:
     def delete(switch_id: str, request: Request, why: str = "") -> Response:
         who, home = sender(request), home_of(request)
         switch = switches.find_switch(home, switch_id, who)
-        if not who.operator and switch.scope.get("tenant") != who.tenant:
+        if not switches.may_end(who, switch):
             who.require_operator("this switch")
         switches.switch_off(home, switch, why)
         return json_answer({"switch_id": switches.shown_id(who, switch.switch_id), "on": False})

@@ -87,8 +87,7 @@ def _found(visit: Visit) -> KillSwitch:
 
 
 def _may_end(visit: Visit, switch: KillSwitch) -> bool:
-    mine = switch.scope.get("tenant") == visit.principal.tenant
-    return visit.has("admin") and (visit.principal.operator or mine)
+    return visit.has("admin") and switches.may_end(visit.principal, switch)
 
 
 def on(visit: Visit) -> Response:
@@ -116,7 +115,7 @@ def _said(scope: dict[str, str], visit: Visit) -> None:
 def off(visit: Visit) -> Response:
     """Let it go on."""
     switch = _found(visit)
-    if switch.scope.get("tenant") != visit.principal.tenant:
+    if not switches.may_end(visit.principal, switch):
         visit.principal.require_operator("this switch")
     switches.switch_off(visit.home, switch, confirmed(visit))
     return _back("off")

@@ -117,16 +117,25 @@ def test_one_s_own_name_with_another_scope_is_a_conflict(there: Installation) ->
 
 
 def old_switch(name: str, **scope: str) -> None:
-    """A switch as older versions put it on: under the very name that was asked for."""
+    """A switch under the very name that was asked for: as the operator, and older versions, put it on."""
     event = {"type": "kill_switch_on", "actor": "key:1 old", "why": "old", "switch_id": name, "scope": scope}
     existing_home(CONFIG).log.append([Append(CONTROL, encode(event))])
 
 
-def test_a_switch_of_an_older_version_stands_in_nobody_s_way_and_its_tenant_ends_it(there: Installation) -> None:
+def test_the_operator_s_stop_of_a_tenant_is_not_the_tenant_s_to_end(there: Installation) -> None:
+    assert there.ask(OPERATOR, "PUT", "x", why="unpaid", scope={"tenant": ACME}).status_code == 200
+    assert there.seen(ACME) == [("x", {"tenant": ACME})] and there.stopped() == {ACME}
+    assert there.ask(ACME, "DELETE", "x").status_code == 403
+    assert there.ask(ACME, "PUT", "x", why="mine").json()["why"] == "mine"  # beside it, and a tenant's own
+    assert there.ask(ACME, "DELETE", "x").status_code == 200 and there.ask(ACME, "DELETE", "x").status_code == 403
+    assert there.stopped() == {ACME}
+    assert there.ask(OPERATOR, "DELETE", "x").status_code == 200 and there.stopped() == set()
+
+
+def test_a_switch_of_an_older_version_stands_in_nobody_s_way(there: Installation) -> None:
     old_switch("x", tenant=ACME)
     assert there.seen(ACME) == [("x", {"tenant": ACME})] and there.seen(BETA) == []
-    again = there.ask(ACME, "PUT", "x", why="again")
-    assert again.json()["why"] == "old"  # it is on already
+    assert there.ask(ACME, "PUT", "x", why="again").json()["why"] == "again"
     assert there.ask(BETA, "PUT", "x", why="w").status_code == 200
     everything = there.ask(OPERATOR, "PUT", "x", why="stop")
     assert (everything.status_code, everything.json()["switch_id"]) == (200, "default:x")
@@ -134,7 +143,7 @@ def test_a_switch_of_an_older_version_stands_in_nobody_s_way_and_its_tenant_ends
     assert there.ask(OPERATOR, "PUT", "x", why="stop").json()["switch_id"] == "default:x"
     assert there.ask(OPERATOR, "DELETE", "x").json()["switch_id"] == "default:x"
     assert there.ask(BETA, "DELETE", "x").status_code == there.ask(ACME, "DELETE", "x").status_code == 200
-    assert there.seen(OPERATOR) == []
+    assert there.seen(OPERATOR) == [("x", {"tenant": ACME})]
 
 
 def test_the_command_line_takes_a_name_whole_by_its_beginning_or_as_its_tenant_says_it(
