@@ -24,7 +24,8 @@ setup: .venv/.installed
 
 # Embedders on the real MiniLM weights, in an environment of its own: torch takes 6 GB.
 test-transformers: .venv-transformers/.installed
-	@.venv-transformers/bin/python -m pytest tests/memory_service/test_sentence_transformer.py
+	@.venv-transformers/bin/python -m pytest --hypothesis-profile=$(if $(filter full,$(LUMYN_TEST_EFFORT)),default,few) \
+		tests/memory_service/test_sentence_transformer.py
 
 demo: setup
 	@$(BIN)/lumyn demo
@@ -42,14 +43,14 @@ imports: setup
 
 # Many tests wait for processes that they start: one more than there are cores.
 PROCESSES ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
-# What starts brokers goes after the rest, three files at a time; what kills processes goes alone.
+# What starts brokers goes after the rest, three files at a time; what kills processes and brokers goes last, two of them.
 SERVERS := tests/kafka tests/deploy
 FAULTS := tests/faults
 
 pytest: setup
 	@$(RUN) -m pytest -n $(PROCESSES) --dist loadfile $(SERVERS:%=--ignore=%) --ignore=$(FAULTS)
 	@$(RUN) -m pytest -n 3 --dist loadfile $(SERVERS)
-	@$(RUN) -m pytest $(FAULTS)
+	@$(RUN) -m pytest -n 2 --dist loadfile $(FAULTS)
 
 # The slow generated tests with all of their examples.
 test-full: export LUMYN_TEST_EFFORT = full

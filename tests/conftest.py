@@ -23,6 +23,7 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("few", settings.get_profile("default"), max_examples=15)  # of what takes a second each
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import typer
@@ -141,9 +142,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     The command is invoked without click's own `main`, which turns Ctrl-C into a silent exit and a broken pipe into
     exit 1. Its errors are known by what they do: newer versions of typer bring classes of their own.
     """
-    command = typer.main.get_command(app)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = typer.main.get_command(_only(app, words))
     try:
-        with command.make_context("lumyn", list(sys.argv[1:] if arguments is None else arguments)) as context:
+        with command.make_context("lumyn", words) as context:
             result = command.invoke(context)
     except typer.Exit as stop:
         return stop.exit_code
@@ -154,6 +156,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         return _misused(error)
     return result if isinstance(result, int) else 0
+
+
+def _only(whole: typer.Typer, words: Sequence[str]) -> typer.Typer:
+    """The command line without the commands that the words do not call, where they begin with a command's name.
+
+    To make all hundred of them takes longer than most commands do.
+    """
+    commands = [one for one in whole.registered_commands if words and one.name == words[0]]
+    groups = [one for one in whole.registered_groups if words and one.name == words[0]]
+    if not commands and not groups:
+        return whole
+    less = copy(whole)
+    less.registered_commands, less.registered_groups = commands, [copy(one) for one in groups]
+    for group in less.registered_groups:
+        assert group.typer_instance is not None
+        group.typer_instance = _only(group.typer_instance, words[1:])
+    return less
 
 
 def _misused(error: Any) -> int:

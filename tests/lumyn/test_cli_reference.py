@@ -53,6 +53,21 @@ def test_every_command_has_help_with_an_example_of_itself(inside: Inside, name: 
     assert not inside.home.exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["", "memory", "memory -h", "incident --help", "lst", "memory sats", "kill-switch of", "policy show", "list --nope",
+     "keys create --role", "rate changes -h", "--version", "memory explain -h", "worker"],
+)  # fmt: skip
+def test_made_alone_a_command_says_what_it_says_among_all(
+    inside: Inside, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = inside.run(*words.split(), code=None)
+    monkeypatch.setattr("lumyn.cli.app._only", lambda whole, words: whole)
+    among = inside.run(*words.split(), code=None)
+    assert (alone.code, alone.stdout, alone.stderr) == (among.code, among.stdout, among.stderr)
+    assert alone.stdout + alone.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_stand_on_lines_of_their_own(inside: Inside, name: str) -> None:
     """A user copies a line: help must not flow examples into one another."""
