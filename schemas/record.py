@@ -176,15 +176,15 @@ _BEFORE_DIGEST = b'"record_digest":"sha256:'
 _HEX = 64
 
 
-def held_digest(line: bytes) -> bytes | None:
-    """The 32 bytes of the digest in a record's bytes, where it is theirs: those without it hash to it.
+def digest_holds(line: bytes) -> bool:
+    """Whether the digest in a record's bytes is theirs: those without it hash to it.
 
-    Then they are what was sealed, and so canonical. None says nothing: other bytes of the same record have none.
+    Then they are what was sealed, and so canonical. False says nothing: other bytes of a sound record do not hold.
     """
     start = line.find(_BEFORE_DIGEST)
     end = start + len(_BEFORE_DIGEST) + _HEX
     if start < 0 or line[end : end + 2] != b'",':
-        return None
+        return False
     found = hashlib.sha256(line[:start])
     found.update(line[end + 2 :])
-    return found.digest() if found.hexdigest().encode() == line[end - _HEX : end] else None
+    return found.hexdigest().encode() == line[end - _HEX : end]

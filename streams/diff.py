@@ -15,7 +15,7 @@ from schemas.errors import BadJson, IntegrityError, LumynError
 from schemas.ids import time_ms_of
 from schemas.limits import MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR, KILL_SWITCH
-from schemas.record import SCHEMA, held_digest, record_digest
+from schemas.record import SCHEMA, digest_holds, record_digest
 from schemas.seal import OPENING, is_sealed, open_record, opening_from
 from schemas.verdict import Verdict
 from streams.arbitration import arbitrate
@@ -83,7 +83,7 @@ def checked_record(line: bytes) -> dict[str, Any]:
 
     Raises `BadJson` for what is no record, `IntegrityError` for one that is not what was decided.
     """
-    if held_digest(line) is not None:
+    if digest_holds(line):
         record = decode_trusted(line)  # the bytes are what was sealed, so they need no strict reading
     else:
         record = decode(line, where="record", limit=MAX_RECORD_BYTES, depth=MAX_RECORD_DEPTH)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from schemas.errors import BadJson
-from schemas.record import SCHEMA, held_digest
+from schemas.record import SCHEMA, digest_holds
 from schemas.seal import is_envelope
 from schemas.verdict import Verdict
 
@@ -99,7 +99,7 @@ class Glances:
         What is skipped is not looked at, so its text must be sound by another test: the digest says only that nobody
         has touched it.
         """
-        if held_digest(line) is None:
+        if not digest_holds(line):
             return None
         try:
             if not line.isascii():
