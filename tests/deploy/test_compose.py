@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -37,8 +38,9 @@ ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
-WORKERS = ["decide", "index", "labels"]
+WORKERS = ["decide", "index", "labels", "shadow"]
 SCRAPED = [*WORKERS, "watch"]
+SERVED = "8700"
 ONE_SHOT = {"topics", "cli"}
 PORT = "9464"
 
@@ -51,8 +53,8 @@ def own_environment(name: str) -> dict[str, str]:
 
 
 def test_the_parts_are_there() -> None:
-    assert set(SERVICES) == {"kafka", "qdrant", "topics", *SCRAPED, "cli", "prometheus", "grafana"}
-    assert set(OURS) == {"topics", *SCRAPED, "cli"}
+    assert set(SERVICES) == {"kafka", "qdrant", "topics", *SCRAPED, "serve", "cli", "prometheus", "grafana"}
+    assert set(OURS) == {"topics", *SCRAPED, "serve", "cli"}
     assert [n for n in OURS if SERVICES[n]["command"][0] == "worker"] == WORKERS
 
 
@@ -303,9 +305,9 @@ class Stack:
 
     def command(self, name: str, container: str) -> list[str]:
         words = [str(word) for word in SERVICES[name]["command"]]
-        if PORT in words:
+        for port in {PORT, SERVED} & set(words):
             self.ports[container] = free_port()
-            words[words.index(PORT)] = str(self.ports[container])
+            words[words.index(port)] = str(self.ports[container])
             words[words.index("0.0.0.0")] = "127.0.0.1"
         return [sys.executable, "-m", "lumyn", *words]
 
@@ -342,7 +344,7 @@ class Stack:
         """The service's own health check."""
         kind, *words = SERVICES[name]["healthcheck"]["test"]
         assert kind == "CMD"
-        words = [word.replace(PORT, str(self.ports[container or name])) for word in words]
+        words = [re.sub(f"{PORT}|{SERVED}", str(self.ports[container or name]), word) for word in words]
         words = [sys.executable if word == "python" else word for word in words]
         return subprocess.run(words, capture_output=True, timeout=10).returncode == 0
 
@@ -385,6 +387,24 @@ def test_the_services_own_commands_make_a_deployment_that_decides(
                 stack.wait_healthy("watch")
                 metrics = urlopen(f"http://127.0.0.1:{stack.ports['watch']}/metrics", timeout=5).read().decode()
                 assert 'lumyn_watch_count{tenant="default",watch="denied",window="long"} 2.0' in metrics
+
+
+def test_the_api_the_console_and_a_shadow_worker_stand_beside_them(compose_broker: JavaBroker, tmp_path: Path) -> None:
+    stack = Stack(compose_broker.address, f"http://127.0.0.1:{free_port()}", tmp_path)
+    assert stack.run("topics").returncode == 0
+    with stack.up("decide"), stack.up("shadow"), stack.up("serve"):
+        for name in ("decide", "shadow", "serve"):
+            stack.wait_healthy(name)
+        made = stack.run("cli", "keys", "create", "--role", "admin", "--json")
+        assert made.returncode == 0, made.stderr
+        address = f"http://127.0.0.1:{stack.ports['serve']}"
+        body = (ROOT / "examples/refunds/request.json").read_bytes()
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(Request(f"{address}/v1/decisions", body), timeout=30)
+        ask = Request(f"{address}/v1/decisions", body, {"X-API-Key": json.loads(made.stdout)["key"]})
+        record = json.load(urlopen(ask, timeout=30))
+        assert record["schema"] == "lumyn.record/1" and not record["memory"]["available"]
+        assert b"API key" in urlopen(f"{address}/console", timeout=30).read()
 
 
 def test_without_qdrant_both_workers_stand_and_the_label_worker_says_that_it_waits(
