@@ -75,9 +75,10 @@ def _again_and_again(step: Callable[[], object], every_s: float, stop: threading
             said = ""
         except Stopped:
             return
-        except LumynError as error:
-            if said != str(error):  # a broker that is away for an hour is said once
-                said = str(error)
+        except Exception as error:  # a fault of ours must not end what has to go on as long as the server does
+            told = str(error) if isinstance(error, LumynError) else f"internal error: {type(error).__name__}: {error}"
+            if said != told:  # a broker that is away for an hour is said once
+                said = told
                 say(f"lumyn: {said}")
             stop.wait(2)
 

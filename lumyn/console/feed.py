@@ -136,6 +136,9 @@ class Feed:
                 except LumynError:
                     continue  # the log can't be read now: the next tick tries again, and no count is invented
         finally:
+            with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None  # a fault ended it: who looks next begins anew
             tail.close()
 
     def step(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.deployment import wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,6 +140,20 @@ def test_what_was_read_before_the_log_failed_is_counted_and_the_rest_after(
     monkeypatch.undo()
     feed.step()
     assert sum(told(feed)["counts"].values()) == 40
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_after_a_fault_of_ours_who_looks_next_begins_anew(log: LocalLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lumyn.console.feed.TICK_S", 0.01)
+    feed, step = Feed(log), Feed.step
+    monkeypatch.setattr(Feed, "step", lambda self: {}["a fault"])
+    told(feed)
+    wait_until(lambda: feed._thread is None, 10, lambda: "it still runs")
+    monkeypatch.setattr(Feed, "step", step)
+    told(feed)
+    log.append([record(1)])
+    wait_until(lambda: sum(told(feed)["counts"].values()) == 1, 10, lambda: str(told(feed)))
+    feed.close()
 
 
 def test_what_is_no_record_is_passed_over_and_hostile_text_is_shown(log: LocalLog, feed: Feed) -> None:

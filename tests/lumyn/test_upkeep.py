@@ -136,21 +136,30 @@ def test_checkpoints_are_signed_meanwhile(inside: Inside, monkeypatch: pytest.Mo
     assert "5 decisions" in told and "not covered" not in told, told
 
 
-def test_what_goes_wrong_is_said_and_tried_again(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StorageUnavailable("the disk sulks"), "lumyn: the disk sulks"),
+        (KeyError("x"), "lumyn: internal error: KeyError: 'x'"),
+    ],
+)
+def test_what_goes_wrong_is_said_and_tried_again(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
     decide(5)
     home = existing_home(CONFIG)
     real, failures = type(home).bring_index_on, iter(["once", "again"])
 
     def once(self: Home, progress: Callable[[int], None]) -> None:
         if next(failures, None):
-            raise StorageUnavailable("the disk sulks")
+            raise error
         real(self, progress)
 
     monkeypatch.setattr(type(home), "bring_index_on", once)
     said: list[str] = []
     with kept_up(said=said):
         until(lambda: indexed(home) == 5)
-    assert said == ["lumyn: the disk sulks"]
+    assert said == [told]
 
 
 def test_a_pace_rests_longer_than_it_works_and_ends_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
