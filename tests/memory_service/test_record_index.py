@@ -10,7 +10,7 @@ import pytest
 from record_index_contract import RecordIndexContract, Reopen
 from record_index_model import EPOCH, label, placed, query, record
 
-from memory_service import sqlite_record_index
+from memory_service import index_sql
 from memory_service.record_index import RecordIndex
 from memory_service.sqlite_record_index import SqliteRecordIndex, remove_index_file
 from schemas.errors import StorageUnavailable
@@ -89,4 +89,4 @@ def test_every_way_in_uses_its_index_and_sorts_nothing(tmp_path: Path, text: str
 
 def test_no_statement_is_made_of_what_callers_say() -> None:
     """Values reach SQL as parameters: the module formats only names and signs of its own."""
-    assert sqlite_record_index._in("column", ["a'b"]) == sqlite_record_index._Sql("column IN (?)", ("a'b",))
+    assert index_sql.is_in("column", ["a'b"]) == index_sql.Sql("column IN (?)", ("a'b",))
