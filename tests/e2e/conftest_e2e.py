@@ -49,7 +49,7 @@ class Shell:
         """Run a shell command; fails the test when the exit code is another than `code` (None: any)."""
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=self.env, input=data, capture_output=True, timeout=120
+            ["bash", "-c", command], cwd=self.folder, env=self.env, input=data, capture_output=True, timeout=240
         )
         result = subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
         assert "Traceback" not in result.stderr, result.stderr
