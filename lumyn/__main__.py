@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. What Ctrl-C would clean up is cleaned up: processes of an agent, temporary folders."""
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 different, 2 usage or bad input, 3 integrity, 4 unreachable."""
+    """Entry point. Exit codes: 0 done, 1 different, 2 usage or bad input, 3 integrity, 4 unreachable.
+
+    What is broken off by Ctrl-C ends with 130, and by SIGTERM with 143; what runs until it is stopped, with 0.
+    """
     # Products are small, and the other cores have processes: threads of the linear algebra would only spin beside them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = os.environ.get("LUMYN_DEBUG") == "1"
@@ -17,16 +28,17 @@ def main() -> None:
     if stopping:
         _go_first()
     try:
-        if not (stopping and _stopped()):
-            from lumyn.cli.app import run
+        with _terminable():
+            if not (stopping and _stopped()):
+                from lumyn.cli.app import run
 
-            code = run()
+                code = run()
         sys.stdout.flush()  # what can't be written is an error, not silence
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if debug:
             raise
         _say("lumyn: interrupted; what was committed before stays, nothing is half written")
-        code = 130
+        code = 143 if isinstance(error, Terminated) else 130
     except BrokenPipeError:
         code = 141
     except Exception as error:
@@ -35,6 +47,28 @@ def main() -> None:
         code = _report(error)
     _give_up_output()
     sys.exit(code)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises `Terminated`, unless it was to be ignored. Processes that are forked off die of it, as ever."""
+    here = os.getpid()
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == here:
+            raise Terminated
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is end:  # a command that ends may have seen to it that it is left alone
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _stopped() -> bool:

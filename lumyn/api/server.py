@@ -60,6 +60,9 @@ def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False
     listener = _bound(address, dev=dev)
     at = Address(address.host, listener.getsockname()[1], address.certificate, address.key)
     stop = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        for name in (signal.SIGTERM, signal.SIGINT):  # before it is said that it serves: from then on it may be stopped
+            signal.signal(name, _ended)
     beside = [
         threading.Thread(target=work, args=(of, stop, say), daemon=True)
         for work, of in ((_drain, home), (keep_checkpoints, home), (keep_index, existing_home(config)))
@@ -84,8 +87,6 @@ def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False
             ssl_keyfile=address.key,
         )
     )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _ended)
     try:
         server.run(sockets=[listener])
     finally:
@@ -95,7 +96,7 @@ def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False
 
 
 def _ended(_number: int, _frame: FrameType | None) -> None:
-    """uvicorn stops in good order, and then sends the signal that it was stopped by once more."""
+    """A stop as it was asked for. uvicorn stops in good order, and then sends the signal once more."""
     raise SystemExit(0)
 
 

@@ -25,7 +25,7 @@ def command(
     `shown` says how a long argument is written. With `talk=False` what goes to stderr is left out. Raises
     `IntegrityError` when it ends with another exit code than expected: then the story is not true.
     """
-    from lumyn.cli.app import app
+    from lumyn.cli.app import run
     from schemas.errors import IntegrityError
 
     if show:
@@ -34,7 +34,7 @@ def command(
     buffer = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     hushed = contextlib.nullcontext() if show and talk else contextlib.redirect_stderr(io.StringIO())
     with contextlib.redirect_stdout(buffer), hushed:
-        code = app(list(arguments), standalone_mode=False) or 0
+        code = run(arguments)
     buffer.seek(0)
     whole = buffer.read()
     text = [line for line in whole.splitlines() if not only or line.startswith(tuple(only))]

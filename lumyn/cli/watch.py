@@ -36,7 +36,8 @@ def canary(
               lumyn watch canary --command './agent.py' --every 15m
               lumyn watch canary --history
     The agent really runs: give it tools that do nothing. The set is chosen once, and each round is compared with the
-    first. Exit 0: no drift. 1: it has drifted. 4: no run of the last round gave an answer.
+    first. Exit 0: no drift. 1: it has drifted. 4: no run of the last round gave an answer. With `--every` and without
+    `--times` it runs until SIGTERM or Ctrl-C, and exit 0 says that it was stopped.
     """
     from lumyn.canary import as_ticks, choose, one_round, rounds_of
     from lumyn.cli.rate import the_agent
@@ -63,17 +64,24 @@ def canary(
     if before and before[-1].header["asked"]["outcome"] != counted.text:
         raise UsageError(f"canary `{name}` counts `{before[-1].header['asked']['outcome']}`", help="or `--new-set`")
     chosen = list(before[-1].header["asked"]["decisions"]) if before else choose(home, name, query, size, say)
-    done = 0
-    while True:
-        start = time.monotonic()
-        with progress("running the canary", len(chosen)) as tick:
-            before.append(one_round(home, name, chosen, agent, named, counted, parallel, say, lambda run: tick()))
-        done += 1
-        last = as_ticks(before)[-1]
-        say(_line(last))
-        if seconds is None or done == times:
-            break
-        time.sleep(max(0.0, seconds - (time.monotonic() - start)))
+    done, waits = 0, False
+    try:
+        while True:
+            start, waits = time.monotonic(), False
+            with progress("running the canary", len(chosen)) as tick:
+                before.append(one_round(home, name, chosen, agent, named, counted, parallel, say, lambda run: tick()))
+            done += 1
+            say(_line(as_ticks(before)[-1]))
+            if seconds is None or done == times:
+                break
+            waits = True
+            time.sleep(max(0.0, seconds - (time.monotonic() - start)))
+    except KeyboardInterrupt:  # SIGTERM, too
+        if seconds is None or times is not None:  # it was to end by itself
+            raise
+        say("stopped" if waits else "stopped; the round that was under way is not kept")
+        _show(as_ticks(before), json_)
+        return 0
     ticks = as_ticks(before)
     _show(ticks, json_)
     return _code(ticks[-done:])
