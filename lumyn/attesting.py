@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from lumyn.checkpointing import home_chain, home_checkpointer
 from lumyn.config import resolve
 from lumyn.replaying import believed, trusted_keys
 from lumyn.wiring import LOG_FILE, Home, operator_home
 from schemas.attestation import Attestation, Covered, Source, Statement
-from schemas.errors import IntegrityError, NotFound, StorageUnavailable, UsageError
+from schemas.errors import IntegrityError, NotFound, StorageUnavailable, UsageError, WrongKind
 from schemas.ids import iso_time, time_ms_of
 from schemas.limits import MAX_PACK_BYTES
 from streams.attestation import (
@@ -139,6 +140,10 @@ def _sources(home: Home, statement: Statement) -> list[Source]:
     ]
 
 
+_MARKS: Final = (b'"statement"', b'"public_key"', b'"signature"', b'"policies"')
+"""The names of its parts; without any it never was one."""
+
+
 def is_attestation(path: Path) -> bool:
     """Whether a file looks like JSON rather than like a pack. Never raises."""
     try:
@@ -149,7 +154,7 @@ def is_attestation(path: Path) -> bool:
 
 
 def load_attestation(path: Path) -> Attestation:
-    """An attestation from a file, not yet believed. Raises `NotFound`, `IntegrityError`."""
+    """An attestation from a file, not yet believed. Raises `NotFound`, `WrongKind`, `IntegrityError`."""
     try:
         if path.stat().st_size > MAX_PACK_BYTES:
             raise IntegrityError("too large for an attestation", where=str(path))
@@ -158,6 +163,8 @@ def load_attestation(path: Path) -> Attestation:
         raise NotFound("no such file", where=str(path)) from None
     except OSError as error:
         raise StorageUnavailable(f"can't be read: {error.strerror or error}", where=str(path)) from None
+    if not any(mark in data for mark in _MARKS):
+        raise WrongKind("neither an attestation nor a pack", where=str(path), help="`lumyn verify --help` names both")
     return read_attestation(data, str(path))
 
 

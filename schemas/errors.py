@@ -84,6 +84,12 @@ class BadQuery(BadInput):
     code = "bad_query"
 
 
+class WrongKind(BadInput):
+    """A file of another kind than was asked for. One of the kind that was damaged is an `IntegrityError`."""
+
+    code = "wrong_kind"
+
+
 class BadConfig(LumynError):
     """A setting that can't be used."""
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from schemas.canonical import decode, decode_trusted, encode
 from schemas.checkpoint import PROOF, InclusionProof
 from schemas.digests import digest
-from schemas.errors import BadPack, IntegrityError, LumynError, NotFound, StorageUnavailable
+from schemas.errors import BadPack, IntegrityError, LumynError, NotFound, StorageUnavailable, WrongKind
 from schemas.label import EVENT
 from schemas.limits import MAX_PACK_BYTES, MAX_POLICY_BYTES, MAX_RECORD_BYTES, MAX_RECORD_DEPTH
 from schemas.record import ADAPTER, SCHEMA
@@ -155,7 +155,8 @@ def _about_proof(proof: InclusionProof | None) -> str:
 def read_pack(path: Path) -> Pack:
     """Open a pack and check that its signature, if it has one, covers its members.
 
-    Raises `NotFound`, or `BadPack` (exit 3) for anything that is not a whole, untouched pack.
+    Raises `NotFound`; `WrongKind` for a file that neither is called `.zip` nor has anything of a ZIP file; `BadPack`
+    (exit 3) for anything else that is not a whole, untouched pack.
     """
     return _read(_whole(path), str(path))
 
@@ -232,6 +233,8 @@ def _members(path: Path) -> dict[str, bytes]:
         size = path.stat().st_size
         if size > MAX_PACK_BYTES:
             raise BadPack(f"{size} bytes, more than the {MAX_PACK_BYTES} of a pack", where=where)
+        if not _may_be_pack(path):
+            raise WrongKind("not a pack: it is no ZIP file", where=where, help="`lumyn export ID --pack` writes packs")
         with zipfile.ZipFile(path) as archive:
             return {info.filename: _member(archive, info, where) for info in _checked(archive, where)}
     except LumynError:
@@ -248,6 +251,14 @@ def _members(path: Path) -> dict[str, bytes]:
         raise BadPack(f"not a whole ZIP file: {str(error)[:120].lower()}", where=where) from None
     except Exception as error:  # zlib and struct raise their own kinds on corrupt data
         raise BadPack(f"not a whole ZIP file: {str(error)[:120].lower()}", where=where) from None
+
+
+def _may_be_pack(path: Path) -> bool:
+    """Whether it is one by its name, or has the beginning or the end of a ZIP file: what is left of a damaged pack."""
+    if path.suffix.lower() == ".zip":
+        return True
+    data = path.read_bytes()
+    return data.startswith(b"PK") or b"PK\x05\x06" in data or b"PK\x01\x02" in data
 
 
 def _checked(archive: zipfile.ZipFile, where: str) -> list[zipfile.ZipInfo]:

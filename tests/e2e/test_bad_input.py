@@ -320,6 +320,26 @@ def test_files_of_another_kind_are_refused(inside: Inside, pack: bytes, kind: st
     refuse_pack(inside, data)
 
 
+@pytest.mark.parametrize("body", [b"", b"a line\n", b'{"a": 1}\n{"a": 2}\n', b"[]", b"{", bytes(range(256)) * 64])
+@pytest.mark.parametrize("arguments", [("verify",), ("replay",), ("rate", "--command", "true", "--pack"), ("keys", "trust")])
+def test_a_file_that_never_was_a_pack_is_bad_input_not_a_broken_one(
+    inside: Inside, body: bytes, arguments: tuple[str, ...]
+) -> None:
+    inside.write("r.jsonl", body)
+    line = inside.refused(*arguments, "r.jsonl", code=2)
+    assert "r.jsonl: " in line and "a pack" in line
+    assert json.loads(inside.run(*arguments, "r.jsonl", "--json", code=2).stderr)["error"]["code"] == "wrong_kind"
+
+
+@pytest.mark.parametrize("damage", ["cut", "without its beginning", "edited"])
+def test_a_pack_of_another_name_that_was_damaged_is_exit_3(inside: Inside, pack: bytes, damage: str) -> None:
+    place = pack.index(b"policy.yml") + 60
+    edited = pack[:place] + bytes([pack[place] ^ 0xFF]) + pack[place + 1 :]
+    inside.write("evidence", {"cut": pack[:-200], "without its beginning": pack[40:], "edited": edited}[damage])
+    inside.refused("verify", "evidence", code=3)
+    inside.refused("rate", "--pack", "evidence", "--command", "true", code=3)
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"null", b"[]", b"{}", b"7", b"{", b'{"schema":"lumyn.record/1"}', b'{"schema":"lumyn.record/2"}', b"\xff",
