@@ -23,7 +23,7 @@ from schemas.policy import MemorySettings
 from schemas.query import And, Expression, Field, OneOf, Query, Range
 from schemas.seal import is_sealed
 from streams.diff import MISSHAPEN, checked_record
-from streams.factors import Observed, changes, factors_of, names, rate_of, values
+from streams.factors import Observed, bands, changes, factors_of, names, rate_of, values
 from streams.index_sync import fetcher
 from streams.outcome import ABSENT, NoOutcome, Outcome
 from streams.reading import messages
@@ -173,6 +173,9 @@ def rate_of_query(
             {"outcome": name, **rate_of(count, len(found))}
             for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         ],
+        "bands": None
+        if (some := bands([one.outcome for one in found])) is None
+        else [{"outcome": name, **rate_of(count, len(found))} for name, count in some],
         "event": None,
         "changes": [],
         "not_compared": [],

@@ -96,19 +96,50 @@ def categories(given: Sequence[str]) -> list[str] | None:
     None for what is another one nearly each time: an id says nothing of what changed.
     """
     counts = Counter(given)
-    numbers = [number(value) for value in given]
-    present = sum(value != ABSENT for value in given)
-    numeric = [value for value in numbers if value is not None]
-    if len(counts) > FEW and present and len(numeric) >= MOSTLY * present:
-        ordered = sorted(numeric)
-        edges = sorted({ordered[min(len(ordered) - 1, len(ordered) * part // _BINS)] for part in range(1, _BINS)})
-        return [_bin(value, edges) if value is not None else text for text, value in zip(given, numbers, strict=True)]
+    if len(counts) > FEW and are_numbers(given):
+        edges = _edges(given)
+        found = ((text, number(text)) for text in given)
+        return [_bin(value, edges) if value is not None else text for text, value in found]
     if len(counts) > FEW and len(counts) > len(given) / 2:
         return None
     if len(counts) <= _MOST_CATEGORIES:
         return list(given)
     kept = {value for value, _ in counts.most_common(_MOST_CATEGORIES - 1)}
     return [value if value in kept else OTHER for value in given]
+
+
+def are_numbers(given: Sequence[str]) -> bool:
+    """Whether nearly all that are there are numbers."""
+    present = sum(value != ABSENT for value in given)
+    return present > 0 and sum(number(value) is not None for value in given) >= MOSTLY * present
+
+
+def bands(given: Sequence[str]) -> list[tuple[str, int]] | None:
+    """The same bins as `FROM to UP TO`, with how many values are in each, by size, then what is no number.
+
+    None where that would be no shorter than the values themselves.
+    """
+    if len(set(given)) <= FEW or not are_numbers(given):
+        return None
+    edges = _edges(given)
+    at: dict[int, list[tuple[float, str]]] = {}
+    others: Counter[str] = Counter()
+    for text in given:
+        value = number(text)
+        if value is None:
+            others[text] += 1
+        else:
+            at.setdefault(bisect_left(edges, value), []).append((value, text))
+    found = []
+    for _, inside in sorted(at.items()):
+        (low, first), (high, last) = min(inside), max(inside)
+        found.append((first if low == high else f"{first} to {last}", len(inside)))
+    return found + others.most_common()
+
+
+def _edges(given: Sequence[str]) -> list[float]:
+    ordered = sorted(value for text in given if (value := number(text)) is not None)
+    return sorted({ordered[min(len(ordered) - 1, len(ordered) * part // _BINS)] for part in range(1, _BINS)})
 
 
 def number(text: str) -> float | None:
@@ -134,7 +165,7 @@ def changes(observed: Sequence[Observed]) -> tuple[list[Change], list[str]]:
     left_out: list[str] = []
     for name in names(observed):
         given = values(observed, name)
-        if categories(given) != given:
+        if categories(given) != given or _each_its_own(given):
             left_out.append(name)
             continue
         firsts: dict[str, int] = {}
@@ -150,6 +181,12 @@ def changes(observed: Sequence[Observed]) -> tuple[list[Change], list[str]]:
     adjusted = holm(p_values)
     made = [Change(*one, p_values[str(at)], adjusted[str(at)]) for at, one in enumerate(found)]
     return sorted(made, key=lambda one: (one.p_value, one.factor, one.at_ms)), left_out
+
+
+def _each_its_own(given: Sequence[str]) -> bool:
+    """Whether it is a number that differs nearly each time, such as a count of tokens, however few there are."""
+    different = len(set(given))
+    return different > 2 and different > len(given) / 2 and are_numbers(given)
 
 
 def _count(observed: Sequence[Observed], start: int, end: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from lumyn.backtest_words import share
 from lumyn.cli.output import one_line, out, say, table
 
 _BAR = 30
+_MOST_OUTCOMES = 20
 
 
 def bar(part: float) -> str:
@@ -85,10 +86,15 @@ def traffic_text(told: Mapping[str, Any]) -> None:
     """Print a rate in recorded traffic."""
     of = f" like {told['like']} (similarity {told['similarity']:g} or more)" if told["like"] else ""
     out(f"{told['decisions']} decisions{of}")
-    if told["outcomes"]:
+    rows = told["bands"] or told["outcomes"][:_MOST_OUTCOMES]
+    if rows:
         out(table((told["outcome"], "decisions", "rate, 95%", ""), [
-            (one_line(row["outcome"]), str(row["events"]), share(row), bar(row["rate"])) for row in told["outcomes"]
+            (one_line(row["outcome"]), str(row["events"]), share(row), bar(row["rate"])) for row in rows
         ]))  # fmt: skip
+    more = [] if told["bands"] else told["outcomes"][_MOST_OUTCOMES:]
+    if more:
+        of = sum(row["events"] for row in more)
+        out(f"and {len(more)} more values, of {of} decisions: `--json` has them all")
     event = told["event"]
     if event is None:
         say("`--event OUTCOME` or `--bad QUERY` names what to estimate, before and after each change")

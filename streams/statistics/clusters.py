@@ -71,16 +71,21 @@ class Robust:
         """What a reader of the interval should know about the clusters."""
         found = []
         if self.clusters < 2:
-            found.append("all observations share one cluster: nothing can be said about others")
+            found.append("all decisions are of one subject (or cluster): nothing can be said about others")
         elif self.clusters_effective < FEW_CLUSTERS:
-            found.append(
-                f"worth only {self.clusters_effective:.0f} clusters of one size ({self.clusters} there are): "
-                "the interval itself is uncertain"
+            alike = "decisions of one subject (or cluster) are alike, and"
+            worth = f"{self.clusters_effective:.0f}"
+            told = (
+                f"{alike} there are only {self.clusters} of these"
+                if worth == str(self.clusters)
+                else f"{alike} these {self.clusters}, of unequal size, tell only as much as {worth} of equal size"
             )
+            found.append(f"{told}, which are few: the interval itself is uncertain")
         if self.clusters >= 2 and self.largest_share > 0.25:
-            found.append(f"one cluster holds {self.largest_share:.0%} of the weight")
+            found.append(f"one subject (or cluster) has {self.largest_share:.0%} of the weight")
         if self.variance and self.carriers < FEW_CARRIERS <= self.clusters:
-            found.append(f"what was found sits in about {max(1, round(self.carriers))} of {self.clusters} clusters")
+            seen = max(1, round(self.carriers))
+            found.append(f"what was found sits in about {seen} of {self.clusters} subjects (or clusters)")
         return tuple(found)
 
 

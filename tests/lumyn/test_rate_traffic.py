@@ -86,6 +86,49 @@ def test_decisions_of_one_subject_count_for_less(inside: Inside) -> None:
     assert told["event"]["subjects"] == 2 and told["event"]["upper"] - told["event"]["lower"] > 0.6
 
 
+def numbered(number: int, **evidence: Any) -> dict[str, Any]:
+    return {**asked(number, "wait", "fp"), "evidence": {"chargeback_risk": 0.1, **evidence}}
+
+
+def test_numbers_are_shown_in_bands_that_do_not_overlap(inside: Inside) -> None:
+    for number in range(40):
+        inside.decide(numbered(number, **({"age_days": number * 1000} if number else {})))
+    told = inside.json("rate", "--query", "action_type=wait", "--outcome", "evidence.age_days", "--json")
+    assert len(told["outcomes"]) == 40, "each value by itself, for programs"
+    bands = told["bands"]
+    assert [one["outcome"] for one in bands][:2] == ["1000 to 4000", "5000 to 8000"] and bands[-1]["outcome"] == "(absent)"
+    assert len(bands) <= 11 and sum(one["events"] for one in bands) == 40
+    shown = inside.run("rate", "--query", "action_type=wait", "--outcome", "evidence.age_days").stdout
+    assert "1000 to 4000" in shown and "(absent)" in shown and len(shown.splitlines()) < 16
+    assert inside.json("rate", "--query", "action_type=wait", "--outcome", "verdict", "--json")["bands"] is None
+
+
+def test_of_many_values_the_most_frequent_are_shown_and_the_others_counted(inside: Inside) -> None:
+    for number in range(30):
+        inside.decide(numbered(number, note=f"note {max(number, 5)}"))
+    shown = inside.run("rate", "--query", "action_type=wait", "--outcome", "evidence.note").stdout.splitlines()
+    assert shown[2].startswith("note 5 ") and len(shown) < 25
+    assert shown[-1] == "and 5 more values, of 5 decisions: `--json` has them all"
+
+
+def test_a_number_that_differs_each_time_has_no_before_and_after_however_few_there_are(inside: Inside) -> None:
+    for number in range(8):
+        body = asked(number, "wait", "fp")
+        body["provenance"]["tokens"] = 100 + number
+        inside.decide(body)
+    told = inside.json("rate", "--query", "action_type=wait", "--event", "wait", "--json")
+    assert "provenance.tokens" in told["not_compared"]
+    assert not any(one["factor"] == "provenance.tokens" for one in told["changes"])
+
+
+def test_few_subjects_are_said_in_plain_words(inside: Inside) -> None:
+    for number in range(12):
+        inside.decide(asked(max(0, number - 8), "refund" if number % 2 else "wait", "fp"))
+    said = inside.run("rate", "--query", "subject_type=user", "--event", "refund").stderr
+    assert "decisions of one subject (or cluster) are alike" in said and "only as much as 2 of equal size" in said
+    assert "worth only" not in said
+
+
 def test_tenants_never_meet(inside: Inside, traffic: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUMYN_TENANT", "other")
     mine = inside.decide(asked(900, "wait", "fp_9"))["decision_id"]
