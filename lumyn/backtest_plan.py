@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from lumyn.config import LumynConfig, Settings, read_policy_file, resolve
 from lumyn.replaying import check_pack
+from lumyn.searching import readable
 from lumyn.wiring import LOG_FILE, Home, operator_home
 from schemas.digests import digest
 from schemas.errors import NotFound, StorageUnavailable, UsageError
 from schemas.limits import MAX_SAFE_INTEGER
-from schemas.query import describe, parse_query
+from schemas.query import parse_query
 from streams.backtest.bars import Bar, parse_bar
 from streams.backtest.case import reading
 from streams.backtest.chosen import Chosen
@@ -196,7 +197,7 @@ def make_plan(
     _ = draft.mode, draft.bars, draft.span, reading(asked.by, asked.cluster), draft.candidates()
     chosen = draft.chosen()
     if chosen.query is not None:
-        say(f"query: {describe(chosen.query)}")
+        say(f"query: {readable(chosen.query)}")
     if asked.files:
         fixed = _of_files(asked, home, now_ms)
     else:

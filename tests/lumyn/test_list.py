@@ -7,6 +7,7 @@ from conftest_e2e import refund
 from inside import Inside
 
 from lumyn import sdk
+from schemas.query import describe, parse_query
 
 pytest_plugins = ("inside_plugin",)
 
@@ -31,6 +32,24 @@ def test_what_a_query_leaves_out_is_not_more(inside: Inside) -> None:
         sdk.decide(refund(amount))
     assert "more" not in inside.run("list", "--limit", 1, "--query", "verdict=ALLOW").stderr
     assert "there are more" in inside.run("list", "--limit", 1, "--query", "verdict=ESCALATE").stderr
+
+
+@pytest.mark.parametrize("command", [("list",), ("backtest", "--policy", "policy.yml")])
+def test_a_very_long_query_is_told_by_its_beginning_its_end_and_what_is_left_out(
+    inside: Inside, command: tuple[str, ...]
+) -> None:
+    sdk.decide(refund(100))
+    terms = " OR ".join(f"amount={number}" for number in range(4998))
+    query = f"({terms}) AND (created_at > '2020-01-01' OR verdict=ALLOW)"
+    whole = describe(parse_query(query, now_ms=0))
+    line = next(one for one in inside.run(*command, "--query", query).stderr.splitlines() if one.startswith("query: "))
+    told = line.removeprefix("query: ")
+    assert len(told) < 1000
+    beginning, count, end = told.split(" … ")
+    assert whole.startswith(beginning) and whole.endswith(end) and "2020-01-01T00:00:00" in end
+    assert count == f"({len(whole) - len(beginning) - len(end):,} characters left out; it has 5,000 terms)"
+    short = inside.run(*command, "--query", "amount IN (1, 100)")
+    assert "query: amount IN (1, 100)\n" in short.stderr
 
 
 @pytest.mark.parametrize(("amount", "text"), [(1234567.89, "1234567.89"), (12345.67, "12345.67"), (1e-7, "1e-7"), (300, "300")])
