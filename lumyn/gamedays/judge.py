@@ -129,17 +129,14 @@ class Judge:
         }
         self._under = {name: _Under() for name in played.switches}
         self.now: Counter[str] = Counter()
-        self.was: Counter[str] = Counter()
         self.changed: Counter[tuple[str, str]] = Counter()
 
     def take(self, seen: Seen) -> None:
         """Count a decision under every expectation that it concerns."""
         verdict = seen.record["verdict"]
         self.now[verdict] += 1
-        if seen.recorded.verdict is not None:
-            self.was[seen.recorded.verdict] += 1
-            if seen.recorded.verdict != verdict:
-                self.changed[seen.recorded.verdict, verdict] += 1
+        if seen.recorded.verdict not in (None, verdict):
+            self.changed[seen.recorded.verdict, verdict] += 1
         facts: Mapping[str, Any] | None = None
         for at, count in enumerate(self._counts):
             one = count.expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,9 +21,14 @@ SCHEMA = "lumyn.gameday/1"
 def make_report(
     scenario: Scenario, stage: Stage, traffic: Traffic, set_up: Set, played: Played, judge: Judge, always: list[Judged]
 ) -> dict[str, Any]:
-    """The report as JSON holds it. `sound`: what always must hold did; `passed`: all of it, and what was expected."""
+    """The report as JSON holds it. `sound`: what always must hold did; `passed`: all of it, and what was expected.
+
+    `verdicts`: `now` and `changed` count the decisions of the game day, so each copy that traffic made; `recorded` the
+    recorded decisions, each once.
+    """
     judged = judge.judged()
     sound = all(one.holds for one in always)
+    was = Counter(one.verdict for one in traffic.requests if one.verdict is not None)
     return {
         "schema": SCHEMA,
         "lumyn": __version__,
@@ -44,7 +50,7 @@ def make_report(
         "timeline": [{"at": event.at, "what": event.what, "name": event.name} for event in played.events],
         "verdicts": {
             "now": {verdict: judge.now[verdict] for verdict in VERDICTS},
-            "recorded": {verdict: judge.was[verdict] for verdict in VERDICTS} if judge.was.total() else None,
+            "recorded": {verdict: was[verdict] for verdict in VERDICTS} if was else None,
             "changed": {f"{old}_to_{new}": count for (old, new), count in sorted(judge.changed.items())},
         },
         "refused": [{"request": number, "why": why} for number, why in played.refused[:10]],
@@ -82,9 +88,11 @@ def as_text(report: Mapping[str, Any]) -> str:
     lines = [headline(report), "", *facts(report), ""]
     if report["timeline"]:
         lines += [f"  before request {one['at']}: {one['what']}" for one in report["timeline"]] + [""]
-    for what, counts in (("verdicts", verdicts["now"]), ("recorded", verdicts["recorded"])):
+    decided = sum(verdicts["now"].values())
+    copies = f", in {decided} decisions: each copy of a request counts" if decided > replayed["requests"] else ""
+    for what, counts, of in (("verdicts now", verdicts["now"], copies), ("recorded", verdicts["recorded"], "")):
         if counts is not None:
-            lines.append(f"{what}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
+            lines.append(f"{what}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count) + of)
     for one in report["refused"]:
         lines.append(f"  request {one['request']} was answered by an error: {one['why']}")
     lines.append("")

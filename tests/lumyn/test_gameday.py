@@ -90,6 +90,27 @@ def test_a_policy_without_the_fix_fails_and_says_by_which_decisions(inside: Insi
     assert "why: the incident itself" in inside.run("gameday", "run", "gamedays/s.yml", code=1).stdout
 
 
+def test_what_was_recorded_counts_once_however_often_it_is_delivered(inside: Inside) -> None:
+    for n in range(3):
+        inside.decide(refund(100 if n else 400, user=f"u{n}"))
+    scenario = """
+replay: {query: "action_type = refund"}
+memory: none
+faults: [{traffic: {from: 1, to: 2, times: x5}}, {duplicate_delivery: {from: 3, to: 3}}]
+expect: ["decisions >= 1"]
+"""
+    report = play(inside, scenario)
+    assert report["replayed"]["requests"] == 3
+    assert sum(report["verdicts"]["recorded"].values()) == 3
+    assert sum(report["verdicts"]["now"].values()) == 11
+    shown = inside.run("gameday", "run", "scenario.yml").stdout
+    assert "recorded: 2 ALLOW, 1 ESCALATE\n" in shown
+    assert "verdicts now: 6 ALLOW, 5 ESCALATE, in 11 decisions: each copy of a request counts\n" in shown
+    plain = play(inside, scenario.replace("traffic: {from: 1, to: 2, times: x5}}, {", ""))
+    assert plain["verdicts"]["now"] == plain["verdicts"]["recorded"]
+    assert "each copy" not in inside.run("gameday", "run", "scenario.yml").stdout
+
+
 def test_the_live_home_is_only_read(inside: Inside) -> None:
     wrong = [inside.decide(refund(100 + n, user=f"u{n}")) for n in range(4)]
     for record in wrong:
