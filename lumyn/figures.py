@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from schemas.canonical import encode
 from schemas.ids import iso_time
 
@@ -24,6 +26,18 @@ def amount(value: float | int | None) -> str:
 def recorded(value: float | int | None) -> str:
     """An amount digit by digit as it stands in the record (RFC 8785), for tables of a terminal."""
     return "" if value is None else encode(value).decode()
+
+
+def plain(value: Any) -> str:
+    """A recorded value for a person: text as it is, what is absent as nothing, true, numbers and the rest as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else encode(value).decode()
+
+
+def money(value: Any, currency: Any) -> str:
+    """An amount with its currency, if it has one; without a value there is no amount."""
+    return "" if value is None else f"{plain(value)} {plain(currency)}".rstrip()
 
 
 def percent(value: float | None, digits: int = 1) -> str:

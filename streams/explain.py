@@ -51,8 +51,8 @@ def _opening(record: Mapping[str, Any]) -> str:
     request, policy = record["request"], record["policy"]
     amount = request["action"].get("amount")
     money = ""
-    if isinstance(amount, Mapping) and "value" in amount:
-        currency = f" {name_text(amount['currency'])}" if "currency" in amount else ""
+    if isinstance(amount, Mapping) and amount.get("value") is not None:
+        currency = f" {name_text(amount['currency'])}" if amount.get("currency") is not None else ""
         money = f" of {value_text(amount['value'])}{currency}"
     elif is_number(amount):
         money = f" of {value_text(amount)}"

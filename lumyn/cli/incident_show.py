@@ -8,6 +8,7 @@ import typer
 
 from lumyn.cli.incident import ID, JSON, incidents_here
 from lumyn.cli.output import clean, one_line, out, out_json, say, table
+from lumyn.figures import plain
 
 if TYPE_CHECKING:
     from lumyn.incidents import Incident
@@ -75,7 +76,9 @@ def _seen(detail: object) -> str:
     """What was seen of a link, in short."""
     if not isinstance(detail, dict):
         return ""
-    told = [str(value) for name, value in detail.items() if name not in ("digest", "hash") and value not in (None, {})]
+    told = [
+        plain(value) for name, value in detail.items() if name not in ("digest", "hash") and value not in (None, {})
+    ]
     return one_line(", ".join(told))[:80]
 
 

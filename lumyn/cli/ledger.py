@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lumyn.cli.output import error_text, one_line, out, out_json, progress, say, table
-from lumyn.figures import recorded
+from lumyn.figures import money, plain
 
 if TYPE_CHECKING:
     from streams.ledger import Entry
@@ -82,7 +82,7 @@ def _row(one: Entry) -> tuple[str, ...]:
     was, would_be = about["recorded"], about["would_be"]
     now = would_be.get("verdict") or would_be.get("action_type") or "(nothing)"
     then = was.get("verdict") if "verdict" in would_be else was.get("action_type")
-    amount = f"{recorded(about['amount'])} {about['currency'] or ''}".strip()
+    amount = money(about["amount"], about["currency"])
     new = "" if one.redriven is None else f"{one.redriven[1]} {one.redriven[0]}"
     return (
         about["decision_id"], about["decided_at"][:19] + "Z", then or "", now, about["direction"], amount, one.state,
@@ -121,8 +121,8 @@ def _said(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_said(item)}" for name, item in value.items() if item is not None)
     if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+        return ", ".join(map(plain, value))
+    return plain(value)
 
 
 @app.command("set")

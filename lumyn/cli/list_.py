@@ -19,7 +19,7 @@ def list_(
     """
     from dataclasses import asdict
 
-    from lumyn.figures import recorded
+    from lumyn.figures import money
     from lumyn.searching import search
     from lumyn.wiring import existing_home
     from schemas.ids import iso_time
@@ -44,7 +44,7 @@ def list_(
                     iso_time(r.created_ms)[:19] + "Z",
                     r.verdict,
                     r.action_type,
-                    f"{recorded(r.amount)} {r.currency or ''}".strip(),
+                    money(r.amount, r.currency),
                     f"{r.policy}@{r.version}",
                     r.label or "",
                     ",".join(r.reason_codes),

@@ -55,9 +55,12 @@ def summary(record: Mapping[str, Any]) -> str:
 
 def action_text(request: Mapping[str, Any]) -> str:
     """The action with its amount and subject, on one line."""
+    from lumyn.figures import money
+
     amount = request["action"].get("amount")
-    money = f" {amount.get('value')} {amount.get('currency', '')}".rstrip() if isinstance(amount, dict) else ""
-    return one_line(f"{request['action']['type']}{money} for {request['subject']['type']} {request['subject']['id']}")
+    of = money(amount.get("value"), amount.get("currency")) if isinstance(amount, dict) else ""
+    action = f"{request['action']['type']} {of}".rstrip()
+    return one_line(f"{action} for {request['subject']['type']} {request['subject']['id']}")
 
 
 def rule_lines(rules: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -68,7 +71,8 @@ def rule_lines(rules: Sequence[Mapping[str, Any]]) -> list[str]:
     for rule in rules:
         missing = [f["fact"] for f in rule["facts"] if f.get("missing") or f.get("wrong_type")]
         note = f" indeterminate ({', '.join(missing)})" if rule["outcome"] == "indeterminate" else ""
-        lines.append(f"  - {rule['stage']}:{rule['id']} effect={rule['effect']} reasons={rule['reason_codes']}{note}")
+        effect = "" if rule["effect"] is None else f" effect={rule['effect']}"
+        lines.append(f"  - {rule['stage']}:{rule['id']}{effect} reasons={rule['reason_codes']}{note}")
     return [one_line(line) for line in lines]
 
 

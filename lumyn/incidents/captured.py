@@ -12,6 +12,7 @@ from lumyn.lookup import sound_record
 from lumyn.uncontrolled import all_factors
 from lumyn.wiring import Home
 from memory_service.record_index import IndexedRecord
+from schemas.canonical import encode
 from schemas.errors import Erased, IntegrityError, LumynError
 from schemas.query import Field, Query, Range
 from schemas.seal import is_sealed
@@ -80,7 +81,7 @@ class Seen:
 
 def _fact(fact: Mapping[str, Any]) -> str:
     told = "missing" if fact.get("missing") else "known"
-    return f"{fact['fact']} {fact['op']} {fact.get('want')} ({told})"
+    return f"{fact['fact']} {fact['op']} {encode(fact.get('want')).decode()} ({told})"
 
 
 def seen_in(home: Home, found: Decisions) -> Seen:
