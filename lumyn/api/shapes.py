@@ -20,7 +20,7 @@ class Value(TypedDict):
     """What the deciding comparison saw."""
 
     value: Any
-    type: Literal["float", "string", "boolean", "list", "null"]
+    type: Literal["integer", "float", "string", "boolean", "list", "null"]
 
 
 class SignalError(TypedDict):

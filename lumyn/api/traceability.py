@@ -60,6 +60,9 @@ def _errors(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _type(value: Any) -> str:
+    """The type of a value as it stands in the record, where 4.0 is written `4` (RFC 8785)."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else "boolean"
-    return "float" if isinstance(value, int | float) else "string" if isinstance(value, str) else "list"
+    if isinstance(value, int | float):
+        return "integer" if isinstance(value, int) or value.is_integer() else "float"
+    return "string" if isinstance(value, str) else "list"

@@ -39,6 +39,24 @@ def api(inside: Inside) -> Iterator[TestClient]:
         yield client
 
 
+@pytest.mark.parametrize(
+    ("value", "recorded", "kind"),
+    [("4", 4, "integer"), ("4.0", 4, "integer"), ("0.9", 0.9, "float"), ("-2.5", -2.5, "float"), ("true", True, "boolean"),
+     ('"4"', "4", "string"), ("[4]", [4], "list")],
+)  # fmt: skip
+def test_what_was_compared_has_the_type_that_was_recorded(
+    inside: Inside, api: TestClient, value: str, recorded: Any, kind: str
+) -> None:
+    rule = "- {id: R, if: {any: [{risk: {gt: 0.5}}, {risk: {lt: 0}}, {risk: {in: [true, '4']}}]}, then: {verdict: DENY}}"
+    inside.write("policy.yml", f"policy: kinds\nversion: 1.0.0\nrules:\n  {rule}\n")
+    body = '{"subject": {"type": "u", "id": "1"}, "action": {"type": "x"}, "evidence": {"risk": %s}}' % value  # noqa: UP031
+    made = api.post("/v1/decisions", content=body, headers=JSON).json()
+    kept = api.get(f"/v1/decisions/{made['decision_id']}").json()
+    assert made["concept_result"] == kept["concept_result"]
+    assert kept["concept_result"] == {"value": recorded, "type": kind}
+    assert type(kept["concept_result"]["value"]) is type(recorded)
+
+
 def problem(response: Any, status: int) -> dict[str, Any]:
     """The problem of a refusal."""
     assert response.status_code == status, response.text
