@@ -216,6 +216,7 @@ def test_explain_and_verify(api: TestClient) -> None:
     explained = api.post(f"/v1/decisions/{name}/explain").json()
     assert explained["decision_id"] == name
     assert "amount_usd (900) is above 250 by 650" in explained["explanation"]
+    assert api.get(f"/v1/decisions/{name}/explain").json() == explained, "the source asks it both ways"
     verified = api.get(f"/v1/decisions/{name}/verify").json()
     assert (verified["verified"], verified["ir_hash"]) == (True, record["ir_hash"])
     assert {check["name"] for check in verified["checks"]} >= {"record_digest", "receipt", "reproduction", "checkpoint"}
