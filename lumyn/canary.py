@@ -8,14 +8,15 @@ from typing import Any
 
 from lumyn.agent_runs import Agent, AgentRun, runs
 from lumyn.rate_files import load_all, new_id, save
-from lumyn.rating import agent_input, line_of
+from lumyn.rating import agent_input, line_of, may_be_kept
 from lumyn.traffic import LeftOut, outcome_in, recorded, rows_of
 from lumyn.wiring import Home
+from memory_service.redaction import memory_paths
 from schemas.digests import digest_of
 from schemas.errors import NotFound, UsageError
 from schemas.ids import iso_time
 from schemas.query import Field, OneOf
-from schemas.seal import is_sealed, stored_of
+from schemas.seal import is_sealed
 from streams.canary import compared
 from streams.local_log import wall_clock_ms
 from streams.outcome import Outcome
@@ -59,15 +60,16 @@ def one_round(
     """Run the set through the agent once and keep what came out.
 
     A decision that was forgotten or can't be opened is not run, and counts as one without an answer. Raises
-    `UsageError` when outcomes would be personal and the decisions are sealed.
+    `UsageError` when outcomes would be personal (`may_be_kept`).
     """
-    left_out = LeftOut()
+    left_out, hidden = LeftOut(), memory_paths(home.settings.redact)
     rows = rows_of(home, None, say, also=[OneOf(_ID, tuple(decisions))])
     found: dict[str, tuple[bytes, str]] = {}
     for row, record in recorded(home, rows, left_out):
-        if is_sealed(stored_of(record)) and not outcome.is_in_clear:
+        if not may_be_kept(outcome, record, hidden):
             raise UsageError(
-                f"`{outcome.text}` of sealed decisions would be kept in clear", help="`--outcome action.type` or `exit`"
+                f"`{outcome.text}` of sealed decisions, or one that `[privacy] redact` names, would be kept in clear",
+                help="`--outcome action.type` or `exit`",
             )
         if not is_sealed(record):
             said = "exit 0" if outcome.is_exit_code else outcome_in(outcome, row, record)
@@ -79,7 +81,7 @@ def one_round(
     sampled = runs(agent, (found[one][0] for one in there), parallel=parallel)
     try:
         for one, run in zip(there, sampled, strict=True):
-            lines[one] = line_of(decisions.index(one) + 1, run, outcome)
+            lines[one] = line_of(decisions.index(one) + 1, run, outcome, hidden)
             tick(run)
     finally:
         sampled.close()  # type: ignore[attr-defined]

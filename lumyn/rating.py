@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -35,6 +35,7 @@ from streams.local_log import wall_clock_ms
 from streams.outcome import NoOutcome, Outcome, metadata_of, parse_outcome, plain_values
 from streams.packs import read_pack
 from streams.rate_sample import RateSample
+from streams.request_factors import under
 from streams.sealing import erased, require_open
 from streams.statistics.estimate import Interval
 from streams.statistics.proportions import wilson_interval
@@ -46,7 +47,10 @@ _MOST_VALUES = 8
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How an agent is sampled. `event` is the outcome whose rate is asked for; None: the recorded one."""
+    """How an agent is sampled. `event` is the outcome whose rate is asked for; None: the recorded one.
+
+    `hidden`: paths that samples must not hold (`[privacy] redact`).
+    """
 
     count: int
     parallel: int
@@ -56,6 +60,7 @@ class Plan:
     margin: float | None = None
     with_action: bool = False
     all_runs: bool = False
+    hidden: tuple[str, ...] = ()
 
     @property
     def may_stop(self) -> bool:
@@ -133,7 +138,7 @@ def sample(
     sampled = runs(agent, repeat(given, plan.count), parallel=plan.parallel)
     try:
         for number, run in enumerate(sampled, start=1):
-            line = line_of(number, run, plan.outcome)
+            line = line_of(number, run, plan.outcome, plan.hidden)
             found.append(line)
             if line["outcome"] is None:
                 tally.failures[line["failed"]] += 1
@@ -155,7 +160,7 @@ def sample(
         "decision_id": record["decision_id"],
         "record_digest": stored["record_digest"],
         "input_digest": None if is_sealed(stored) else digest(given),
-        "recorded": plain_values(record["provenance"]),
+        "recorded": _told(plain_values(record["provenance"]), plan.hidden),
         "asked": {
             "agent": named,
             "runs": plan.count,
@@ -170,8 +175,8 @@ def sample(
     return RateSample(header, found, stopped)
 
 
-def line_of(number: int, run: AgentRun, outcome: Outcome) -> dict[str, Any]:
-    """A run as a sample holds it: its outcome, or why it has none."""
+def line_of(number: int, run: AgentRun, outcome: Outcome, hidden: Sequence[str] = ()) -> dict[str, Any]:
+    """A run as a sample holds it: its outcome, or why it has none; without the provenance at `hidden` paths."""
     said: str | None = None
     failed: str | None = None
     if run.status != "ended":
@@ -191,17 +196,26 @@ def line_of(number: int, run: AgentRun, outcome: Outcome) -> dict[str, Any]:
         "failed": failed,
         "exit_code": run.exit_code,
         "seconds": round(run.seconds, 3),
-        "metadata": metadata_of(run.output) if said is not None else {},
+        "metadata": _told(metadata_of(run.output), hidden) if said is not None else {},
     }
 
 
-def to_keep(taken: RateSample, record: Mapping[str, Any]) -> RateSample:
-    """The sample as it is stored: of a sealed decision, outcomes that could be personal are numbered, not named.
+def _told(provenance: Mapping[str, str], hidden: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, value in provenance.items() if not under(f"provenance.{name}", hidden)}
+
+
+def may_be_kept(outcome: Outcome, record: Mapping[str, Any], hidden: Sequence[str]) -> bool:
+    """Whether a file may hold outcomes by their names: none of a sealed decision, nor of a path that is kept out."""
+    return outcome.is_in_clear or not (is_sealed(stored_of(record)) or under(outcome.text, hidden))
+
+
+def to_keep(taken: RateSample, record: Mapping[str, Any], hidden: Sequence[str] = ()) -> RateSample:
+    """The sample as it is stored: outcomes that could be personal (`may_be_kept`) are numbered, not named.
 
     Forgetting a subject destroys a key; a word that was stored in clear would stay (docs/forgetting.md).
     """
     outcome = parse_outcome(taken.header["asked"]["outcome"])
-    if not is_sealed(stored_of(record)) or outcome.is_in_clear:
+    if may_be_kept(outcome, record, hidden):
         return taken
     event = taken.header["asked"]["event"]
     ranked = [name for name, _, _ in intervals(taken.tally, watched=False)]

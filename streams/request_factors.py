@@ -21,7 +21,8 @@ _LONGEST_WORD: Final = 64
 _MOST_WORDS: Final = 6
 _TWO: Final = 2
 _OF_FIELD: Final[Mapping[str, tuple[str, ...]]] = {
-    "policy_version": ("policy",),
+    "policy": ("policy", "policy_hash"),
+    "policy_version": ("policy", "policy_hash"),
     "amount": ("action.amount",),
     "amount_usd": ("action.amount",),
     "action.amount.currency": ("currency",),
@@ -63,10 +64,11 @@ def _told(text: str) -> str:
 
 def shown(factors: Mapping[str, str], hidden: Sequence[str]) -> dict[str, str]:
     """The factors without those that `[privacy] redact` keeps out (paths such as `evidence.note`, and all below)."""
-    return {name: value for name, value in factors.items() if not _under(name, hidden)}
+    return {name: value for name, value in factors.items() if not under(name, hidden)}
 
 
-def _under(name: str, paths: Collection[str]) -> bool:
+def under(name: str, paths: Collection[str]) -> bool:
+    """Whether a dotted name is one of some paths, or below one."""
     return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
@@ -102,7 +104,7 @@ def named_by(expressions: Collection[Expression], names: Collection[str]) -> lis
     """The factors that a query names: that they tell what it finds from the rest says nothing."""
     fields = {leaf.field.name for expression in expressions for leaf in leaves(expression)}
     wanted = set(_wanted(fields))
-    return sorted(name for name in names if _under(name, wanted))
+    return sorted(name for name in names if under(name, wanted))
 
 
 def _wanted(fields: Collection[str]) -> Iterator[str]:

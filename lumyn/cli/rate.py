@@ -79,6 +79,7 @@ def rate(
     from lumyn.config import resolve
     from lumyn.rate_files import save
     from lumyn.rating import Plan, recorded_here, recorded_in_pack, sample, to_keep
+    from memory_service.redaction import memory_paths
     from streams.behaviour import parse_reported
     from streams.outcome import DEFAULT, parse_outcome
 
@@ -91,6 +92,7 @@ def rate(
         margin,
         with_action,
         all_runs,
+        memory_paths(resolve().redact),
     )
     agent, named = the_agent(command, url, timeout_s)
     record = recorded_in_pack(pack, trust_signer=trust_signer) if pack else recorded_here(str(decision))
@@ -103,7 +105,7 @@ def rate(
                 failing.append(run)
 
         taken = sample(record, agent, named, plan, seen)
-    save(resolve(), to_keep(taken, record))
+    save(resolve(), to_keep(taken, record, plan.hidden))
     if failing and failing[0].said:
         say(f"the first run that failed says: {failing[0].said}")
     return show_sample(taken, json_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,33 @@ def test_an_index_that_holds_more_says_to_make_it_again(inside: Inside) -> None:
 def test_what_can_t_be_kept_out_is_refused(inside: Inside, path: str) -> None:
     inside.write("lumyn.toml", f'[privacy]\nredact = ["{path}"]\n')
     inside.refused("list", code=2)
+
+
+AGENT = """
+import json, sys
+asked = json.load(sys.stdin)
+mail = asked["evidence"]["email"]
+print(json.dumps({"action": {"type": "refund", "to": mail}, "provenance": {"trace": mail, "model": "m-2"}}))
+"""
+
+
+def test_no_sample_of_an_agent_and_no_rate_of_traffic_shows_what_is_named(inside: Inside) -> None:
+    """Samples are files of the home, and outlive what they were made from."""
+    inside.write("lumyn.toml", REDACT)
+    first = inside.decide(asked(20))["decision_id"]
+    inside.decide(asked(20))
+    inside.write("agent.py", AGENT)
+    ran = ("--command", "python3 agent.py")
+    told = inside.json("rate", "--decision", first, *ran, "--runs", 3, "--json")
+    assert SECRET not in json.dumps(told) and set(told["metadata"]) == {"model"}
+    assert SECRET not in inside.run("rate", "--query", "action_type=refund", "--event", "refund", "--json").stdout
+    inside.run("watch", "canary", *ran, "--size", 2)
+    named = inside.json("rate", "--decision", first, *ran, "--runs", 2, "--outcome", "action.to", "--json")
+    assert named["outcomes"][0]["outcome"] == SECRET, "what is asked for by name is answered"
+    inside.write("lumyn.toml", REDACT.replace('"action.contact"', '"action.contact", "action.to"'))
+    named = inside.json("rate", "--decision", first, *ran, "--runs", 2, "--outcome", "action.to", "--json")
+    assert inside.json("rate", "show", named["rate_id"], "--json")["outcomes"][0]["outcome"] == "outcome 1"
+    assert "action.to" in inside.refused("watch", "canary", *ran, "--outcome", "action.to", "--new-set", code=2)
+    close_homes()
+    kept = [path.read_text() for path in (inside.home / "rates").iterdir()]
+    assert len(kept) == 4 and sum(SECRET in text for text in kept) == 1, "that of before it was named"
