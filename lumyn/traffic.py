@@ -16,6 +16,7 @@ from lumyn.wiring import Home
 from memory_service.blocks import UNIT
 from memory_service.profile import remembered_part
 from memory_service.record_index import IndexedRecord, facts_of
+from memory_service.redaction import memory_paths
 from memory_service.vectoriser import query_of
 from schemas.errors import IntegrityError, LumynError, UsageError
 from schemas.ids import iso_time
@@ -23,10 +24,12 @@ from schemas.policy import MemorySettings
 from schemas.query import And, Expression, Field, OneOf, Query, Range
 from schemas.seal import is_sealed
 from streams.diff import MISSHAPEN, checked_record
-from streams.factors import Observed, bands, changes, factors_of, names, rate_of, values
+from streams.factor_changes import changes
+from streams.factors import Observed, bands, factors_of, names, rate_of, values
 from streams.index_sync import fetcher
 from streams.outcome import ABSENT, NoOutcome, Outcome
 from streams.reading import messages
+from streams.request_factors import shown
 from streams.sealing import opened_record, require_open
 from streams.statistics.cluster_sums import ClusterSums
 from streams.statistics.clusters import cluster_proportion, wideness
@@ -145,8 +148,9 @@ def rate_of_query(
     if given is not None:
         seen = _near(home, given, seen, outcome, similarity, left_out, tick)
     found = []
+    hidden = memory_paths(home.settings.redact)
     for one, record in seen:
-        factors = factors_of(record)
+        factors = shown(factors_of(record), hidden)
         if bad is None and outcome.is_of_the_action:
             del factors["action_type"]  # it is what is measured, not what stood around it
         found.append(_One(one, outcome_in(outcome, one, record), factors))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from streams.factors import Observed, categories, names, number, rate_of, values
+from streams.factors import Observed, categories, is_versions, names, number, rate_of, values
 from streams.request_factors import is_of_request, request_kinds
 from streams.statistics.drift import drift
 from streams.statistics.multiple import holm
@@ -66,10 +66,15 @@ def _factor(
     ranked = sorted({*before, *inside}, key=lambda kind: (-inside[kind], -before[kind], kind))
     numbers = [[found for text in part if (found := number(text)) is not None] for part in (raw[:cut], raw[cut:])]
     binned = list(kinds) != list(raw) and any(numbers)
+    there = (before, inside)
+    if binned and is_versions(raw):
+        there = (Counter(raw[:cut]), Counter(raw[cut:]))
+    elif binned:
+        there = (Counter(), Counter())
     return {
         "factor": name,
-        "new": [] if binned or not cut else [kind for kind in ranked if not before[kind]][:_MOST_VALUES],
-        "gone": [] if binned or cut == len(kinds) else [kind for kind in ranked if not inside[kind]][:_MOST_VALUES],
+        "new": _only_in(there[1], there[0]) if cut else [],
+        "gone": _only_in(there[0], there[1]) if cut < len(kinds) else [],
         "median": [median(part) if part else None for part in numbers] if binned else None,
         "differs": _compared(before, inside),
         "separates": _compared(good, bad) if with_bad else None,
@@ -84,6 +89,11 @@ def _factor(
             for kind in ranked[:_MOST_VALUES]
         ],
     }
+
+
+def _only_in(here: Counter[str], other: Counter[str]) -> list[str]:
+    """The values that one part alone has, the most frequent first."""
+    return sorted((value for value in here if not other[value]), key=lambda value: (-here[value], value))[:_MOST_VALUES]
 
 
 def _sets_apart(good: Counter[str], bad: Counter[str]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams.outcome import ABSENT, plain_values
-from streams.statistics.multiple import holm
 from streams.statistics.proportions import wilson_interval
-from streams.statistics.two_groups import fisher
 
 OTHER = "(other)"
+POLICY_HASH = "policy_hash"
 _MOST_CATEGORIES = 50
 FEW = 10
 _BINS = 10
 MOSTLY = 0.95
+_WHOLE = 1e16
+_LEAST_STEADY = 5
+_HASH_CHARS = len("sha256:") + 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +38,13 @@ class Observed:
     readable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A factor's value appeared for the first time: the event's rate before it (from the change before) and after it
-
-    (up to the next). `p_adjusted`: Fisher's exact test, Holm's correction over all changes.
-    """
-
-    factor: str
-    value: str
-    at_ms: int
-    before: tuple[int, int]
-    after: tuple[int, int]
-    p_value: float
-    p_adjusted: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON form, without the time."""
-        return {
-            "factor": self.factor,
-            "value": self.value,
-            "before": rate_of(*self.before),
-            "after": rate_of(*self.after),
-            "p_value": self.p_value,
-            "p_adjusted": self.p_adjusted,
-        }
-
-
 def factors_of(record: Mapping[str, Any]) -> dict[str, str]:
     """The factors of a record; all of them stay readable where subjects are encrypted."""
     request, policy = record["request"], record["policy"]
     amount = request["action"].get("amount")
     out = {
         "policy": f"{policy['name']}@{policy['version']}",
+        POLICY_HASH: str(policy["hash"])[:_HASH_CHARS],
         "engine": str(record["engine"]),
         "action_type": str(request["action"]["type"]),
         "subject_type": str(request["subject"]["type"]),
@@ -81,8 +58,12 @@ def factors_of(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def names(observed: Sequence[Observed]) -> list[str]:
-    """Every factor that any of them has."""
-    return sorted({name for one in observed for name in one.factors})
+    """Every factor that any of them has; a policy's hash only where one version of it has several."""
+    found = {name for one in observed for name in one.factors}
+    versions = {(one.factors.get("policy"), one.factors.get(POLICY_HASH)) for one in observed}
+    if len({name for name, _ in versions}) == len(versions):
+        found.discard(POLICY_HASH)
+    return sorted(found)
 
 
 def values(observed: Sequence[Observed], name: str) -> list[str]:
@@ -153,44 +134,33 @@ def number(text: str) -> float | None:
 
 def _bin(value: float, edges: Sequence[float]) -> str:
     at = bisect_left(edges, value)
-    return f"<= {edges[at]:g}" if at < len(edges) else f"> {edges[-1]:g}"
+    return f"<= {number_text(edges[at])}" if at < len(edges) else f"> {number_text(edges[-1])}"
 
 
-def changes(observed: Sequence[Observed]) -> tuple[list[Change], list[str]]:
-    """Each first appearance of a value, the most telling first; and the factors that are ids or numbers.
+def number_text(value: float) -> str:
+    """A number in few digits where these are all of it, else in full: 20240117 is not 2.02401e+07."""
+    short = f"{value:g}"
+    if float(short) == value and "e" not in short:
+        return short
+    return str(int(value)) if value.is_integer() and abs(value) < _WHOLE else repr(value)
 
-    `observed` in the order of time.
+
+def is_versions(given: Sequence[str]) -> bool:
+    """Whether values, in the order of time, stand in stretches as versions do, be they numbers or many.
+
+    A value is seldom left and come back to, and stays for so many decisions that there is a before and an after.
     """
-    found: list[tuple[str, str, int, tuple[int, int], tuple[int, int]]] = []
-    left_out: list[str] = []
-    for name in names(observed):
-        given = values(observed, name)
-        if categories(given) != given or _each_its_own(given):
-            left_out.append(name)
-            continue
-        firsts: dict[str, int] = {}
-        for at, value in enumerate(given):
-            firsts.setdefault(value, at)
-        starts = [*firsts.values(), len(given)]
-        for number_, (value, at) in enumerate(firsts.items()):
-            if number_ == 0:
-                continue
-            before, after = _count(observed, starts[number_ - 1], at), _count(observed, at, starts[number_ + 1])
-            found.append((name, value, observed[at].at_ms, before, after))
-    p_values = {str(at): fisher(before, after).p_value for at, (*_, before, after) in enumerate(found)}
-    adjusted = holm(p_values)
-    made = [Change(*one, p_values[str(at)], adjusted[str(at)]) for at, one in enumerate(found)]
-    return sorted(made, key=lambda one: (one.p_value, one.factor, one.at_ms)), left_out
+    kinds = len(set(given))
+    runs = sum(given[at] != given[at - 1] for at in range(1, len(given))) + 1
+    return 1 < kinds <= runs <= 1.5 * kinds and len(given) >= kinds * steady(len(given))
 
 
-def _each_its_own(given: Sequence[str]) -> bool:
-    """Whether it is a number that differs nearly each time, such as a count of tokens, however few there are."""
-    different = len(set(given))
-    return different > 2 and different > len(given) / 2 and are_numbers(given)
+def steady(n: int) -> int:
+    """So many of `n` decisions in a row with one value are no chance of values that take turns.
 
-
-def _count(observed: Sequence[Observed], start: int, end: int) -> tuple[int, int]:
-    return sum(one.event for one in observed[start:end]), end - start
+    Of a fair coin's `n` tosses some 2 / n are expected to have two stretches of that length beside each other.
+    """
+    return max(_LEAST_STEADY, math.ceil(math.log2(max(n, 1))))
 
 
 def rate_of(events: int, n: int) -> dict[str, Any]:

@@ -116,13 +116,15 @@ def _figures(one: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _what(one: Mapping[str, Any]) -> str:
+    from streams.factors import number_text
+
     parts = []
     if one["new"]:
         parts.append("new: " + ", ".join(one["new"][:3]))
     if one["gone"]:
         parts.append("gone: " + ", ".join(one["gone"][:3]))
     if one["median"] is not None and None not in one["median"]:
-        parts.append(f"median {one['median'][0]:g} -> {one['median'][1]:g}")
+        parts.append(f"median {number_text(one['median'][0])} -> {number_text(one['median'][1])}")
     worst = [value for value in one["values"] if value.get("bad", {}).get("events")]
     if worst:
         most = max(worst, key=lambda value: (value["bad"]["lower"], value["value"]))

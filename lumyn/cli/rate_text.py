@@ -10,6 +10,7 @@ from lumyn.cli.output import one_line, out, say, table
 
 _BAR = 30
 _MOST_OUTCOMES = 20
+_MOST_CHANGES = 20
 
 
 def bar(part: float) -> str:
@@ -107,14 +108,20 @@ def traffic_text(told: Mapping[str, Any]) -> None:
         say(f"note: {warning}")
     if told["changes"]:
         out("")
-        out(table(("from", "what became new", "before", "after", "p (Holm)"), [
-            (one["at"][:19] + "Z", f"{one_line(one['factor'])} = {one_line(one['value'])}", _counted(one["before"]),
-             _counted(one["after"]), f"{one['p_adjusted']:.2g}")
-            for one in told["changes"]
+        out(table(("from", "what changed", "before", "after", "p (Holm)"), [
+            (one["at"][:19] + "Z", _change(one), _counted(one["before"]), _counted(one["after"]),
+             f"{one['p_adjusted']:.2g}")
+            for one in told["changes"][:_MOST_CHANGES]
         ]))  # fmt: skip
+        if len(told["changes"]) > _MOST_CHANGES:
+            say(f"the {_MOST_CHANGES} most telling changes are shown; `--json` has more")
     if told["not_compared"]:
         names = ", ".join(map(one_line, told["not_compared"]))
-        say(f"another value nearly each time, or numbers, so without a before and after: {names}")
+        say(f"another value nearly each time, or measured, so without a before and after: {names}")
+
+
+def _change(one: Mapping[str, Any]) -> str:
+    return f"{one_line(one['factor'])} = {one_line(one['value'])}{' (again)' if one['again'] else ''}"
 
 
 def _counted(figure: Mapping[str, Any]) -> str:

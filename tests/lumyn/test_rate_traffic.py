@@ -52,6 +52,23 @@ def test_a_rate_of_recorded_traffic_with_the_change_that_made_it(inside: Inside,
     assert "provenance.system_fingerprint = fp_2" in text.stdout and "trace_id" in text.stderr
 
 
+def test_a_policy_that_was_changed_and_taken_back_has_two_changes_though_its_version_stayed(inside: Inside) -> None:
+    policy = (inside.folder / "policy.yml").read_text()
+    for number in range(30):
+        if number in (10, 20):
+            inside.write("policy.yml", policy.replace("gt: 250", "gt: 20") if number == 10 else policy)
+            next_millisecond()
+        inside.decide(refund(30, user=f"usr_{number}"))
+    told = inside.json("rate", "--query", "action_type=refund", "--bad", "verdict=ALLOW", "--json")
+    found = [
+        (one["factor"], one["again"], one["before"]["events"], one["after"]["events"], one["after"]["n"])
+        for one in sorted(told["changes"], key=lambda one: str(one["at"]))
+    ]
+    assert found == [("policy_hash", False, 10, 0, 10), ("policy_hash", True, 0, 10, 10)]
+    text = inside.run("rate", "--query", "action_type=refund", "--bad", "verdict=ALLOW").stdout
+    assert text.count("(again)") == 1 and text.count("policy_hash = sha256:") == 2
+
+
 def test_the_event_may_be_a_query(inside: Inside, traffic: list[str]) -> None:
     for name in traffic[36:]:
         sdk.label(name, "failure", actor="ann")

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.factor_changes import changes
 from streams.factor_drift import compared_factors
-from streams.factors import OTHER, Observed, categories, changes
+from streams.factors import OTHER, Observed, categories, names
 from streams.outcome import ABSENT
 from streams.request_factors import PRESENT, request_factors, request_kinds
 
@@ -107,3 +108,67 @@ def test_any_values_have_categories_or_none(given_: list[str]) -> None:
 def test_nothing_observed_is_nothing_told(with_bad: bool) -> None:
     assert compared_factors([], 0, with_bad=with_bad) == ([], [])
     assert changes([]) == ([], [])
+
+
+def stretches(*parts: tuple[str, int, int]) -> list[Observed]:
+    """A factor `v` in stretches of (value, decisions, how many of them are of the event), a millisecond apart."""
+    out: list[Observed] = []
+    for value, count, events in parts:
+        out += [Observed(len(out) + at, f"s{at}", at < events, {"v": value}) for at in range(count)]
+    return out
+
+
+def test_what_comes_back_is_a_change_and_ends_what_was_before_it() -> None:
+    """A policy that is rolled back: what follows is not the bad version's."""
+    observed = stretches(("v1", 60, 2), ("v2", 50, 25), ("v1", 90, 3))
+    found = {(one.value, one.again): (one.at_ms, one.before, one.after) for one in changes(observed)[0]}
+    assert found == {("v2", False): (60, (2, 60), (25, 50)), ("v1", True): (110, (25, 50), (3, 90))}
+
+
+def test_values_that_take_turns_are_no_changes() -> None:
+    """Two models behind one address, as load has it: each is new once, and neither is left."""
+    rng = random.Random(43)
+    for share in (0.5, 0.2, 0.02):
+        observed = [Observed(at, "s", False, {"v": "b" if rng.random() < share else "a"}) for at in range(2000)]
+        assert [one.again for one in changes(observed)[0]] == [False]
+
+
+def test_versions_have_a_before_and_after_however_many_and_though_they_are_numbers() -> None:
+    days = stretches(*((f"202401{day:02}", 20, 12 if day == 17 else 1) for day in range(1, 26)))
+    found, left_out = changes(days)
+    assert left_out == [] and len(found) == 24
+    assert {(found[0].value, found[1].value)} <= {("20240117", "20240118"), ("20240118", "20240117")}
+    many = stretches(*((f"build-{number}", 20, 1) for number in range(80)))
+    assert len(changes(many)[0]) == 79
+    lags = [Observed(at, "s", False, {"lag": str(at * 7 % 90)}) for at in range(900)]
+    assert changes(lags) == ([], ["lag"])
+
+
+def test_decisions_of_one_moment_are_not_cut_by_the_order_of_their_ids() -> None:
+    rng = random.Random(44)
+    observed = [Observed(5, "s", value == "b", {"v": value}) for value in rng.sample(["a"] * 30 + ["b"] * 20, 50)]
+    (found,) = changes([Observed(1, "s", False, {"v": "a"}), *observed])[0]
+    assert (found.value, found.before, found.after) == ("b", (0, 31), (20, 20))
+
+
+def test_bins_of_long_numbers_are_told_apart() -> None:
+    """A version such as 20240117 has eight digits, a time in milliseconds thirteen."""
+    for start in (20_240_100, 1_733_000_000_000, 0.1):
+        binned = categories([str(start + (at * 37 % 100) / (10 if start < 1 else 1)) for at in range(300)])
+        assert binned is not None and len(set(binned)) == 10
+    assert "<= 20240110" in set(categories([str(20_240_100 + at % 100) for at in range(300)]) or [])
+
+
+def test_a_version_that_is_a_number_is_called_new_in_the_window() -> None:
+    observed = stretches(*((str(20_240_101 + day), 20, 1) for day in range(20)))
+    told, _ = compared_factors(observed, 380, with_bad=False)
+    assert told[0]["new"] == ["20240120"] and told[0]["median"] is not None
+
+
+def test_a_policy_of_one_version_and_two_contents_is_two() -> None:
+    def observed(hash_: str) -> list[Observed]:
+        return [Observed(at, "s", False, {"policy": "p@0", "policy_hash": "x" if at < 20 else hash_}) for at in range(40)]
+
+    assert names(observed("x")) == ["policy"]
+    assert names(observed("y")) == ["policy", "policy_hash"]
+    assert [(one.factor, one.value) for one in changes(observed("y"))[0]] == [("policy_hash", "y")]
