@@ -1,7 +1,7 @@
 """Running an agent's command, or asking its URL, for rates and for backfills: bounded, and leaving nothing behind.
 
 What an agent does is not to be trusted: it may hang, fail, flood or fork. A run has a time limit and an output limit;
-what breaks them is killed with its whole process group, and counted as what it was. No shell is involved.
+what breaks them is killed with all that it started, and counted as what it was. No shell is involved.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from typing import IO, Literal
 from urllib.parse import urlsplit
 
+from lumyn.leftovers import NAME as MARK
+from lumyn.leftovers import kill_marked, new_mark
 from schemas.errors import UsageError
 
 Status = Literal["ended", "timeout", "flooded", "unreachable"]
@@ -123,11 +125,11 @@ def _run(
     most: int,
     stop: threading.Event,
 ) -> AgentRun:
-    start = time.monotonic()
+    start, mark = time.monotonic(), new_mark()
     try:
         process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
-            start_new_session=True,
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**environment, MARK: mark}, start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         return AgentRun("unreachable", None, b"", (error.strerror or str(error)).lower(), time.monotonic() - start)
@@ -135,6 +137,7 @@ def _run(
         status, out, err = _talk(process, given, start + timeout_s, most, stop)
     finally:
         _kill_group(process)
+        kill_marked(mark)
     return AgentRun(status, process.returncode, bytes(out), _tail(bytes(err)), time.monotonic() - start)
 
 
@@ -184,7 +187,7 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill all that the run started, whether it ended or not, and take its exit code."""
+    """Kill the run's process group, whether it ended or not, and take its exit code."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

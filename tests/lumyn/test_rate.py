@@ -152,6 +152,24 @@ print(json.dumps({"action": {"type": "wait"}}))""")
     assert len(children) == 3 and not [pid for pid in children if is_running(pid)]
 
 
+def test_nor_does_what_left_its_session_for_the_background(inside: Inside, pack: Path) -> None:
+    """A daemon has a session of its own, and process 1 for a parent."""
+    command = agent(inside, """import json, os, time
+for _ in range(2):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            open(f"child-{os.getpid()}", "w")
+            time.sleep(300)
+        os._exit(0)
+while len([name for name in os.listdir() if name.startswith("child-")]) < 2:
+    time.sleep(0.01)
+print(json.dumps({"action": {"type": "wait"}}))""")
+    rate(inside, command, "--runs", 3, "--parallel", 1)
+    children = [int(path.name[6:]) for path in inside.folder.glob("child-*")]
+    assert len(children) >= 4 and not [pid for pid in children if is_running(pid)]
+
+
 def is_running(pid: int) -> bool:
     """Whether a process is there and is more than an exit code that nobody has fetched."""
     for _ in range(100):
