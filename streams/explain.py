@@ -7,6 +7,7 @@ from typing import Any
 
 from schemas.policy import DAY_MS
 from schemas.seal import is_sealed
+from streams.decided_by import decided_by
 from streams.memory_step import MemoryStep, memory_step
 from streams.policy.facts import is_number
 from streams.recorded_text import exact_difference, name_text, one_line, quoted_text, value_text
@@ -28,6 +29,8 @@ TESTS = {
     "matches": "matches",
     "exists": "is present:",
 }
+OPPOSITE = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
+"""What it means that a comparison by order is not so."""
 _CLOSED = {
     True: "The personal part is erased: its subject was forgotten. What rules compared is gone with it.",
     False: "The personal part is sealed, and its subject's key is not here.",
@@ -67,14 +70,16 @@ def _opening(record: Mapping[str, Any]) -> str:
 
 def _rules(record: Mapping[str, Any]) -> list[str]:
     rules = record["matched_rules"]
+    by_default = decided_by(record, memory_step(record))[0] == "default"
     if not rules:
-        return ["No rule applied, so the policy's default decided."]
-    return [_rule(rule, is_sealed(record)) for rule in rules]
+        return ["No rule applied, so the policy's default decided." if by_default else "No rule applied."]
+    lines = [_rule(rule, record) for rule in rules]
+    return [*lines, "No rule decided, so the policy's default did."] if by_default else lines
 
 
-def _rule(rule: Mapping[str, Any], closed: bool) -> str:
-    nothing = "of facts that can't be read any more" if closed else "it applies to every request"
-    facts = "; ".join(fact_text(fact) for fact in rule["facts"]) or nothing
+def _rule(rule: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    nothing = "of facts that can't be read any more" if is_sealed(record) else "it applies to every request"
+    facts = "; ".join(fact_text(fact, record["request"]["action"]) for fact in rule["facts"]) or nothing
     name = f"{name_text(rule['stage'])}:{name_text(rule['id'])}"
     if rule["outcome"] == "indeterminate":
         effect = f"which counts as {rule['effect']}" if rule["effect"] else "which has no influence for this rule"
@@ -82,20 +87,51 @@ def _rule(rule: Mapping[str, Any], closed: bool) -> str:
     return f"- {name} says {rule['effect']}, because {facts}."
 
 
-def fact_text(fact: Mapping[str, Any]) -> str:
-    """One comparison of a rule's trace: the fact, its value, the threshold and the margin to it."""
+def fact_text(fact: Mapping[str, Any], action: Mapping[str, Any]) -> str:
+    """One comparison of a rule's trace: the fact, its value, the threshold and the margin to it. `action`: what was
+
+    asked, which tells why there is no amount in dollars.
+    """
     name = name_text(fact["fact"])
     if fact.get("missing"):
-        return f"{name} is missing"
+        return f"{name} is missing{_why_missing(fact['fact'], action)}"
     if fact.get("wrong_type"):
         return f"{name} is {value_text(fact.get('value'))}, which is not of the type that the rule compares"
-    test = TESTS.get(fact["op"]) or name_text(fact["op"])
-    negated = "it is not so that " if fact.get("not") else ""
-    text = f"{negated}{name} ({value_text(fact.get('value'))}) {test} {value_text(fact['want'])}"
+    op, negated = fact["op"], bool(fact.get("not"))
+    if negated and op in OPPOSITE:
+        op, negated = OPPOSITE[op], False
+    test = TESTS.get(op) or name_text(op)
+    so = "it is not so that " if negated else ""
+    text = f"{so}{name} ({value_text(fact.get('value'))}) {test} {value_text(fact['want'])}"
+    far = margin(fact)
+    if far is None:
+        return text
+    return f"{text}, {far} from the nearer end" if op == "between" else f"{text} by {far}"
+
+
+def margin(fact: Mapping[str, Any]) -> int | float | None:
+    """How far a number is from where the comparison would turn; None where that is no number."""
     value, want = fact.get("value"), fact["want"]
-    if fact["op"] in ("gt", "gte", "lt", "lte") and is_number(value) and is_number(want):
-        text += f" by {abs(exact_difference(value, want))}"
-    return text
+    if fact.get("missing") or not is_number(value):
+        return None
+    if fact["op"] in OPPOSITE and is_number(want):
+        return abs(exact_difference(value, want))
+    if fact["op"] == "between" and isinstance(want, list) and all(map(is_number, want)):
+        return min(abs(exact_difference(value, end)) for end in want)
+    return None
+
+
+def _why_missing(fact: str, action: Mapping[str, Any]) -> str:
+    """Why `amount_usd` is not there, as nobody sends it; of other facts nothing more is known."""
+    amount = action.get("amount")
+    if fact != "amount_usd":
+        return ""
+    if amount is None:
+        return ": the request names no amount"
+    currency = amount.get("currency") if isinstance(amount, Mapping) else None
+    if currency is None:
+        return ": its amount has no currency"
+    return "" if currency == "USD" else f": the policy has no rate for {name_text(currency)}"
 
 
 def _memory(record: Mapping[str, Any]) -> list[str]:

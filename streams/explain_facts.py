@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from schemas.reasons import CONTROL_STALE, INTERNAL_ERROR
 from schemas.seal import is_sealed
-from streams.explain import explain_record
+from streams.decided_by import decided_by
+from streams.explain import OPPOSITE, explain_record, margin
 from streams.memory_step import MemoryStep, memory_step
-from streams.policy.facts import fact_named, is_number
+from streams.policy.facts import fact_named
 from streams.policy.trace import shown
 from streams.recorded_text import exact_difference
 from streams.sealing import is_erased
 
 MOST_PRIMITIVES = 100
-_ORDER = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
 _STRATEGY = {
-    **dict.fromkeys(_ORDER, "threshold"), "between": "range", "eq": "equality", "ne": "equality", "in": "membership",
+    **dict.fromkeys(OPPOSITE, "threshold"), "between": "range", "eq": "equality", "ne": "equality", "in": "membership",
     "not_in": "membership", "exists": "presence",
 }  # fmt: skip
 _SAYS = {
@@ -68,7 +67,7 @@ def deciding(record: Mapping[str, Any]) -> dict[str, Any]:
     `by`: rule | default | memory | memory_unavailable | kill_switch | control_stale | internal_error. `rule` is the
     first whose effect is the verdict. `action_id` is what its obligations name first (`action_id`, `id` or `type`).
     """
-    by, rule = _decider(record, memory_step(record))
+    by, rule = decided_by(record, memory_step(record))
     out: dict[str, Any] = {
         "by": by, "rule": None, "stage": None, "strategy": None, "direction": None, "threshold_applied": None,
         "action_id": _action_id(record["obligations"]),
@@ -104,26 +103,13 @@ def primitive_id(fact: str) -> str:
         return fact
 
 
-def _decider(record: Mapping[str, Any], step: MemoryStep | None) -> tuple[str, Mapping[str, Any] | None]:
-    if INTERNAL_ERROR in record["reason_codes"]:
-        return "internal_error", None
-    if record["control"]["switches"]:
-        return "kill_switch", None
-    if CONTROL_STALE in record["reason_codes"]:
-        return "control_stale", None
-    if step is not None and step.changed_verdict:
-        return "memory_unavailable" if step.name == "unavailable" else "memory", None
-    found = next((rule for rule in record["matched_rules"] if rule["effect"] == record["verdict"]), None)
-    return ("rule", found) if found is not None else ("default", None)
-
-
 def _threshold(rule: Mapping[str, Any]) -> dict[str, Any]:
     """Of several comparisons the first that goes by an order speaks for the rule."""
     facts = [fact for fact in rule["facts"] if not fact.get("missing") and not fact.get("wrong_type")]
     if not facts:
         missing = bool(rule["facts"])
         return {"strategy": "missing" if missing else None, "direction": None, "threshold_applied": None}
-    fact = next((f for f in facts if f["op"] in (*_ORDER, "between")), facts[0])
+    fact = next((f for f in facts if f["op"] in (*OPPOSITE, "between")), facts[0])
     return {
         "strategy": _STRATEGY.get(fact["op"], "pattern"),
         "direction": _direction(fact),
@@ -135,13 +121,13 @@ def _direction(fact: Mapping[str, Any]) -> str | None:
     if fact["op"] == "between":
         return "outside" if fact.get("not") else "within"
     op = _meant(fact)
-    return {"g": "above", "l": "below"}[op[0]] if op in _ORDER else None
+    return {"g": "above", "l": "below"}[op[0]] if op in OPPOSITE else None
 
 
 def _meant(fact: Mapping[str, Any]) -> str:
     """The operator; of an order under `not`, its opposite."""
     op: str = fact["op"]
-    return _ORDER.get(op, op) if fact.get("not") else op
+    return OPPOSITE.get(op, op) if fact.get("not") else op
 
 
 def _action_id(obligations: Any) -> str | None:
@@ -158,7 +144,7 @@ def _action_id(obligations: Any) -> str | None:
 
 
 def _contributions(record: Mapping[str, Any], step: MemoryStep | None) -> list[dict[str, Any]]:
-    by, _ = _decider(record, step)
+    by, _ = decided_by(record, step)
     out = [_of_switch(switch) for switch in record["control"]["switches"]]
     if step is not None and step.changed_verdict:
         out.append(_of_memory(step, record["memory"]["available"]))
@@ -194,25 +180,13 @@ def _of_fact(fact: Mapping[str, Any], rule: Mapping[str, Any], rank: tuple[str, 
         said = "this value is missing, so the rule could not be judged"
     elif fact.get("wrong_type"):
         said = "this value is not of the type that the rule compares, so the rule could not be judged"
-    elif fact.get("not") and fact["op"] not in _ORDER:
+    elif fact.get("not") and fact["op"] not in OPPOSITE:
         said = f"it is not so that this value {_SAYS.get(fact['op'], 'meets the rule')}"
     else:
         said = f"this value {_SAYS.get(_meant(fact), 'meets the rule')}"
     out = _entry(primitive_id(fact["fact"]), fact.get("value"), f"{rank[0]} — {said}{rank[1]}")
     out |= {"operator": fact["op"], "negated": bool(fact.get("not")), "threshold": fact["want"]}
-    return out | {"margin": _margin(fact), "rule": rule["id"], "stage": rule["stage"], "effect": rule["effect"]}
-
-
-def _margin(fact: Mapping[str, Any]) -> int | float | None:
-    """How far a number is from where the comparison would turn; None where that is no number."""
-    value, want = fact.get("value"), fact["want"]
-    if fact.get("missing") or not is_number(value):
-        return None
-    if fact["op"] in _ORDER and is_number(want):
-        return abs(exact_difference(value, want))
-    if fact["op"] == "between" and isinstance(want, list) and all(map(is_number, want)):
-        return min(abs(exact_difference(value, end)) for end in want)
-    return None
+    return out | {"margin": margin(fact), "rule": rule["id"], "stage": rule["stage"], "effect": rule["effect"]}
 
 
 def _of_memory(step: MemoryStep, available: bool) -> dict[str, Any]:
@@ -225,8 +199,8 @@ def _of_memory(step: MemoryStep, available: bool) -> dict[str, Any]:
         "soften": "a denial by the same rules that was wrong is this near",
     }[step.name]
     out = _entry("memory.nearest", step.score, f"primary — {says}")
-    margin = None if step.score is None or step.threshold is None else exact_difference(step.score, step.threshold)
-    return out | {"operator": "gte", "threshold": step.threshold, "margin": margin, "memory_id": step.memory_id}
+    over = None if step.score is None or step.threshold is None else exact_difference(step.score, step.threshold)
+    return out | {"operator": "gte", "threshold": step.threshold, "margin": over, "memory_id": step.memory_id}
 
 
 def _of_switch(switch: Mapping[str, Any]) -> dict[str, Any]:

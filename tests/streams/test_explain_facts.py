@@ -15,6 +15,7 @@ from schemas.reasons import KILL_SWITCH, STORAGE_UNAVAILABLE
 from schemas.request import parse_request
 from streams.control import ControlState, KillSwitch
 from streams.decide import Position, decide
+from streams.explain import explain_record
 from streams.explain_facts import deciding, explain_facts, input_primitives
 from streams.memory_step import memory_step
 from streams.policy import CompiledPolicy, load_policy
@@ -71,6 +72,38 @@ def test_what_is_missing_is_named_and_what_only_the_default_decided_names_no_rul
     values = {one["primitive_id"]: one["value"] for one in told["primitive_contributions"]}
     assert values == {"account.active_user_rate_30d": 0.5, "seats": 6, "risk": 0}
     assert all(one["contribution"].startswith("not decisive") for one in told["primitive_contributions"])
+
+
+def test_the_default_is_said_to_decide_where_it_did_and_nowhere_else() -> None:
+    policy = load_policy(CHURN, name="churn.yml")
+    by_default = decided(policy, {"account.active_user_rate_30d": 0.5, "seats": 6, "risk": 0})
+    assert "No rule applied, so the policy's default decided." in explain_record(by_default)
+    not_judged = decided(policy, {"account.active_user_rate_30d": 0.5, "risk": 0})
+    text = explain_record(not_judged)
+    assert "could not be judged, which has no influence for this rule: evidence.seats is missing." in text
+    assert "No rule decided, so the policy's default did." in text and deciding(not_judged)["by"] == "default"
+    switch = KillSwitch("ks-1", {"tenant": "default"}, "stop", "ann", "2025-01-01T00:00:00.000Z")
+    stopped = decided(policy, {"account.active_user_rate_30d": 0.5, "seats": 6, "risk": 0}, control=ControlState(switches=(switch,)))
+    assert "No rule applied." in explain_record(stopped) and "default decided" not in explain_record(stopped)
+
+
+def test_each_comparison_says_its_margin_and_which_way_it_went() -> None:
+    policy = load_policy(b"""
+rules:
+  - {id: IN, if: {a: {between: [0.8, 0.95]}}, then: {verdict: ESCALATE}}
+  - {id: OUT, if: {not: {b: {between: [5, 10]}}}, then: {verdict: ESCALATE}}
+  - {id: UNDER, if: {not: {c: {gte: 7}}}, then: {verdict: ESCALATE}}
+  - {id: USD, if: {amount_usd: {gt: 7}}, then: {verdict: ESCALATE}}
+""", name="p.yml")
+    text = explain_record(decided(policy, {"a": 0.9, "b": 12, "c": 5}))
+    assert "evidence.a (0.9) is between 0.8 and 0.95, 0.05 from the nearer end" in text
+    assert "it is not so that evidence.b (12) is between 5 and 10, 2 from the nearer end" in text
+    assert "evidence.c (5) is below 7 by 2" in text and "it is not so that evidence.c" not in text
+    assert "amount_usd is missing: the request names no amount" in text
+    for amount, why in (({"value": 5, "currency": "GBP"}, "the policy has no rate for GBP"),
+                        ({"value": 5}, "its amount has no currency")):  # fmt: skip
+        asked = {"type": "review", "amount": amount}
+        assert f"amount_usd is missing: {why}" in explain_record(decided(policy, {"a": 1, "b": 6, "c": 9}, action=asked))
 
 
 def test_switches_and_stale_control_decide_before_rules() -> None:
