@@ -186,7 +186,7 @@ def rate_of_query(
         "by": {},
     }
     if bad is not None or event is not None:
-        out["event"] = {"bad": bad, "outcome": event if bad is None else None, **_clustered(observed)}
+        out["event"] = {"bad": bad, "outcome": event if bad is None else None, **rate_by_subject(observed)}
         told, ids = changes(observed)
         out["changes"] = [{"at": iso_time(one.at_ms), **one.as_dict()} for one in told[:_MOST_CHANGES]]
         out["not_compared"] = ids
@@ -242,8 +242,11 @@ def _near(
         yield from chosen()
 
 
-def _clustered(observed: Sequence[Observed]) -> dict[str, Any]:
-    """The event's rate, with an interval that knows that decisions share subjects."""
+def rate_by_subject(observed: Sequence[Observed]) -> dict[str, Any]:
+    """The event's rate, with an interval that knows that decisions share subjects.
+
+    `{n, events, rate, lower, upper, method, subjects, warnings}`; the rate of nothing is None.
+    """
     if not observed:
         return {**rate_of(0, 0), "method": "nothing was observed", "subjects": 0, "warnings": []}
     sums = ClusterSums()

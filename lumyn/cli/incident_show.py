@@ -65,7 +65,7 @@ def _show(one: Incident) -> None:
     if one.steps:
         out("")
         for step in one.steps[-_SHOWN:]:
-            out(one_line(f"{at(step.at_ms)} runbook {step.runbook} ({step.run}), {step.step}: {step.state}"))
+            out(one_line(f"{at(step.at_ms)} runbook {step.runbook} ({step.run}), {step.step}: {step.told}"))
     if gone := [event.seq for event in one.events if event.redacted]:
         say(f"redacted: texts of event {', '.join(map(str, gone))}")
     if one.sections:

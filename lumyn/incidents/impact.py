@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from lumyn import blast
@@ -12,11 +13,12 @@ from lumyn.incidents.evidence import Decisions, compared_from, within
 from lumyn.incidents.model import Incident
 from lumyn.label_jobs import known, sign
 from lumyn.searching import understood
+from lumyn.traffic import rate_by_subject
 from lumyn.wiring import Home
 from memory_service.record_index import IndexedRecord
 from schemas.errors import LumynError
 from schemas.query import And, Expression, Field, Not, OneOf, Query, Range, describe
-from streams.factors import rate_of
+from streams.factors import Observed, rate_of
 from streams.index_sync import fetcher
 from streams.label_jobs import Decided
 from streams.label_jobs import relabel as relabelled
@@ -28,6 +30,8 @@ MOST_NAMED = 40
 """A query that names more ids than this is no command for people."""
 MOST_ASKED = 20_000
 """Past decisions that are asked again for a postmortem; more are left to the command."""
+MOST_BY_SUBJECT = 20_000
+"""Decisions whose subjects are told apart for an interval; more are taken as independent."""
 _CREATED = Field("created_at", "time")
 _LABEL = Field("label", "label")
 
@@ -90,17 +94,18 @@ def impact(incident: Incident, found: Decisions) -> dict[str, Any]:
 
 def _money(rows: Sequence[IndexedRecord]) -> list[dict[str, Any]]:
     """Amounts by currency: of all, and of what was allowed; decisions without an amount are in neither."""
-    totals: dict[str, list[float]] = {}
+    totals: dict[str, tuple[list[Decimal], list[Decimal]]] = {}
     for row in rows:
         if row.amount is None:
             continue
-        into = totals.setdefault(row.currency or "", [0, 0.0, 0.0])
-        into[0] += 1
-        into[1] += row.amount
-        into[2] += row.amount if row.verdict == "ALLOW" else 0.0
+        every, allowed = totals.setdefault(row.currency or "", ([], []))
+        amount = Decimal(str(row.amount))  # as it is written in the record: sums of floats drift
+        every.append(amount)
+        if row.verdict == "ALLOW":
+            allowed.append(amount)
     return [
-        {"currency": name, "decisions": int(count), "total": total, "allowed": allowed}
-        for name, (count, total, allowed) in sorted(totals.items())
+        {"currency": name, "decisions": len(every), "total": float(sum(every)), "allowed": float(sum(allowed))}
+        for name, (every, allowed) in sorted(totals.items())
     ]
 
 
@@ -108,7 +113,7 @@ def traffic(home: Home, incident: Incident, found: Decisions) -> dict[str, Any] 
     """How often it happened among decisions of the same action types: before the window, in it and since.
 
     The event is the incident's query; the label failure, where there is none or it finds all of them. None where there
-    is no decision.
+    is no decision. Intervals are those of `lumyn rate --query`; `by_subject`: whether they reckon with subjects.
     """
     rows = found.rows
     if not rows:
@@ -125,6 +130,18 @@ def traffic(home: Home, incident: Incident, found: Decisions) -> dict[str, Any] 
     def count(*parts: Expression) -> int:
         return index.count(Query("", And((*base, *parts))), tenant=tenant, fetch=fetch)
 
+    def rate(span: Expression, event: Expression) -> dict[str, Any]:
+        among, of_event = (Query("", And((*base, span, *more))) for more in ((), (event,)))
+        n = index.count(among, tenant=tenant, fetch=fetch)
+        if n > MOST_BY_SUBJECT:
+            return {**rate_of(index.count(of_event, tenant=tenant, fetch=fetch), n), "by_subject": False}
+        events = {row.decision_id for row in index.find(of_event, tenant=tenant, fetch=fetch)}
+        observed = [
+            Observed(row.created_ms, row.subject_id or row.decision_id, row.decision_id in events, {})
+            for row in index.find(among, tenant=tenant, fetch=fetch)
+        ]
+        return {**rate_by_subject(observed), "by_subject": True}
+
     spans = {
         "before": Range(_CREATED, compared_from(incident, start, end), start, below=True),
         "during": Range(_CREATED, start, end, below=True),
@@ -138,7 +155,7 @@ def traffic(home: Home, incident: Incident, found: Decisions) -> dict[str, Any] 
     for name, span in spans.items():
         text = shell(describe(Query("", And((base[0], span)))))
         out[name] = {
-            **rate_of(count(span, event), count(span)),
+            **rate(span, event),
             "command": f"lumyn rate --query {text} --bad {shell(said)}",
         }
     labelled = count(spans["during"], Not(OneOf(_LABEL, ("none", "retracted"))))

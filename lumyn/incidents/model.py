@@ -92,6 +92,11 @@ class Step:
     at_ms: int
     actor: str
 
+    @property
+    def told(self) -> str:
+        """Its state, and once it is over what it did: the answer, the command, or what a wait measured."""
+        return self.state if self.state == "begun" or not self.text else f"{self.state}: {self.text}"
+
 
 @dataclass(frozen=True, slots=True)
 class Incident:

@@ -58,7 +58,7 @@ def _template() -> Template:
     )  # fmt: skip
     environment.globals.update(
         plain=plain, code=code, counts=counts, listed=markdown.listed, written=markdown.written, at=_at, many=_many,
-        apart=_apart,
+        apart=_apart, money=_money,
     )
     return environment.get_template("postmortem.md.j2")
 
@@ -102,6 +102,11 @@ def _at(ms: int) -> str:
 
 def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _money(total: float) -> str:
+    """With cents; with more digits where a sum has them."""
+    return f"{total:,.2f}" if round(total, 2) == total else f"{total:,}"
 
 
 def _apart(found: Mapping[str, Any] | None) -> str:

@@ -45,7 +45,7 @@ def timeline(home: Home, incident: Incident, found: Decisions) -> tuple[list[Mom
 
 
 def _decisions(found: Decisions, left_out: list[str]) -> Iterator[Moment]:
-    rows = found.rows
+    rows = tuple(sorted(found.rows, key=lambda row: (row.created_ms, row.partition, row.offset)))  # as in the log
     shown = rows if len(rows) <= _MOST_DECISIONS else (*rows[: _MOST_DECISIONS - 1], rows[-1])
     if len(rows) > len(shown):
         left_out.append(f"{len(rows) - len(shown)} of {len(rows)} decisions between the first ones and the last")
@@ -137,7 +137,7 @@ def _said(incident: Incident) -> Iterator[Moment]:
     for note in incident.notes:
         yield Moment(note.when_ms, "note", note.text, note.actor, command)
     for step in incident.steps:
-        yield Moment(step.at_ms, "runbook", f"{step.runbook}, {step.step}: {step.state}", step.actor, command)
+        yield Moment(step.at_ms, "runbook", f"{step.runbook}, {step.step}: {step.told}", step.actor, command)
     for event in incident.events:
         why = f": {event.data['why']}" if event.data.get("why") else ""
         if event.kind in ("opened", "closed", "reopened"):

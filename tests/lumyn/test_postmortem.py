@@ -32,6 +32,7 @@ from lumyn.incidents.render import as_html
 from lumyn.incidents.tickets import as_csv
 from lumyn.wiring import close_homes, operator_home
 from streams.control_history import ControlChange
+from streams.factors import rate_of
 
 pytest_plugins = ("inside_plugin",)
 
@@ -167,8 +168,8 @@ def test_every_command_beside_a_figure_gives_it_again(inside: Inside, made: list
     for row in told["not_captured"]:
         assert len(again(row["command"])) == row["missing"]
     for name in ("before", "during", "since"):
-        row, found = told["traffic"][name], again(told["traffic"][name]["command"])
-        assert (found["decisions"], found["event"]["events"]) == (row["n"], row["events"])
+        row, found = told["traffic"][name], again(told["traffic"][name]["command"])["event"]
+        assert [row[key] for key in ("n", "events", "rate", "lower", "upper")] == [found[key] for key in ("n", "events", "rate", "lower", "upper")]
     changes = again(told["uncontrolled"]["command"])
     assert [one["factor"] for one in changes["factors"]][: len(told["uncontrolled"]["factors"])] == [
         one["factor"] for one in told["uncontrolled"]["factors"]
@@ -213,11 +214,34 @@ def test_more_decisions_than_are_compared_are_said_with_the_command(
     assert inside.json(*shlex.split(gap["command"])[1:], "--json")["factors"]
 
 
+def test_an_interval_reckons_with_decisions_that_share_a_subject(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All failures are one subject's: the interval is the wide one that the command beside it gives."""
+    made = [inside.decide(refund(20 + n, user=f"usr_{n % 5}")) for n in range(20)]
+    for record in made[::5]:
+        sdk.label(record["decision_id"], "failure", summary="paid twice", should="DENY")
+    inside.run("incident", "open", "--title", "x", "--query", "action_type = refund", "--from", made[0]["created_at"])
+    row = facts(inside)["traffic"]["during"]
+    found = inside.json(*shlex.split(row["command"])[1:], "--json", code=None)["event"]
+    assert (row["lower"], row["upper"]) == (found["lower"], found["upper"]) and found["subjects"] == 5
+    alone = rate_of(4, 20)
+    assert row["lower"] < alone["lower"] and row["upper"] > alone["upper"] + 0.1
+    assert "Decisions of one subject count as alike" in inside.run("incident", "postmortem", "1").stdout
+    monkeypatch.setattr("lumyn.incidents.impact.MOST_BY_SUBJECT", 10)
+    row = facts(inside)["traffic"]["during"]
+    assert (row["lower"], row["upper"]) == (alone["lower"], alone["upper"]) and not row["by_subject"]
+    text = inside.run("incident", "postmortem", "1").stdout
+    assert "taken for independent" in text and "count as alike" not in text
+
+
 def test_an_incident_without_decisions_says_what_is_missing(inside: Inside) -> None:
     inside.run("incident", "open", "--title", "Something odd")
     text = inside.run("incident", "postmortem", "INC-1").stdout
     assert "No decision belongs to this incident" in text and "was not run again" in text
     assert "Nothing watches for the second instance" in text and "None yet." in text
+    assert "(when it was opened: it has no decisions, and none was given)" in text
+    inside.decide(refund(20))
+    text = inside.run("incident", "postmortem", "INC-1").stdout
+    assert "No decision was made since" not in text, "there is one; it has nothing to be compared with"
     assert not re.search(r"\bnan\b|None\b(?! yet)|Undefined", text)
 
 
@@ -231,6 +255,9 @@ def test_a_rate_is_told_with_its_interval_and_what_it_leaves_open(inside: Inside
     gaps = " ".join(gap["what"] for gap in told["unknown"])
     assert "It was not reproduced: `refund` did not come in 8 runs" in gaps and "model differ" in gaps
     assert "was not run again" not in gaps
+    needed, text = rate["event"]["needed"], inside.run("incident", "postmortem", "1").stdout
+    assert needed["basis"] == "upper bound" and "runs are needed" not in text, "8 runs did not show it, and fewer would?"
+    assert f"It was not seen; {needed['runs']} runs would show it with a chance of 95% if its rate were as high as" in text
     path = next((inside.home / "rates").glob("*.jsonl"))
     path.write_bytes(path.read_bytes().replace(b'"wait"', b'"refu"'))
     assert any("can't be used" in gap["what"] for gap in facts(inside)["unknown"]), "an edited sample is no evidence"
@@ -300,6 +327,36 @@ def test_a_first_use_that_was_noted_after_its_decision_was_asked_for_is_no_chang
 
     assert not since("4.1.0", "file", 1005) and since("4.2.0", "file", 1005) and since("4.1.0", "publish", 1005)
     assert not since("4.2.0", "file", 999) and not since("4.2.0", "publish", 1000)
+
+
+def test_decisions_of_one_millisecond_stand_in_the_order_of_the_log(inside: Inside) -> None:
+    made = sdk.decide_many([refund(20 + n) for n in range(40)])
+    assert len({one["created_at"] for one in made}) < 40, "else this shows nothing"
+    inside.run("incident", "open", "--title", "x", "--query", "action_type = refund")
+    shown = [one["command"].split()[-1] for one in facts(inside)["timeline"]["moments"] if one["kind"] == "decision"]
+    assert shown == [one["decision_id"] for one in (*made[:29], made[-1])]
+
+
+def test_what_a_runbook_measured_is_told(inside: Inside, made: list[dict[str, Any]]) -> None:
+    answers = ("--answer", "scope=wire", "--answer", "why=double wires")
+    inside.run("runbook", "run", "kill-switch", "--incident", "INC-1", "--yes", *answers)
+    for text in (inside.run("incident", "show", "1").stdout, inside.run("incident", "postmortem", "1").stdout):
+        assert re.search(r"kill-switch( \(run-\w+\))?, contained: done: kill switch .* no decision without it, 0 denied", text)
+        assert re.search(r"kill-switch( \(run-\w+\))?, why: done: double wires", text)
+
+
+def test_money_is_added_up_as_it_is_written(inside: Inside) -> None:
+    for amount in (0.1, 0.2, 0.0004, 1234):
+        inside.decide(refund(amount))
+    inside.run("incident", "open", "--title", "x", "--query", "action_type = refund")
+    (row,) = facts(inside)["impact"]["money"]
+    assert (row["decisions"], row["total"]) == (4, 1234.3004)
+    assert "| USD | 4 | 1,234.3004 | " in inside.run("incident", "postmortem", "1").stdout
+
+
+def test_a_target_that_nothing_checks_is_said(inside: Inside, made: list[dict[str, Any]]) -> None:
+    inside.run("incident", "action", "1", "--text", "fewer", "--target", "from 5% to under 1%")
+    assert "| from 5% to under 1% | nothing yet |" in inside.run("incident", "postmortem", "1").stdout
 
 
 def test_what_was_written_in_the_file_or_by_command_stays(inside: Inside, made: list[dict[str, Any]]) -> None:
