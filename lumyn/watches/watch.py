@@ -75,11 +75,14 @@ class Watch:
 
     @property
     def allowed(self) -> float | None:
-        """The rate that a burn of 1 is: the budget, else the threshold of the alert or of the target."""
+        """The rate that a burn of 1 is: the budget, else the threshold above which it alerts.
+
+        A target is no budget: a rate that is still to be brought down would burn it from its first day on.
+        """
         if self.budget is not None:
             return self.budget
-        condition = self.alert_condition or self.target_condition
-        return condition.than if condition is not None and condition.than > 0 else None
+        condition = self.alert_condition
+        return condition.than if condition is not None and condition.above and condition.than > 0 else None
 
     @property
     def due_ms(self) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -107,6 +109,19 @@ def test_an_expression_parses_and_asks_for_what_is_told(where: str, expr: str) -
         by = getattr(getattr(node, "modifier", None), "labels", None)
         if isinstance(node, promql.AggregateExpr) and by:
             assert set(by) <= labels, f"{where}: by {by}"
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if re.search(r"increase\(.*> 0\b", rule["expr"])], ids=lambda rule: rule["alert"])
+def test_the_first_case_alerts_too(rule: dict[str, Any]) -> None:
+    """A counter is there from its first case on (`_Exposed`), and `increase` sees none in what was not there before."""
+    selectors = {one.prettify() for one in nodes(parsed(rule["expr"])) if isinstance(one, promql.VectorSelector)}
+    (first,) = {one.partition(" offset ")[0] for one in selectors if " offset " in one}
+    assert f"{first} unless {first} offset 10m" in rule["expr"].replace("\n", " ")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of Prometheus, is not installed")
+def test_the_alerts_fire_as_prometheus_itself_sees_it() -> None:
+    subprocess.run(["promtool", "test", "rules", "tests/deploy/alerts_test.yml"], cwd=ROOT, check=True, timeout=60)
 
 
 def test_a_wrong_name_would_be_seen() -> None:

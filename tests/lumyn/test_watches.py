@@ -127,6 +127,10 @@ def test_burn_is_a_multiple_of_the_budget() -> None:
     assert condition is not None and abs(condition.than - 0.0144) < 1e-12 and watch.allowed == 0.001
     assert window(60, 3, 100, watch.allowed)["burn"] == pytest.approx(30)
     assert window(60, 0, 0, watch.allowed)["burn"] is None
+    assert make_watch("w", "verdict=DENY", alert="rate > 5%").allowed == 0.05
+    assert make_watch("w", "verdict=DENY", target="rate < 1%").allowed is None, "what is to be reached is no budget"
+    assert make_watch("w", "verdict=ALLOW", alert="rate < 1%").allowed is None, "much of what should be often burns nothing"
+    assert make_watch("w", "verdict=DENY", target="rate < 1%", budget="2%").allowed == 0.02
 
 
 def test_watches_are_kept_as_they_were_and_of_their_tenant_alone(inside: Inside) -> None:
