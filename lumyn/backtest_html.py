@@ -22,7 +22,7 @@ from lumyn.backtest_words import (
     rate,
     share,
 )
-from lumyn.pages import page_environment
+from lumyn.pages import FOLD, page_environment
 from schemas.canonical import encode
 from schemas.verdict import VERDICTS
 
@@ -35,6 +35,7 @@ def _template() -> Template:
         PackageLoader("lumyn", ""),
         number=number, rate=rate, interval=interval, share=share, bar_row=bar_row, change=change, fired=fired,
         outcome_lines=outcome_lines, plot=plot, fact=_fact, verdicts=VERDICTS, shown=SHOWN, most_values=_VALUES,
+        fold=FOLD,
     )  # fmt: skip
     return environment.get_template("backtest.html.j2")
 

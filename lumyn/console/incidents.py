@@ -81,7 +81,7 @@ def incident_page(visit: Visit, status: int = 200, **more: Any) -> Response:
         asks={one.name: one.asks for one in SECTIONS}, states=ACTION_STATES,
         statuses=[one for one in STATUSES if one != "closed"], books=list(books_of(visit)),
         why_closed=closed[-1].data.get("why", "") if closed and incident.status == "closed" else "",
-        seen=incident.events[-1].seq, todo=[one.id for one in incident.unfinished],
+        seen=incident.events[-1].seq, todo=incident.unfinished,
         **given,
     )  # fmt: skip
 
@@ -104,7 +104,8 @@ def postmortem(visit: Visit) -> Response:
     """Its postmortem, made anew from the evidence; a page of its own, in which nothing runs."""
     incidents = Incidents(visit.home)
     incident = incidents.show(visit.request.path_params["name"])
-    return sandboxed(as_html(as_markdown(gather(incidents, incident), incident), f"{incident.id}: {incident.title}"))
+    page = as_html(as_markdown(gather(incidents, incident), incident), f"{incident.id}: {incident.title}")
+    return sandboxed(page, render.url("incidents", incident.id), incident.id)
 
 
 PAGES: Final = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from markupsafe import escape
 from starlette.responses import HTMLResponse, Response
 
 from lumyn import reports
@@ -12,14 +13,21 @@ from lumyn.console.app import Page
 from lumyn.console.visit import Visit
 
 SANDBOX: Final = (
-    "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "sandbox allow-same-origin; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
+"""Of the console's own origin, so that a link from it back takes the session's cookie (SameSite=Strict) along; without
+
+`allow-scripts` and `allow-forms` nothing is there that could make use of it.
+"""
 
 
-def sandboxed(page: str | bytes) -> Response:
-    """A page that somebody else's template made: whatever is in it, nothing of it runs."""
-    return HTMLResponse(page, headers={**render.HEADERS, "content-security-policy": SANDBOX})
+def sandboxed(page: str, where: str, words: str) -> Response:
+    """A page that somebody else's template made: whatever is in it, nothing of it runs. It begins with a link back."""
+    link = f'<nav class="back"><a href="{escape(where)}">← {escape(words)}</a></nav>'
+    head, body, rest = page.partition("<body>")
+    told = f"{head}{body}\n{link}{rest}" if body else f"{link}\n{page}"
+    return HTMLResponse(told, headers={**render.HEADERS, "content-security-policy": SANDBOX})
 
 
 def list_(visit: Visit) -> Response:
@@ -30,7 +38,8 @@ def list_(visit: Visit) -> Response:
 
 def show(visit: Visit) -> Response:
     """One report."""
-    return sandboxed(reports.read(visit.home.path, visit.principal.tenant, visit.request.path_params["name"]))
+    page = reports.read(visit.home.path, visit.principal.tenant, visit.request.path_params["name"])
+    return sandboxed(page.decode("utf-8", "replace"), render.url("backtests"), "Backtests")
 
 
 PAGES: Final = (Page("/backtests", "read", list_), Page("/backtests/{name}", "read", show))

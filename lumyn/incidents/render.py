@@ -13,10 +13,12 @@ from lumyn.cli.output import one_line
 from lumyn.incidents import markdown, sections_kept
 from lumyn.incidents.markdown import code, counts, plain
 from lumyn.incidents.model import Incident
+from lumyn.pages import FOLD
 from schemas.ids import iso_time
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.token import Token
 
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -39,7 +41,7 @@ blockquote {{ margin: .5rem 0; padding-left: .8rem; border-left: 3px solid var(-
 .wide {{ overflow-x: auto; margin: .7rem 0; }} .wide:focus {{ outline: 2px solid var(--accent); }} table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }}
 th, td {{ text-align: left; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; min-width: 4.5rem; }} thead th {{ color: var(--soft); font-size: .85rem; }}
 td code {{ overflow-wrap: anywhere; }} td:last-child:not(:first-child) code {{ font-size: .76em; }}
-@media (max-width: 40rem) {{ td:nth-child(n+3):last-child {{ min-width: 17rem; }} }}
+{fold}
 @media print {{ h2 {{ break-after: avoid; }} tr {{ break-inside: avoid; }} }}
 </style>
 </head>
@@ -80,8 +82,11 @@ def as_markdown(facts: Mapping[str, Any], incident: Incident) -> str:
 def as_html(text: str, title: str) -> str:
     """Markdown of ours as a whole page. Tags within it are text, links lead to http and to nothing else."""
     lines = [line for line in text.split("\n") if not line.startswith(sections_kept.MARK)]
-    body = str(_parser().render("\n".join(lines)))
-    return _HEAD.format(title=html.escape(one_line(title))) + body + _TAIL
+    parser, env = _parser(), dict[str, Any]()
+    tokens = parser.parse("\n".join(lines), env)
+    _name_cells(tokens)
+    body = str(parser.renderer.render(tokens, parser.options, env))
+    return _HEAD.format(title=html.escape(one_line(title)), fold=FOLD) + body + _TAIL
 
 
 @lru_cache(maxsize=1)
@@ -90,10 +95,34 @@ def _parser() -> MarkdownIt:
 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "html_block", "html_inline"])
     parser.validateLink = lambda url: url.startswith(("https://", "http://", "#"))  # type: ignore[method-assign]
-    # a table that is wider than the screen scrolls by itself, by keyboard, too
-    parser.add_render_rule("table_open", lambda *_: '<div class="wide" tabindex="0"><table>\n')
+    # a table that is wider than the screen scrolls by itself, by keyboard, too; on a phone it folds instead
+    parser.add_render_rule("table_open", _table_open)
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     return parser
+
+
+def _table_open(_renderer: Any, tokens: Sequence[Token], at: int, *_: Any) -> str:
+    kind = ' class="fold"' if tokens[at].meta.get("fold") else ""
+    return f'<div class="wide" tabindex="0"><table{kind}>\n'
+
+
+def _name_cells(tokens: Sequence[Token]) -> None:
+    """Each cell gets its column's name; a table of more than two columns folds on a phone."""
+    table, names, column = None, list[str](), 0
+    for at, token in enumerate(tokens):
+        match token.type:
+            case "table_open":
+                table, names = token, []
+            case "th_open":
+                names.append(tokens[at + 1].content)
+            case "tr_open":
+                column = 0
+            case "td_open" if table is not None:
+                table.meta["fold"] = len(names) > 2
+                token.attrSet("data-h", names[column] if column < len(names) else "")
+                column += 1
+            case _:
+                pass
 
 
 def _at(ms: int) -> str:

@@ -15,6 +15,7 @@ from servers.chromium import chromium
 from lumyn import sdk
 from lumyn.access.principal import roles_of
 from lumyn.api.homes import guard_for
+from lumyn.backtest_html import as_html
 from lumyn.incidents.incidents import Incidents
 from lumyn.wiring import close_homes
 
@@ -130,6 +131,28 @@ def test_a_report_in_its_sandbox_runs_nothing(browser: Any, address: str) -> Non
     assert page.locator("script").count() == 1
     assert page.title() == "r" and "pwned" not in page.evaluate("Object.keys(window).join()")
     context.close()
+
+
+def test_a_postmortem_and_a_report_are_read_on_a_phone_and_lead_back(browser: Any, world: World) -> None:
+    """Files of their own, in a sandbox: nothing is scrolled sideways, and one gets back, still logged in."""
+    report = as_html(sdk.backtest(world.folder / "policy.yml", config=world.config))
+    (world.folder / ".lumyn" / "reports" / "default" / "whole.html").write_text(report)
+    key = guard_for(world.config, dev=False).store.create("default", roles_of(["read"]), actor="test", name="phone")[1]
+    with served(world, dev=False) as address, opened(browser, address) as page:
+        page.goto("/console/login")
+        page.fill("#key", key)
+        page.press("#key", "Enter")
+        page.wait_for_url("**/console/decisions")
+        for path, back in (("/incidents/INC-1/postmortem", "/incidents/INC-1"), ("/backtests/whole", "/backtests"), ("/backtests/may", "/backtests")):
+            page.goto(f"/console{path}")
+            if not path.endswith("may"):
+                for width in (1280, 390, 320):
+                    page.set_viewport_size({"width": width, "height": 844})
+                    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (path, width)
+                    assert width == 1280 or (page.locator(".fold").count() and page.evaluate(_CUT) == []), (path, width)
+            page.click("nav.back a")
+            page.wait_for_url(f"**/console{back}")
+            assert page.locator("h1").count() == 1
 
 
 def test_a_label_from_the_page_changes_the_next_decision(browser: Any, address: str, world: World) -> None:
