@@ -39,6 +39,13 @@ def kept(home: Path, tenant: str) -> list[Report]:
     return sorted(found, key=lambda one: (-one.written_ms, one.name))
 
 
+def name_of(home: Path, tenant: str, path: Path) -> str | None:
+    """The name of the tenant's kept report that a path leads to; None where it leads elsewhere."""
+    folder = (home / FOLDER / tenant).resolve()
+    is_kept = path.suffix == ".html" and _NAME.fullmatch(path.stem) and path.parent.resolve() == folder
+    return path.stem if is_kept else None
+
+
 def read(home: Path, tenant: str, name: str) -> bytes:
     """A report. Raises `NotFound`."""
     if not any(one.name == name for one in kept(home, tenant)):

@@ -53,6 +53,7 @@ def demo(
 
 _CANDIDATE = "candidate_policy.yml"
 _SCENARIO = "gamedays/inc-1.yml"
+_REPORT = "airline-1.1"
 
 
 class _Story:
@@ -160,9 +161,10 @@ class _Story:
         shown = {self._candidate: _CANDIDATE}
         command(
             "backtest", "--policy", self._candidate,
-            "--require", "flips.to_ALLOW == 0", "--require", "failures_caught >= baseline",
+            "--require", "flips.to_ALLOW == 0", "--require", "failures_caught >= baseline", "--keep", _REPORT,
             shown=shown, head=24, talk=False,
         )  # fmt: skip
+        command("incident", "add", "INC-1", "--backtest", f".lumyn/reports/default/{_REPORT}.html")
         command("policy", "publish", self._candidate, shown=shown)
         command("policy", "activate", "airline", "--why", "flown flights are not refunded, INC-1")
 

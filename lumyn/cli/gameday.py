@@ -131,7 +131,7 @@ def from_incident(
     memory: bool = typer.Option(True, "--memory/--no-memory", help="Whether the labels of today go with it."),
     faults: bool = typer.Option(False, "--faults", help="Under load, repeats and an outage of the memory."),
     expect: list[str] = typer.Option([], "--expect", metavar="TEXT", help="What else must hold, as in `expect`."),
-    limit: int = typer.Option(200, "--limit", min=1, max=1000, help="At most so many decisions, the oldest first."),
+    limit: int = typer.Option(200, "--limit", min=1, max=1000, help="At most so many, linked and labelled first."),
     json_: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Make a scenario of an incident's decisions; what their labels say becomes what must hold.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from starlette.responses import Response
 
+from lumyn import reports
 from lumyn.console import render
 from lumyn.console.app import Page
 from lumyn.console.reports import sandboxed
@@ -81,9 +83,16 @@ def incident_page(visit: Visit, status: int = 200, **more: Any) -> Response:
         asks={one.name: one.asks for one in SECTIONS}, states=ACTION_STATES,
         statuses=[one for one in STATUSES if one != "closed"], books=list(books_of(visit)),
         why_closed=closed[-1].data.get("why", "") if closed and incident.status == "closed" else "",
-        seen=incident.events[-1].seq, todo=incident.unfinished,
+        reports=_reports(visit, incident), seen=incident.events[-1].seq, todo=incident.unfinished,
         **given,
     )  # fmt: skip
+
+
+def _reports(visit: Visit, incident: Incident) -> dict[str, str]:
+    """The names of the linked backtests that are kept in the home, by where they lie."""
+    home, tenant = visit.home.path, visit.principal.tenant
+    linked = {one.ref: reports.name_of(home, tenant, Path(one.ref)) for one in incident.links if one.kind == "backtest"}
+    return {ref: name for ref, name in linked.items() if name is not None}
 
 
 def _forms(incident: Incident) -> set[str]:

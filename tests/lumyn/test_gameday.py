@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from inside import Inside
 
 from lumyn.config import LumynConfig, resolve
+from lumyn.gamedays.from_incident import usual_faults
 from lumyn.gamedays.judge import invariants
 from lumyn.gamedays.play import Played
 from lumyn.gamedays.scenario import FAULTS
@@ -426,6 +427,39 @@ def test_a_scenario_is_made_of_an_incident_and_needs_no_home(inside: Inside, mon
     pack = next((inside.folder / "ci/inc-packs").glob("*.zip"))
     pack.write_bytes(pack.read_bytes()[:-30] + b"x" * 30)
     inside.run("gameday", "run", "ci/inc.yml", code=3)
+
+
+@pytest.mark.parametrize(
+    ("judged", "down"),
+    [("..x.", "{from: 1, to: 2}"), ("...x", "{from: 2, to: 3}"), ("x...", "{from: 3}"), (".x.", "{from: 3}"), ("xx", None), (".", None),
+     ("....", "{from: 3}")],
+)  # fmt: skip
+def test_the_usual_outage_answers_for_no_request_that_is_judged(judged: str, down: str | None) -> None:
+    lines = usual_faults([one == "x" for one in judged], True)
+    assert lines[-1] == (f"  - qdrant_down: {down}" if down else "  - duplicate_delivery: always")
+
+
+def test_a_scenario_under_faults_fails_under_the_policy_that_let_it_through(inside: Inside) -> None:
+    """The decision that went wrong is the last: an outage over it would abstain, and so hold whatever the policy."""
+    made = [inside.decide(refund(100 + n, user=f"u{n}")) for n in range(4)]
+    inside.run("label", made[-1]["decision_id"], "--label", "failure", "--summary", "paid twice")
+    inside.run("incident", "open", "--title", "Paid twice", "--query", "action_type=refund")
+    inside.run("gameday", "from-incident", "INC-1", "--out", "inc.yml", "--no-memory", "--faults")
+    report = inside.json("gameday", "run", "inc.yml", "--json", code=1)
+    (about,) = [one for one in report["expectations"] if made[-1]["decision_id"] in one["text"]]
+    assert not about["holds"] and report["verdicts"]["now"]["ABSTAIN"], report
+
+
+def test_the_linked_and_labelled_decisions_are_played_before_the_oldest(inside: Inside) -> None:
+    made = [inside.decide(refund(100 + n, user=f"u{n}")) for n in range(6)]
+    inside.run("label", made[4]["decision_id"], "--label", "failure", "--summary", "paid twice")
+    inside.run("incident", "open", "--title", "Paid twice", "--query", "action_type=refund", "--decision", made[5]["decision_id"])
+    done = inside.run("gameday", "from-incident", "INC-1", "--out", "inc.yml", "--limit", "3")
+    assert "left out: 3 of 6 decisions (`--limit`)" in done.stderr
+    assert {path.stem.removeprefix("decision_") for path in (inside.folder / "inc-packs").glob("*.zip")} == {
+        made[n]["decision_id"] for n in (0, 4, 5)
+    }
+    assert f"{{request: {made[4]['decision_id']}, not: ALLOW" in (inside.folder / "inc.yml").read_text()
 
 
 def test_an_incident_without_decisions_or_with_sealed_ones(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
