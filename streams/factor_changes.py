@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from streams.factors import Observed, categories, is_versions, names, rate_of, steady, values
+from streams.factors import Observed, are_numbers, categories, is_versions, names, rate_of, steady, values
 from streams.statistics.multiple import holm
 from streams.statistics.two_groups import fisher
 
@@ -52,7 +52,7 @@ def changes(observed: Sequence[Observed]) -> tuple[list[Change], list[str]]:
     for name in names(observed):
         some = _in_order(observed, values(observed, name))
         given = [value for _, value in some]
-        if categories(given) != given and not is_versions(given):
+        if (categories(given) != given or _each_its_own(given)) and not is_versions(given):
             left_out.append(name)
             continue
         starts = [*_starts(given), (len(given), False)]
@@ -63,6 +63,12 @@ def changes(observed: Sequence[Observed]) -> tuple[list[Change], list[str]]:
     adjusted = holm(p_values)
     made = [Change(*one, p_values[str(at)], adjusted[str(at)]) for at, one in enumerate(found)]
     return sorted(made, key=lambda one: (one.p_value, one.factor, one.at_ms)), left_out
+
+
+def _each_its_own(given: Sequence[str]) -> bool:
+    """Whether it is a number that differs nearly each time, such as a count of tokens, however few there are."""
+    different = len(set(given))
+    return different > 2 and different > len(given) / 2 and are_numbers(given)
 
 
 def _in_order(observed: Sequence[Observed], given: Sequence[str]) -> list[tuple[Observed, str]]:
