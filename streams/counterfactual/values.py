@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -10,6 +11,8 @@ from streams.policy.operators import OPERATORS
 from streams.policy.rules import Leaf
 
 UNNAMED = "another value"
+_MARKS = re.compile(r"\(\?[A-Za-z-]*[:)]|\\b")
+"""What in a pattern is no text that it asks for: flags such as `(?i)`, groups that are not kept, ends of words."""
 _ORDER = ("gt", "gte", "lt", "lte", "between")
 
 
@@ -68,7 +71,7 @@ def _containing(current: Any, want: Any) -> list[Any]:
 def _matching(leaf: Leaf, current: Any) -> list[str]:
     """Texts that a pattern plainly asks for; of others none is made up."""
     rest = current if isinstance(current, str) else ""
-    plain = [part.strip("()").removeprefix("^").removesuffix("$") for part in leaf.want.split("|")]
+    plain = [part.strip("()^$") for part in _MARKS.sub("", leaf.want).split("|")]
     tried = [text for part in plain for text in (part, f"{part}{rest}", f"{rest}{part}")]
     return [text for text in tried if text and OPERATORS["matches"].test(leaf.want, text)][:4]
 

@@ -273,3 +273,13 @@ def test_what_was_never_evaluated_has_none(code: str) -> None:
         counterfactuals({**record, "reason_codes": [code]}, policy)
     with pytest.raises(Exception, match="do not give the recorded verdict"):
         counterfactuals({**record, "verdict": "ALLOW"}, policy)
+
+
+@pytest.mark.parametrize("pattern", ["(?i)osama", "(?i:osama)", r"\bosama\b", "^(osama)$", "(?:osama|bin)"])
+def test_what_a_pattern_asks_for_is_told_as_its_text_not_as_its_marks(pattern: str) -> None:
+    policy = {"rules": [{"id": "R", "if": {"name": {"matches": pattern}}, "then": {"verdict": "DENY"}}]}
+    asked = {"subject": {"type": "u", "id": "a"}, "action": {"type": "x"}, "evidence": {"name": "Ann"}}
+    searched = counterfactuals(*record_of(written(policy), asked), wanted="DENY")
+    text = lines_of(searched)[0]
+    tried = text.partition(" (it was")[0].removeprefix("had evidence.name been ").replace("or ", "").split(", ")
+    assert "osama" in tried and all(one.isalpha() for one in tried), text
