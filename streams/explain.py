@@ -209,5 +209,5 @@ def step_text(step: MemoryStep) -> str:
 
 
 def _over(score: float, threshold: float) -> str:
-    margin = exact_difference(score, threshold)
-    return f"at the threshold of {threshold}" if margin == 0 else f"{margin} over the threshold of {threshold}"
+    over = exact_difference(score, threshold)
+    return f"at the threshold of {threshold}" if over == 0 else f"{over:.3g} over the threshold of {threshold}"

@@ -134,7 +134,10 @@ def number(text: str) -> float | None:
 
 def _bin(value: float, edges: Sequence[float]) -> str:
     at = bisect_left(edges, value)
-    return f"<= {number_text(edges[at])}" if at < len(edges) else f"> {number_text(edges[-1])}"
+    if at == 0:
+        return f"up to {number_text(edges[0])}"
+    over = f"over {number_text(edges[at - 1])}"
+    return f"{over} to {number_text(edges[at])}" if at < len(edges) else over
 
 
 def number_text(value: float) -> str:
