@@ -43,6 +43,7 @@ from streams.statistics.sequences import proportion_sequence
 
 _GIVEN = ("subject", "evidence", "context")
 _MOST_VALUES = 8
+INTERRUPTED = "it was interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,11 @@ def sample(
     plan: Plan,
     tick: Callable[[AgentRun], None] = lambda run: None,
 ) -> RateSample:
-    """Run the agent up to `plan.count` times. `named` says what was run. Raises `UsageError`."""
+    """Run the agent up to `plan.count` times. `named` says what was run. Raises `UsageError`.
+
+    A sample that is interrupted (Ctrl-C) is one of the runs that had ended, stopped as `INTERRUPTED`; it counts as one
+    that was watched, since what was seen may be why. Without any, `KeyboardInterrupt` goes on.
+    """
     event = event_of(record, plan)
     if event is None and (plan.reported or plan.margin is not None):
         raise UsageError(
@@ -149,6 +154,10 @@ def sample(
                 stopped = enough(tally, event, plan.reported, plan.margin)
                 if stopped is not None:
                     break
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        stopped = INTERRUPTED
     finally:
         sampled.close()  # type: ignore[attr-defined]
     stored = stored_of(record)
@@ -169,7 +178,7 @@ def sample(
             "reported": plan.reported.text if plan.reported else None,
             "margin": plan.margin,
             "with_action": plan.with_action,
-            "may_stop": plan.may_stop,
+            "may_stop": plan.may_stop or stopped == INTERRUPTED,
         },
     }
     return RateSample(header, found, stopped)

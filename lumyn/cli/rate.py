@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 _RUNS, _PARALLEL = 100, 4
+_INTERRUPTED = 130
 
 
 @app.callback(invoke_without_command=True)
@@ -56,6 +57,7 @@ def rate(
               lumyn rate --like 01JBQX8P2M... --outcome verdict
     The agent really runs, so often: give it tools that do nothing. Runs that hang, fail or flood are counted as such.
     Exit 0: measured. 1: the rate is not the reported one. 3: records were changed. 4: no run gave an answer.
+    Ctrl-C ends the runs, and keeps and shows what was measured until then: exit 130.
     """
     if context.invoked_subcommand is not None:
         return 0
@@ -78,7 +80,7 @@ def rate(
         raise UsageError("give `--command` or `--url`: what is run again", help="`lumyn rate --help` has examples")
     from lumyn.config import resolve
     from lumyn.rate_files import save
-    from lumyn.rating import Plan, recorded_here, recorded_in_pack, sample, to_keep
+    from lumyn.rating import INTERRUPTED, Plan, recorded_here, recorded_in_pack, sample, to_keep
     from memory_service.redaction import memory_paths
     from streams.behaviour import parse_reported
     from streams.outcome import DEFAULT, parse_outcome
@@ -108,7 +110,10 @@ def rate(
     save(resolve(), to_keep(taken, record, plan.hidden))
     if failing and failing[0].said:
         say(f"the first run that failed says: {failing[0].said}")
-    return show_sample(taken, json_)
+    code = show_sample(taken, json_)
+    if plan.reported is None and not json_ and taken.header["asked"]["event"] is not None:
+        say("`--reported '1 of 2000'` says whether this fits what was reported")
+    return _INTERRUPTED if taken.stopped == INTERRUPTED else code
 
 
 def _traffic(

@@ -64,10 +64,13 @@ def _event_text(event: Mapping[str, Any]) -> None:
     need = event["needed"]
     if need["runs"] is None:
         out("  how many runs would show it is not known: nothing was observed")
-    elif need["basis"] == "upper bound":
-        out(f"  it was not seen: its rate is at most {need['rate']:.2%}, so at least {need['runs']} runs would show it")
+        return
+    runs = "1 run" if need["runs"] == 1 else f"{need['runs']} runs"
+    if need["basis"] == "upper bound":
+        out(f"  it was not seen: its rate is at most {need['rate']:.2%}, so at least {runs} would show it")
     else:
-        out(f"  at the {need['basis']} rate, {need['rate']:.2%}, {need['runs']} runs show it with a chance of 95%")
+        shows = "shows" if need["runs"] == 1 else "show"
+        out(f"  at the {need['basis']} rate, {need['rate']:.2%}, {runs} {shows} it with a chance of 95%")
 
 
 def _metadata_text(told: Mapping[str, Any]) -> None:

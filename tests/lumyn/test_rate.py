@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,29 @@ def test_a_sample_that_is_left_kills_what_still_runs(inside: Inside) -> None:
     mixed.close()  # type: ignore[attr-defined]
     left = [int(path.name[4:]) for path in inside.folder.glob("run-*")]
     assert len(left) == 2 and not [pid for pid in left if is_running(pid)]
+
+
+def test_what_was_measured_until_ctrl_c_is_kept_and_read_as_a_sample_that_was_watched(
+    inside: Inside, pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs cost money and time; that somebody stopped when he had seen enough is what sequences are for."""
+    def until(most: int) -> Any:
+        def some(agent: Any, inputs: Any, *, parallel: int) -> Iterator[Any]:
+            yield from islice(runs(agent, inputs, parallel=parallel), most)
+            raise KeyboardInterrupt
+
+        return some
+
+    command = seeded(inside, 0.5)
+    monkeypatch.setattr("lumyn.rating.runs", until(4))
+    done = inside.run("rate", "--pack", "incident.zip", "--command", command, "--runs", 50, code=130)
+    assert "runs: 4 of 50, 4 with an outcome; stopped early: it was interrupted" in done.stdout
+    (kept,) = inside.json("rate", "list", "--json")
+    assert (kept["runs"], kept["method"]) == (4, "beta-binomial mixture, any time")
+    inside.run("rate", "show", kept["rate_id"])
+    monkeypatch.setattr("lumyn.rating.runs", until(0))
+    done = inside.run("rate", "--pack", "incident.zip", "--command", command, "--runs", 50, code=130)
+    assert done.stdout == "" and len(inside.json("rate", "list", "--json")) == 1
 
 
 def test_answers_count_in_the_order_of_their_runs(inside: Inside) -> None:
@@ -390,3 +414,11 @@ def test_arguments_of_the_command_are_not_stored(inside: Inside, pack: Path) -> 
     lines = (inside.home / "rates" / f"{told['rate_id']}.jsonl").read_bytes().splitlines()
     assert b"hunter2" not in b"".join(lines) and len(lines) == 4
     assert decode_trusted(lines[1])["outcome"] == "wait"
+
+
+def test_one_run_is_one_and_what_was_not_reported_is_asked_for(inside: Inside, pack: Path) -> None:
+    command = seeded(inside, 1.0)
+    done = inside.run("rate", "--pack", "incident.zip", "--command", command, "--runs", 3)
+    assert "100.00%, 1 run shows it with" in done.stdout and "--reported" in done.stderr
+    done = inside.run("rate", "--pack", "incident.zip", "--command", command, "--runs", 3, "--reported", "1 of 2")
+    assert "50.00%, 5 runs show it with" in done.stdout and "--reported" not in done.stderr
