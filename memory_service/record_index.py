@@ -182,8 +182,8 @@ def _row(record: Mapping[str, Any], partition: int, offset: int) -> IndexRow:
         version=_required(record["policy"]["version"]),
         engine=_required(record["engine"]),
         inputs_digest=_digest(record["inputs_digest"]),
-        amount=_amount(action),
-        currency=_currency(action),
+        amount=amount_in(action),
+        currency=currency_in(action),
         amount_usd=_amount_usd(action, record["matched_rules"]),
         uncertainty_score=_number(signals.get("uncertainty_score")),
         failure_similarity=_number((signals.get("failure_similarity") or {}).get("score")),
@@ -253,20 +253,22 @@ def _number(value: Any) -> int | float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _amount(action: Mapping[str, Any]) -> int | float | None:
+def amount_in(action: Mapping[str, Any]) -> int | float | None:
+    """The amount of an action as it was asked for; None where that is no number."""
     amount = action.get("amount")
     return _number(amount.get("value") if isinstance(amount, Mapping) else amount)
 
 
-def _currency(action: Mapping[str, Any]) -> str | None:
+def currency_in(action: Mapping[str, Any]) -> str | None:
+    """Its currency; None where it names none."""
     amount = action.get("amount")
     return _text(amount.get("currency")) if isinstance(amount, Mapping) else None
 
 
 def _amount_usd(action: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> int | float | None:
     """The amount in dollars; in another currency what the policy made of it, where a rule's trace shows that."""
-    currency = _currency(action)
+    currency = currency_in(action)
     if currency is None or currency == "USD":
-        return _amount(action) if currency else None
+        return amount_in(action) if currency else None
     seen = (fact.get("value") for rule in rules for fact in rule["facts"] if fact["fact"] == "amount_usd")
     return next((number for number in map(_number, seen) if number is not None), None)

@@ -19,6 +19,7 @@ from typing import Any
 from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.recall import Asked, Recall
 from memory_service.recaller import Recaller
+from memory_service.record_index import amount_in, currency_in
 from memory_service.store import Watermark
 from memory_service.supposed import SupposedMemory
 from memory_service.timeline import Stand
@@ -41,7 +42,10 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One past decision that would have come out otherwise. `amount`: as the amount gate compares it."""
+    """One past decision that would have come out otherwise.
+
+    `amount`: as the amount gate compares it; `value` and `currency`: as it was asked for.
+    """
 
     decision_id: str
     old: Verdict
@@ -51,13 +55,15 @@ class Flip:
     amount: float | int | None
     comparable: bool = True
     """False: there is an amount, but one that can't be compared; it may be a large one."""
+    value: float | int | None = None
+    currency: str | None = None
 
     @property
-    def badness(self) -> tuple[int, float, str]:
+    def badness(self) -> tuple[int, float, float, str]:
         """Sorts the worst first: what would have been let through before what would have been stopped; then money."""
         old, new = SEVERITY[self.old], SEVERITY[self.new]
         money = float(self.amount or 0) if self.comparable else math.inf
-        return new if new < old else len(SEVERITY), -money, self.decision_id
+        return new if new < old else len(SEVERITY), -money, -float(self.value or 0), self.decision_id
 
 
 @dataclass(slots=True)
@@ -214,6 +220,9 @@ def _compare(record: Record, recall: Recall, policy_of: Callable[[str], Compiled
     radius.recalled_otherwise += not same
     radius.table[was, verdict] += 1
     if (verdict, reasons) != (was, codes):
-        amount, comparable = amount_of(record["request"]), has_comparable_amount(record["request"])
-        radius.flips.append(Flip(record["decision_id"], was, verdict, codes, reasons, amount, comparable))
+        request = record["request"]
+        amount, comparable = amount_of(request), has_comparable_amount(request)
+        value, currency = amount_in(request["action"]), currency_in(request["action"])
+        name = record["decision_id"]
+        radius.flips.append(Flip(name, was, verdict, codes, reasons, amount, comparable, value, currency))
     return True

@@ -8,7 +8,7 @@ from lumyn.cli.output import one_line, out, say, table
 from lumyn.figures import recorded
 
 if TYPE_CHECKING:
-    from streams.blast_radius import BlastRadius
+    from streams.blast_radius import BlastRadius, Flip
 
 
 def as_dict(radius: BlastRadius) -> dict[str, Any]:
@@ -25,6 +25,8 @@ def as_dict(radius: BlastRadius) -> dict[str, Any]:
                 "old_reasons": list(flip.old_reasons),
                 "new_reasons": list(flip.new_reasons),
                 "amount": flip.amount,
+                "value": flip.value,
+                "currency": flip.currency,
             }
             for flip in radius.flips
         ],
@@ -44,8 +46,13 @@ def show_radius(radius: BlastRadius, shown: int) -> None:
     if radius.flips:
         out("")
         out(table(("decision_id", "was", "would be", "amount", "reasons"), [
-            (f.decision_id, f.old, f.new, recorded(f.amount), ", ".join(f.new_reasons))
+            (f.decision_id, f.old, f.new, _money(f), ", ".join(f.new_reasons))
             for f in radius.flips[:shown]
         ]))  # fmt: skip
     for why, count in sorted(radius.not_comparable.items()):
         say(one_line(f"note: {count} past decisions could not be asked: {why}"))
+
+
+def _money(flip: Flip) -> str:
+    """As it was asked for, also what the amount gate can't compare."""
+    return one_line(f"{recorded(flip.value)} {flip.currency or ''}".strip())

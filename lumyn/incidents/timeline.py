@@ -35,7 +35,7 @@ def timeline(home: Home, incident: Incident, found: Decisions) -> tuple[list[Mom
     """The moments in order, and what was left out, in words."""
     left_out: list[str] = []
     moments = [
-        *_decisions(found, left_out),
+        *_decisions(incident, found, left_out),
         *_labels(home, found, left_out),
         *(change for one in changes_around(home, incident, found) if (change := _change(one)) is not None),
         *_linked(home, incident),
@@ -44,12 +44,20 @@ def timeline(home: Home, incident: Incident, found: Decisions) -> tuple[list[Mom
     return sorted(moments, key=lambda one: one.at_ms), left_out
 
 
-def _decisions(found: Decisions, left_out: list[str]) -> Iterator[Moment]:
+def _decisions(incident: Incident, found: Decisions, left_out: list[str]) -> Iterator[Moment]:
+    """All, or of many the first and the last, those that were linked or labelled, and then the first ones."""
+    linked = set(incident.decisions)
     rows = tuple(sorted(found.rows, key=lambda row: (row.created_ms, row.partition, row.offset)))  # as in the log
-    shown = rows if len(rows) <= _MOST_DECISIONS else (*rows[: _MOST_DECISIONS - 1], rows[-1])
-    if len(rows) > len(shown):
-        left_out.append(f"{len(rows) - len(shown)} of {len(rows)} decisions between the first ones and the last")
-    for row in shown:
+
+    def is_less(at: int) -> bool:
+        return not (at in (0, len(rows) - 1) or rows[at].decision_id in linked or rows[at].label is not None)
+
+    chosen = sorted(range(len(rows)), key=is_less)[:_MOST_DECISIONS]
+    if gone := len(rows) - len(chosen):
+        is_all = all(map(is_less, set(range(len(rows))) - set(chosen)))
+        also = "" if is_all else ", linked or labelled ones among them"
+        left_out.append(f"{gone} of {len(rows)} decisions{also}")
+    for row in (rows[at] for at in sorted(chosen)):
         amount = f" {recorded(row.amount)} {row.currency or ''}".rstrip()
         what = f"{row.action_type}{amount}: {row.verdict} ({', '.join(row.reason_codes)})"
         yield Moment(row.created_ms, "decision", what, f"{row.policy}@{row.version}", f"lumyn show {row.decision_id}")

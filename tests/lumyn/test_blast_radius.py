@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sqlite3
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from conftest_e2e import refund
+from conftest_e2e import POLICY, refund
 from inside import Inside
 
 from lumyn import blast, label_jobs, sdk, wiring
@@ -367,3 +368,20 @@ def test_an_amount_that_can_not_be_compared_may_be_the_largest(inside: Inside) -
         for request in (dollar, euro)
     ]
     assert [flip.comparable for flip in sorted(flips, key=lambda flip: flip.badness)] == [False, True]
+
+
+def test_what_would_have_been_let_through_is_told_with_its_amount_in_any_currency(inside: Inside) -> None:
+    def in_euro(amount: int, user: str = "a") -> dict[str, Any]:
+        request = refund(amount, user=user)
+        request["action"]["amount"]["currency"] = "EUR"
+        return request
+
+    inside.write("policy.yml", POLICY.replace("policy: refunds", "policy: refunds\nfx: {EUR: 1.1}"))
+    first = inside.decide(in_euro(300))
+    inside.run("label", first["decision_id"], "--label", "failure", "--should", "DENY", "--summary", "x")
+    made = {amount: inside.decide(in_euro(amount, f"u{amount}")) for amount in (299, 301, 300)}
+    assert {one["verdict"] for one in made.values()} <= {"DENY", "ESCALATE"}
+    command = ("relabel", "--query", f"decision_id={first['decision_id']}", "--label", "success", "--why", "x")
+    changes = inside.json(*command, "--json")["blast_radius"]["changes"]
+    assert [(one["value"], one["currency"]) for one in changes] == [(301, "EUR"), (300, "EUR"), (299, "EUR")]
+    assert re.search(r"\| 301 EUR +\|", inside.run(*command).stdout)

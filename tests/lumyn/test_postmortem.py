@@ -333,8 +333,18 @@ def test_decisions_of_one_millisecond_stand_in_the_order_of_the_log(inside: Insi
     made = sdk.decide_many([refund(20 + n) for n in range(40)])
     assert len({one["created_at"] for one in made}) < 40, "else this shows nothing"
     inside.run("incident", "open", "--title", "x", "--query", "action_type = refund")
-    shown = [one["command"].split()[-1] for one in facts(inside)["timeline"]["moments"] if one["kind"] == "decision"]
-    assert shown == [one["decision_id"] for one in (*made[:29], made[-1])]
+
+    def shown() -> list[str]:
+        return [one["command"].split()[-1] for one in facts(inside)["timeline"]["moments"] if one["kind"] == "decision"]
+
+    assert shown() == [one["decision_id"] for one in (*made[:29], made[-1])]
+    sdk.label(made[37]["decision_id"], "failure", summary="paid twice")
+    inside.run("incident", "add", "1", "--decision", made[35]["decision_id"])
+    assert shown() == [one["decision_id"] for one in (*made[:27], made[35], made[37], made[-1])], "what it is about is there"
+    assert facts(inside)["timeline"]["left_out"] == ["10 of 40 decisions"]
+    for one in made[3:37]:
+        sdk.label(one["decision_id"], "failure", summary="x")
+    assert facts(inside)["timeline"]["left_out"][0] == "10 of 40 decisions, linked or labelled ones among them"
 
 
 def test_what_a_runbook_measured_is_told(inside: Inside, made: list[dict[str, Any]]) -> None:
