@@ -74,11 +74,17 @@ def _evals(home: object, incident: object, path: Path, json_: bool) -> None:
     write_whole(path, b"".join(lines))
     if left.unlabelled:
         say(f"{left.unlabelled} decisions have no label: what would have been right is not known, they are left out")
+    if left.unsaid:
+        say(
+            f"{left.unsaid} decisions were wrong, and nobody said what would have been right: they are left out "
+            "(`lumyn label ID --label failure --should VERDICT` says it)"
+        )
     if left.closed:
         say(f"{left.closed} decisions can't be read here, and are left out")
     if left.opened:
         say(f"{left.opened} samples hold what is stored under a subject's key: forgetting will not reach this file")
-    told = {"samples": len(lines), "unlabelled": left.unlabelled, "closed": left.closed, "path": str(path)}
+    left_out = {"unlabelled": left.unlabelled, "unsaid": left.unsaid, "closed": left.closed}
+    told = {"samples": len(lines), **left_out, "path": str(path)}
     _said(told, f"{len(lines)} samples written to {path}", json_)
 
 

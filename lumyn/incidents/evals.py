@@ -27,6 +27,8 @@ class Left:
     """How many decisions are no sample, and how many samples hold what was stored under a key."""
 
     unlabelled: int = 0
+    unsaid: int = 0
+    """Labelled as wrong, where nobody said what would have been right."""
     closed: int = 0
     opened: int = 0
 
@@ -48,12 +50,16 @@ def samples(home: Home, incident: Incident, left: Left) -> Iterator[dict[str, An
         if is_sealed(record):
             left.closed += 1
             continue
-        left.opened += is_sealed(stored_of(record))
         said = words[-1]
+        target = said.should or _right(record["verdict"], said.label)
+        if target is None:
+            left.unsaid += 1
+            continue
+        left.opened += is_sealed(stored_of(record))
         yield {
             "id": record["decision_id"],
             "input": given(record),
-            "target": said.should or _right(record["verdict"], said.label),
+            "target": target,
             "metadata": {
                 "incident": incident.id,
                 "title": incident.title,
@@ -85,8 +91,12 @@ def _is_message(one: Any) -> bool:
     return isinstance(one, Mapping) and one.get("role") in _ROLES and isinstance(one.get("content"), str)
 
 
-def _right(verdict: str, label: str) -> str:
-    """The verdict that a bare label says was right: what was decided, or the other of ALLOW and DENY."""
+def _right(verdict: str, label: str) -> str | None:
+    """The verdict that a bare label says was right: what was decided, or the other of ALLOW and DENY.
+
+    None: an ESCALATE or ABSTAIN that was wrong, of which a bare label says neither that allowing would have been right
+    nor that it would have been wrong.
+    """
     if label == "success":
         return verdict
-    return "ALLOW" if verdict == "DENY" else "DENY"
+    return {"DENY": "ALLOW", "ALLOW": "DENY"}.get(verdict)

@@ -524,12 +524,26 @@ def test_bad_cases_become_samples_with_what_the_agent_was_given_and_what_was_rig
     assert all(set(line) == {"id", "input", "target", "metadata"} for line in lines)
 
 
+def test_no_sample_says_what_nobody_said(inside: Inside) -> None:
+    """A bare failure of an ESCALATE may mean either; with `should`, or as a success, it is a sample."""
+    waited, asked, right = (inside.decide(refund(900, user=f"u{n}")) for n in range(3))
+    assert {one["verdict"] for one in (waited, asked, right)} == {"ESCALATE"}
+    sdk.label(waited["decision_id"], "failure", summary="waited for nothing, or should have been denied")
+    sdk.label(asked["decision_id"], "failure", summary="no need to ask", should="ALLOW")
+    sdk.label(right["decision_id"], "success", summary="good that it asked")
+    inside.run("incident", "open", "--title", "x", "--query", "action_type = refund")
+    done = inside.run("incident", "export", "1", "--eval", "e.jsonl", "--json")
+    assert json.loads(done.stdout)["unsaid"] == 1 and "nobody said what would have been right" in done.stderr
+    lines = [json.loads(line) for line in (inside.folder / "e.jsonl").read_text().splitlines()]
+    assert {line["id"]: line["target"] for line in lines} == {asked["decision_id"]: "ALLOW", right["decision_id"]: "ESCALATE"}
+
+
 def test_a_forgotten_subjects_words_are_in_no_postmortem_and_no_eval_set(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LUMYN_ENCRYPT_SUBJECTS", "true")
     made = inside.decide({**refund(20, user="usr_gone"), "action": {"type": "refund", "intent": "my secret word is xyzzy"}})
-    sdk.label(made["decision_id"], "failure", summary="xyzzy again")
+    sdk.label(made["decision_id"], "failure", summary="xyzzy again", should="DENY")
     inside.run("incident", "open", "--title", "sealed", "--decision", made["decision_id"])
     inside.run("incident", "postmortem", "1", "--out", "p.md")
     assert "usr_gone" not in (inside.home / "incidents.db").read_bytes().decode("latin-1")
