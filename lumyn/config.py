@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from stat import S_ISDIR
+from typing import Any, NoReturn
 
 from schemas.errors import BadConfig, NotFound
 from schemas.tenant import DEFAULT_TENANT, TENANT
@@ -121,13 +122,34 @@ class Settings:
 
 
 def resolve(config: LumynConfig | None = None) -> Settings:
-    """Settle where every setting comes from. Raises `BadConfig`."""
+    """Settle where every setting comes from. Raises `BadConfig`, also for a home that is a file."""
     config = config or _NOTHING_GIVEN
     file_status = file_stamp(CONFIG_FILE)
     surroundings: tuple[object, ...] = tuple(map(_raw_environment.get, _raw_names))
     if config.kafka or config.qdrant or os.environ.get("LUMYN_KAFKA") or os.environ.get("LUMYN_QDRANT") or file_status:
         surroundings += tuple(sorted(item for item in os.environ.items() if item[0].startswith(_OPTION_PREFIXES)))
-    return _resolve(config, surroundings, file_status, os.getcwd() if file_status else "")
+    settings = _resolve(config, surroundings, file_status, os.getcwd() if file_status else "")
+    if _is_no_folder(settings.home):
+        _refuse(settings.home)
+    return settings
+
+
+def _is_no_folder(home: Path) -> bool:
+    """Whether something else stands there, or on the way there."""
+    try:
+        return not S_ISDIR(os.stat(home).st_mode)  # noqa: PTH116 - on the path of every decision
+    except NotADirectoryError:
+        return True
+    except OSError:  # not there yet, or whoever opens it says why it can't
+        return False
+
+
+def _refuse(home: Path) -> NoReturn:
+    file = next((one for one in reversed((home, *home.parents)) if one.exists() and not one.is_dir()), home)
+    raise BadConfig(
+        "the home of decisions must be a folder, and a file stands there", where=str(home),
+        help=f"move the file `{file}` away, or name another folder: LUMYN_HOME",
+    )  # fmt: skip
 
 
 def file_stamp(path: str) -> tuple[int, int] | None:

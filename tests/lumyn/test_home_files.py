@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest_e2e import refund
+from inside import Inside
 
 from lumyn.access.store import KeyStore
 from lumyn.config import LumynConfig
@@ -20,6 +23,8 @@ from memory_service import sqlite_file
 from schemas.errors import KeysUnavailable, StorageUnavailable
 from streams.sqlite_keys import SqliteSubjectKeys
 from streams.subject_keys import Subject
+
+pytest_plugins = ("inside_plugin",)
 
 ANN = Subject("default", "user", "ann")
 
@@ -145,3 +150,33 @@ def test_a_file_from_before_layouts_were_numbered_is_read(folder: Path, what: st
         assert str(db.execute("PRAGMA user_version").fetchone()[0]) == layout
         assert db.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall() == before
     db.close()
+
+
+@pytest.mark.parametrize("home", [".lumyn", ".lumyn/inner"])
+@pytest.mark.parametrize("arguments", [
+    "decide r.json", "decide r.json --no-wait", "show 01", "list", "explain 01", "export 01 --pack --out x.zip", "verify", "verify 01",
+    "label 01 --label failure", "relabel --query amount=1 --label failure --why x", "redrive --query amount=1", "checkpoint",
+    "policy list", "policy publish policy.yml", "policy activate refunds", "kill-switch on --everything --why x",
+    "kill-switch status", "kill-switch off x", "memory search r.json", "memory stats", "memory rebuild", "memory suspects",
+    "incident list", "incident open --title x", "watch list", "watch add x --query amount=1", "watch check", "inbox list",
+    "keys list", "keys create --tenant t --role read", "keys show", "rate list", "rate --query amount=1", "gameday list",
+    "ledger list", "backfill --policy policy.yml", "backtest --policy policy.yml", "dead-letters list", "index rebuild",
+    "runbook list", "serve --port 0", "dev --port 0",
+])  # fmt: skip
+def test_a_home_that_is_a_file_is_refused_with_what_where_and_what_to_do(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, arguments: str, home: str
+) -> None:
+    inside.write(".lumyn", "not a folder\n")
+    inside.write("r.json", json.dumps(refund()))
+    monkeypatch.setenv("LUMYN_HOME", home)
+    done = inside.run(*arguments.split(), code=2)
+    assert done.stderr == (
+        f"lumyn: {home}: the home of decisions must be a folder, and a file stands there\n"
+        "  help: move the file `.lumyn` away, or name another folder: LUMYN_HOME\n"
+    )
+    assert done.stdout == "" and (inside.folder / ".lumyn").read_text() == "not a folder\n"
+
+
+def test_the_doctor_finds_a_home_that_is_a_file(inside: Inside) -> None:
+    inside.write(".lumyn", "not a folder\n")
+    assert "a file stands there" in inside.run("doctor", code=1).stdout
