@@ -47,6 +47,7 @@ def switch_off(
     \b
     Example: lumyn kill-switch off 3f2a --why "fixed"
     """
+    from lumyn.lookup import shown
     from lumyn.switches import named
     from lumyn.wiring import existing_home
     from schemas.errors import NotFound
@@ -56,7 +57,11 @@ def switch_off(
     on = (one.switch_id for one in home.agent.control().switches)
     found = named(on, switch_id, home.settings.tenant, prefix=True)
     if len(found) != 1:
-        raise NotFound(f"no one switch `{switch_id}` is on", help="`lumyn kill-switch status` shows those that are")
+        fits = f"`{shown(switch_id)}` fits {len(found)} switches that are on"
+        raise NotFound(
+            fits if found else f"no switch `{shown(switch_id)}` is on",
+            help="`lumyn kill-switch status` shows those that are",
+        )
     home.log.append(
         [
             control_append(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid1
 
 import pytest
 from conftest_e2e import refund
@@ -80,10 +82,15 @@ def test_a_scope_of_empty_text_is_refused_and_turns_nothing_on(inside: Inside) -
     assert inside.decide(refund(100))["verdict"] == "ALLOW"
 
 
-def test_an_id_that_is_not_one_switch_turns_nothing_off(inside: Inside) -> None:
+def test_an_id_that_is_not_one_switch_turns_nothing_off(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     turn_on(inside)
     for name in ("zzz", ""):
-        assert "no one switch" in inside.refused("kill-switch", "off", name, code=2)
+        assert f"no switch `{name}` is on" in inside.refused("kill-switch", "off", name, code=2)
+    assert "fits" not in inside.refused("kill-switch", "off", "zzz", code=2)
+    monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex="ab" + uuid1().hex))
+    turn_on(inside)
+    turn_on(inside)
+    assert "`ab` fits 2 switches that are on" in inside.refused("kill-switch", "off", "ab", code=2)
     assert inside.decide(refund(100))["verdict"] == "DENY"
 
 
