@@ -201,7 +201,9 @@ def redrive(
     The old decisions and their states stay; the ledger notes what each became. One that was redriven before is not
     sent again. Exit 4: decisions can't be made now; repeat it later.
     """
+    from lumyn.cli.redrive import told_before
     from lumyn.ledgers import Filter, chosen, decide_anew, ledger_of
+    from lumyn.redriving import redriven_before
     from lumyn.wiring import existing_home, open_home
     from schemas.errors import LumynError, UsageError
 
@@ -209,12 +211,14 @@ def redrive(
         raise UsageError("which? give decisions, or `--job`")
     home = existing_home()
     found = chosen(ledger_of(home), Filter(tuple(ids or ()), job, state, owner, direction))
+    names = list(dict.fromkeys(one.about["decision_id"] for one in found))  # several backfills may contest one
+    before = len(redriven_before(home, names))
     if not apply:
         if json_:
             out_json({"apply": False, "decisions": [one.about["decision_id"] for one in found]})
         else:
             out(table(_HEAD, [_row(one) for one in found]))
-        say(f"{len(found)} would be decided again, those aside that were before; `--apply` does it")
+        say(f"{len(names) - before} would be decided again{told_before(before)}; `--apply` does it")
         return 0
     done: list[Any] = []
     errors: list[LumynError] = []
@@ -235,5 +239,7 @@ def redrive(
         out(table(head, rows))
     for error in errors:
         say(f"lumyn: {error_text(error)}")
-    say(f"{len(rows)} decided again; `lumyn ledger set ID --state corrected` is yours to say")
+    say(f"{len(rows)} decided again{told_before(before)}")
+    if rows:
+        say("what became of them is yours to say: `lumyn ledger set ID --state corrected --why W`")
     return max((one.exit_code for one in errors), default=0)

@@ -98,7 +98,7 @@ def _plan(rows: Sequence[IndexedRecord], before: int, json_: bool) -> None:
                 ],
             )
         )
-    say(f"{len(rows)} decisions would be made again{_redriven(before)}; `--apply` does it")
+    say(f"{len(rows)} decisions would be made again{told_before(before)}; `--apply` does it")
 
 
 def _report(done: Sequence[Redriven], before: int, left: int, json_: bool) -> None:
@@ -133,12 +133,13 @@ def _report(done: Sequence[Redriven], before: int, left: int, json_: bool) -> No
         out("")
     for (was, now), count in sorted(changes.items()):
         out(f"{was} -> {now}: {count}")
-    told = f"{counts['decided']} decided again{_redriven(before + counts['duplicate'])}"
+    told = f"{counts['decided']} decided again{told_before(before + counts['duplicate'])}"
     told += f", {counts['failed']} failed" if counts["failed"] else ""
     say(told + (f", {left} left" if left else ""))
 
 
-def _redriven(before: int) -> str:
+def told_before(before: int) -> str:
+    """How many were redriven before, as the end of a sentence."""
     return f", {before} were before" if before else ""
 
 

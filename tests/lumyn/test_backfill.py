@@ -218,7 +218,8 @@ def test_chosen_ones_are_decided_anew_once_and_linked(
     job = backfill(inside, "--policy", "new.yml", "--apply", "--why", "w")["job"]
     name, other = [e["decision_id"] for e in entries(inside, "--direction", "milder")][:2]
     before, count = sdk.show(name)["record"], inside.records()
-    inside.run("ledger", "redrive", name)
+    listed = inside.run("ledger", "redrive", name).stderr
+    assert listed == "1 would be decided again; `--apply` does it\n"
     assert inside.records() == count, "only listed"
     inside.run("policy", "publish", "new.yml")
     inside.run("policy", "activate", "refunds")
@@ -230,6 +231,8 @@ def test_chosen_ones_are_decided_anew_once_and_linked(
     assert new["links"] == {"redrive_of": name} and sdk.show(name)["record"] == before
     assert inside.json("ledger", "redrive", name, "--apply", "--json")["decisions"] == []
     assert inside.records() == count + 1
+    assert inside.run("ledger", "redrive", name).stderr == "0 would be decided again, 1 were before; `--apply` does it\n"
+    assert inside.run("ledger", "redrive", name, "--apply").stderr == "0 decided again, 1 were before\n"
 
     from lumyn import ledgers
 
