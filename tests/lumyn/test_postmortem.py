@@ -211,7 +211,7 @@ def test_more_decisions_than_are_compared_are_said_with_the_command(
     told = facts(inside)
     (gap,) = [gap for gap in told["unknown"] if "not compared here" in gap["what"]]
     assert gap["what"].startswith("With 6 decisions") and told["uncontrolled"] is None
-    assert inside.json(*shlex.split(gap["command"])[1:], "--json")["factors"]
+    assert inside.json(*shlex.split(gap["command"])[1:], "--json")["window"]["events"] == 6
 
 
 def test_an_interval_reckons_with_decisions_that_share_a_subject(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
