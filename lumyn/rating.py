@@ -296,7 +296,7 @@ def as_dict(taken: RateSample) -> dict[str, Any]:
     }
     if event is not None:
         whatever = whatever_failed(tally, event)
-        need = needed(tally, event, reported)
+        need = needed(tally, event, reported, watched=watched)
         fits = consistency(tally, event, reported) if reported else None
         out["event"] = {
             "outcome": event,

@@ -13,7 +13,7 @@ from lumyn.lookup import sound_record
 from lumyn.searching import understood
 from lumyn.stores import chosen_vectoriser
 from lumyn.wiring import Home
-from memory_service.blocks import UNIT
+from memory_service.blocks import score_of
 from memory_service.profile import remembered_part
 from memory_service.record_index import IndexedRecord, facts_of
 from memory_service.redaction import memory_paths
@@ -226,8 +226,8 @@ def _near(
 
     def chosen() -> Iterator[Seen]:
         vectors = vectoriser.vectorise([part(record) for _, record in batch])
-        scores = np.array([vector.values for vector in vectors], dtype=np.float32) @ query / UNIT
-        yield from (one for one, score in zip(batch, scores.tolist(), strict=True) if score >= similarity)
+        dots = np.array([vector.values for vector in vectors], dtype=np.float32) @ query
+        yield from (one for one, dot in zip(batch, dots.tolist(), strict=True) if score_of(int(dot)) >= similarity)
         batch.clear()
 
     for one in seen:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from schemas.errors import UsageError
@@ -91,9 +91,13 @@ def intervals(tally: Tally, *, watched: bool, level: float = LEVEL) -> list[tupl
     does not hold, and that of a confidence sequence does.
     """
     n = tally.answered
-    make = proportion_sequence if watched else wilson_interval
+    make = _interval_of(watched)
     ranked = sorted(tally.outcomes.items(), key=lambda item: (-item[1], item[0]))
     return [(name, count, make(count, n, level)) for name, count in ranked]
+
+
+def _interval_of(watched: bool) -> Callable[[int, int, float], Interval]:
+    return proportion_sequence if watched else wilson_interval
 
 
 def whatever_failed(tally: Tally, event: str, level: float = LEVEL) -> Bounds | None:
@@ -126,14 +130,14 @@ def consistency(tally: Tally, event: str, reported: Reported, level: float = LEV
     return Consistency(True, measured, claimed, "one rate fits both")
 
 
-def needed(tally: Tally, event: str, reported: Reported | None, level: float = LEVEL) -> Needed:
-    """How many runs would show it."""
+def needed(tally: Tally, event: str, reported: Reported | None, *, watched: bool, level: float = LEVEL) -> Needed:
+    """How many runs would show it. An upper bound is that of the interval which is told of the event (`intervals`)."""
     if reported is not None and reported.rate > LEAST_RATE:
         return Needed(_runs_to_see(reported.rate), reported.rate, "reported")
     seen, n = tally.outcomes[event], tally.answered
     if seen:
         return Needed(_runs_to_see(seen / n), seen / n, "measured")
-    upper = proportion_sequence(0, n, level).upper
+    upper = _interval_of(watched)(0, n, level).upper
     return Needed(_runs_to_see(upper) if LEAST_RATE < upper < 1 else None, upper, "upper bound")
 
 

@@ -111,7 +111,7 @@ def rate(
     if failing and failing[0].said:
         say(f"the first run that failed says: {failing[0].said}")
     code = show_sample(taken, json_)
-    if plan.reported is None and not json_ and taken.header["asked"]["event"] is not None:
+    if plan.reported is None and not json_ and taken.header["asked"]["event"] is not None and taken.tally.answered:
         say("`--reported '1 of 2000'` says whether this fits what was reported")
     return _INTERRUPTED if taken.stopped == INTERRUPTED else code
 

@@ -96,6 +96,16 @@ def test_the_neighbourhood_is_of_similar_requests_only_and_without_the_decision_
     assert "like " + traffic[30] in inside.run("rate", "--like", traffic[30]).stdout
 
 
+def test_the_same_request_is_wholly_alike_whatever_its_vectors_rounding(inside: Inside) -> None:
+    for number in range(8):
+        body = asked(number, "wait", "fp_1")
+        body["evidence"] = {"len": number // 2, "chargeback_risk": 0.1}
+        name = inside.decide(body)["decision_id"]
+        if number % 2:
+            told = inside.json("rate", "--like", name, "--similarity", "1", "--json")
+            assert told["decisions"] == 1, number
+
+
 def test_decisions_of_one_subject_count_for_less(inside: Inside) -> None:
     for number in range(40):
         inside.decide(asked(number // 20, "refund" if number < 20 else "wait", "fp"))

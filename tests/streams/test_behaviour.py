@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import UsageError
 from streams.behaviour import Tally, consistency, enough, intervals, needed, parse_reported, whatever_failed
+from streams.statistics.power import runs_to_see
 
 
 def tally(event: int, other: int, failed: int = 0) -> Tally:
@@ -73,7 +74,7 @@ def test_bounds_hold_whatever_failed_and_needed_never_raises(event: int, other: 
     found = whatever_failed(seen, "bad")
     if found is not None:
         assert found.lower == event / seen.runs and found.upper == (event + failed) / seen.runs
-    need = needed(seen, "bad", None)
+    need = needed(seen, "bad", None, watched=True)
     assert need.runs is None or need.runs >= 1
     assert (need.runs is None) == (event + other == 0)
     watched, fixed = intervals(seen, watched=True), intervals(seen, watched=False)
@@ -93,3 +94,11 @@ def test_reports_as_people_write_them(text: str, rate: float) -> None:
 def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_reported(text)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_what_was_never_seen_has_one_upper_bound_wherever_it_is_told(watched: bool) -> None:
+    seen = Tally(Counter({"other": 100, "bad": 0}))
+    need = needed(seen, "bad", None, watched=watched)
+    (told,) = (interval for name, _, interval in intervals(seen, watched=watched) if name == "bad")
+    assert need.rate == told.upper and need.runs == runs_to_see(told.upper)
