@@ -216,7 +216,8 @@ def _near(
             whole = {**whole, "action": {"type": "", **({"intent": intent} if intent else {})}}
         return whole
 
-    query = query_of(vectoriser.vectorise([part(given)])[0], MemorySettings().weights).full
+    asked = vectoriser.vectorise([part(given)])[0]
+    query = query_of(asked, MemorySettings().weights).full
     if not query.any():
         raise UsageError(
             "this decision's request holds nothing that it could be compared by",
@@ -227,7 +228,10 @@ def _near(
     def chosen() -> Iterator[Seen]:
         vectors = vectoriser.vectorise([part(record) for _, record in batch])
         dots = np.array([vector.values for vector in vectors], dtype=np.float32) @ query
-        yield from (one for one, dot in zip(batch, dots.tolist(), strict=True) if score_of(int(dot)) >= similarity)
+        for one, vector, dot in zip(batch, vectors, dots.tolist(), strict=True):
+            same = np.array_equal(vector.values, asked.values)  # rounding must not part what is wholly alike
+            if same or score_of(int(dot)) >= similarity:
+                yield one
         batch.clear()
 
     for one in seen:

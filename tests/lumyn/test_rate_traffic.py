@@ -99,8 +99,9 @@ def test_the_neighbourhood_is_of_similar_requests_only_and_without_the_decision_
 def test_the_same_request_is_wholly_alike_whatever_its_vectors_rounding(inside: Inside) -> None:
     for number in range(8):
         body = asked(number, "wait", "fp_1")
-        body["evidence"] = {"len": number // 2, "chargeback_risk": 0.1}
-        name = inside.decide(body)["decision_id"]
+        body["action"]["intent"] = f"where is parcel {number // 2} that I sent"
+        body |= {"evidence": {"len": number // 2, "risk": 0.1 * (number // 2)}, "context": None}
+        name = inside.decide({key: value for key, value in body.items() if value})["decision_id"]
         if number % 2:
             told = inside.json("rate", "--like", name, "--similarity", "1", "--json")
             assert told["decisions"] == 1, number
