@@ -70,7 +70,7 @@ def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False
     for thread in beside:
         thread.start()
     who = "for whoever is on this machine, without keys" if dev else "for API keys"
-    say(f"lumyn on {at.url} {who} (docs at /docs), home {home.path}")
+    say(f"lumyn on {at.url} {who} (docs at /console/api), home {home.path}")
     if not dev and not guard.store.all_keys():
         say("there are no API keys yet, so nobody can come in: `lumyn keys create --tenant T --role decide,read`")
     server = uvicorn.Server(

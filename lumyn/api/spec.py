@@ -20,6 +20,7 @@ from schemas.jsonschema import schema_of
 
 _REF: Final = "#/components/schemas/{model}"
 _KEY: Final = "X-API-Key"
+_JSON: Final = "/openapi.json"
 _SAYS: Final = {
     400: "A cursor, a prefix or an option that can't be used",
     401: "No API key, or one that is unknown, revoked or expired",
@@ -123,7 +124,7 @@ def _components() -> dict[str, Any]:
 def add_description(app: FastAPI) -> None:
     """Add `/openapi.json`, and `/docs`: every endpoint with an example, without a script or a foreign host."""
 
-    @app.get("/openapi.json", summary="This description", dependencies=[needs(ANY)], include_in_schema=False)
+    @app.get(_JSON, summary="This description", dependencies=[needs(ANY)], include_in_schema=False)
     def openapi() -> Response:
         return json_answer(description(app))
 
@@ -133,13 +134,13 @@ def add_description(app: FastAPI) -> None:
         return Response(page(description(app)), media_type="text/html", headers=headers)
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """The document as one HTML page."""
+def page(document: Mapping[str, Any], part: str = "docs", json_at: str = _JSON) -> str:
+    """The document as one HTML page; `docs_body` is what stands in its `main`. `json_at`: where the document is."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     environment.filters["shell"] = _shell
-    return environment.get_template("docs.html.j2").render(document=document)
+    return environment.get_template(f"{part}.html.j2").render(document=document, json_at=json_at)
 
 
 def _shell(operation: Mapping[str, Any], method: str, path: str) -> str:

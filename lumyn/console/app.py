@@ -70,6 +70,7 @@ class Page:
 def pages() -> Sequence[Page]:
     """All addresses of the console."""
     from lumyn.console import (
+        api,
         audit,
         decisions,
         gamedays,
@@ -88,7 +89,7 @@ def pages() -> Sequence[Page]:
 
     modules = (
         decisions, live, inbox, incident_forms, incidents, runbooks, gamedays, publishing, policies, switches, memory,
-        reports, watches, audit,
+        reports, watches, audit, api,
     )  # fmt: skip
     return tuple(page for module in modules for page in module.PAGES)
 
@@ -112,7 +113,9 @@ def console_app(config: LumynConfig, guard: Guard) -> Starlette:
 
 def add_console(app: FastAPI, config: LumynConfig) -> None:
     """Mount the console into an app, and lead there from `/`."""
-    app.mount(render.ROOT, console_app(config, app.state.guard))
+    console = console_app(config, app.state.guard)
+    console.state.api = app
+    app.mount(render.ROOT, console)
     app.add_route("/", _lead, methods=["GET"], include_in_schema=False)
 
 

@@ -136,7 +136,7 @@ class World:
             "/watches/denied", "/audit", "/decisions/nothing-here",
             f"/incidents/new?decision={found['hostile']}&query=verdict%3DDENY", "/runbooks", "/runbooks/mine",
             f"/runbooks/kill-switch?incident=INC-1&scope={quote(PAYLOADS[0])}", "/gamedays",
-            f"/gamedays/{found['gameday']}", f"/policies/new?from={hashes[0]}", f"/policies/{hashes[1]}/publish",
+            f"/gamedays/{found['gameday']}", f"/policies/new?from={hashes[0]}", f"/policies/{hashes[1]}/publish", "/api",
         ]  # fmt: skip
 
 

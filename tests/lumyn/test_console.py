@@ -549,3 +549,14 @@ def test_before_the_first_decision_the_console_says_so(tmp_path: Path) -> None:
     answer = client(world).get("/console/decisions")
     assert answer.status_code == 404 and "there are no decisions here yet" in answer.text
     assert not (tmp_path / "none").exists()
+
+
+def test_the_api_s_description_is_there_for_a_browser_that_has_logged_in(world: World, guard: Guard) -> None:
+    """A browser can't send the key that `/docs` asks for."""
+    assert client(world, guard).get("/console/api").status_code == 303
+    browser = client(world, guard, key_of(guard, "read"))
+    assert browser.get("/docs").status_code == 401
+    page = browser.get("/console/api").text
+    assert "GET /v1/decisions/{decision_id}/explain" in page and 'href="/console/openapi.json"' in page
+    assert browser.get("/console/openapi.json").json()["openapi"] == "3.1.0"
+    assert 'href="/console/api"' in browser.get("/console/decisions").text
