@@ -53,7 +53,8 @@ class LumynConfig:
     """Settings; None means: not given here, look further.
 
     `policy_path`: the policy file. Given here it decides; from the environment or lumyn.toml it decides where no
-    policy is active. `durable=False` trades the fsync of each commit for speed: a power cut may lose the last ones.
+    policy is active, and with `policy_until_active`, too (not over Kafka, where workers choose). `durable=False` trades
+    the fsync of each commit for speed: a power cut may lose the last ones.
     `timeout_s`: how long a call waits for its decision over Kafka. `encrypt_subjects`: the personal part of requests,
     records and labels is stored under a key of its subject's own (docs/forgetting.md); `subject_keys` is the file of
     those keys, which `master_key` (32 bytes in base64 or hex; or a file that holds it) wraps.
@@ -75,6 +76,7 @@ class LumynConfig:
     master_key: str | None = field(default=None, repr=False)
     master_key_file: str | os.PathLike[str] | None = None
     callback_secret: str | None = field(default=None, repr=False)
+    policy_until_active: bool = False
 
 
 _NOTHING_GIVEN = LumynConfig()
@@ -170,7 +172,7 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
         or os.environ.get(_ENVIRONMENT[f.name])
         or (None if f.name in _NOT_IN_FILE else _from_file(file, _IN_FILE.get(f.name, f.name)))
         for f in fields(config)
-        if f.name not in ("durable", "timeout_s", "encrypt_subjects")
+        if f.name not in ("durable", "timeout_s", "encrypt_subjects", "policy_until_active")
     }
     privacy = _privacy(file)
     for name, value in found.items():
@@ -186,7 +188,7 @@ def _resolve(config: LumynConfig, *_surroundings: object) -> Settings:
     return Settings(
         home=Path(found["home"] or ".lumyn"),
         policy_path=Path(found["policy_path"]) if found["policy_path"] else None,
-        policy_given=config.policy_path is not None,
+        policy_given=config.policy_path is not None and not (config.policy_until_active and not found["kafka"]),
         tenant=tenant,
         actor=str(found["actor"] or _user()),
         prefix=str(found["prefix"] or "lumyn"),

@@ -20,7 +20,7 @@ from lumyn.api.homes import guard_for
 from lumyn.api.patience import protocol
 from lumyn.api.upkeep import keep_checkpoints, keep_index
 from lumyn.config import LumynConfig
-from lumyn.wiring import Home, existing_home, open_home
+from lumyn.wiring import Home, existing_home, load_policy_file, open_home
 from schemas.errors import BadConfig, LumynError, StorageUnavailable, UsageError
 
 _MOST_CONNECTIONS: Final = 2000
@@ -73,6 +73,7 @@ def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False
     say(f"lumyn on {at.url} {who} (docs at /console/api), home {home.path}")
     if not dev and not guard.store.all_keys():
         say("there are no API keys yet, so nobody can come in: `lumyn keys create --tenant T --role decide,read`")
+    tell_what_decides(home, say)
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(config, guard),
@@ -98,6 +99,18 @@ def serve(config: LumynConfig, address: Address, say: Says, *, dev: bool = False
 def _ended(_number: int, _frame: FrameType | None) -> None:
     """A stop as it was asked for. uvicorn stops in good order, and then sends the signal once more."""
     raise SystemExit(0)
+
+
+def tell_what_decides(home: Home, say: Says) -> None:
+    """A file that does not decide, since another policy was activated, is no surprise later."""
+    file, active = home.settings.policy_path, home.agent.control().active_policy(None)
+    if file is None or active is None or home.settings.policy_given:
+        return
+    if load_policy_file(file).policy_hash != active.hash:
+        say(
+            f"`{active.name}@{active.version}` is active and decides, not the file `{file}`: "
+            f"`lumyn policy publish {file}` and `lumyn policy activate` change that"
+        )
 
 
 def _check_certificate(address: Address) -> None:

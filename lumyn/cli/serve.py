@@ -8,7 +8,7 @@ import typer
 
 from lumyn.cli.output import say
 
-_POLICY = typer.Option(None, "--policy", help="The policy file; read again when it changes.")
+_POLICY = typer.Option(None, "--policy", help="Decides while no policy is active; read again when it changes.")
 _PORT = typer.Option(8700, "--port", min=0, max=65535, help="The port; 0 picks a free one.")
 
 
@@ -30,7 +30,8 @@ def serve(
     from lumyn.api.server import serve as serve_app
     from lumyn.config import LumynConfig
 
-    serve_app(LumynConfig(policy_path=policy), Address(host, port, tls_cert, tls_key), say, dev=dev_)
+    config = LumynConfig(policy_path=policy, policy_until_active=True)
+    serve_app(config, Address(host, port, tls_cert, tls_key), say, dev=dev_)
 
 
 def dev(policy: Path | None = _POLICY, port: int = _PORT) -> None:

@@ -18,9 +18,10 @@ from served import dev_client
 from starlette.testclient import TestClient
 
 from lumyn import LumynConfig, sdk
-from lumyn.api import looking
+from lumyn.api import looking, server
 from lumyn.api.app import make_app
 from lumyn.api.homes import guard_for
+from lumyn.wiring import open_home
 from schemas.digests import digest_of
 from schemas.limits import MAX_BODY_BYTES
 
@@ -344,3 +345,29 @@ def test_a_broken_policy_file_is_a_problem_too(api: TestClient, inside: Inside) 
 def test_the_schema_of_the_api_is_served(api: TestClient) -> None:
     paths = api.get("/openapi.json").json()["paths"]
     assert {"/v1/decisions", "/v1/decisions:batch", "/v1/decisions/{decision_id}/verify"} <= set(paths)
+
+
+def test_a_policy_that_is_activated_decides_though_the_server_was_given_a_file(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `activate`, and a rollback in an incident, would be said to be done and change nothing."""
+    given: list[LumynConfig] = []
+    monkeypatch.setattr("lumyn.api.server.serve", lambda config, *_, **__: given.append(config))
+    monkeypatch.delenv("LUMYN_POLICY")
+    inside.run("serve", "--policy", "policy.yml")
+    (config,) = given
+    said: list[str] = []
+    with dev_client(config) as api:
+        first = api.post("/v1/decisions", json=refund(100)).json()
+        assert (first["verdict"], first["policy"]["version"]) == ("ALLOW", "4.1.0"), "the file decides until then"
+        server.tell_what_decides(open_home(config), said.append)
+        text = (inside.folder / "policy.yml").read_text().replace("4.1.0", "4.2.0").replace("gt: 250", "gt: 50")
+        kind = {"content-type": "application/yaml"}
+        assert api.post("/v1/policies", content=text, headers=kind).status_code == 201
+        body = {"version": "4.2.0", "why": "a lower limit"}
+        assert api.post("/v1/policies/refunds/activate", json=body).status_code == 200
+        second = api.post("/v1/decisions", json=refund(100)).json()
+        assert (second["verdict"], second["policy"]["version"]) == ("ESCALATE", "4.2.0")
+        assert said == []
+        server.tell_what_decides(open_home(config), said.append)
+        assert "`refunds@4.2.0` is active and decides, not the file `policy.yml`" in said[0]
