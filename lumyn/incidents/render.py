@@ -13,6 +13,7 @@ from lumyn.cli.output import one_line
 from lumyn.incidents import markdown, sections_kept
 from lumyn.incidents.markdown import code, counts, plain
 from lumyn.incidents.model import Incident
+from lumyn.incidents.timeline import labels
 from lumyn.pages import FOLD
 from schemas.ids import iso_time
 
@@ -211,7 +212,7 @@ def _changed(facts: Mapping[str, Any]) -> Iterator[str]:
             yield f"{_at(change['at_ms'])} {plain(change['what'])}, by {plain(change['who'])}"
     for link in one["links"]:
         if link["kind"] == "job":
-            yield f"{code(link['ref'])}: {link['detail'].get('labels', '')} labels {show}"
+            yield f"{code(link['ref'])}: {plain(labels(link['detail']))} {show}"
         elif link["kind"] in ("gameday", "backtest"):
             yield f"{link['kind']} {code(link['ref'])} {plain(link['note'])}"
     for item in one["actions"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lumyn.figures import recorded
@@ -135,9 +135,19 @@ def _linked(home: Home, incident: Incident) -> Iterator[Moment]:
         yield Moment(time_ms_of(header["created_at"]), "rate", what, "", f"lumyn rate show {ref}")
     for link in incident.links:
         if link.kind == "job" and isinstance(link.detail.get("at"), str):
-            what = f"{link.ref}: {link.detail.get('labels')} labels"
+            what = f"{link.ref}: {labels(link.detail)}"
             actor = str(link.detail.get("actor", ""))
             yield Moment(time_ms_of(link.detail["at"]), "job", what, actor, f"lumyn incident show {incident.id}")
+        elif link.kind == "gameday" and isinstance(link.detail.get("at"), str):
+            ends = "holds" if link.detail.get("passed") else "fails"
+            what = f"{link.detail.get('name')} {ends}"
+            yield Moment(time_ms_of(link.detail["at"]), "gameday", what, "", f"lumyn gameday show {link.ref}")
+
+
+def labels(detail: Mapping[str, object]) -> str:
+    """How many labels a job set."""
+    count = detail.get("labels", "")
+    return f"{count} label{'' if count == 1 else 's'}"
 
 
 def _said(incident: Incident) -> Iterator[Moment]:

@@ -416,6 +416,9 @@ def test_a_scenario_is_made_of_an_incident_and_needs_no_home(inside: Inside, mon
     (run,) = inside.json("gameday", "list", "--json")
     linked = inside.json("incident", "show", "INC-1", "--json")["links"]
     assert [link["ref"] for link in linked if link["kind"] == "gameday"] == [run["id"]]
+    ends = "holds" if at_home["passed"] else "fails"
+    told = inside.run("incident", "postmortem", "INC-1").stdout.partition("## Timeline")[2]
+    assert f"| gameday | INC-1 {ends} |  | `lumyn gameday show {run['id']}` |" in told
     monkeypatch.setenv("LUMYN_HOME", str(inside.folder / "elsewhere"))
     elsewhere = inside.json("gameday", "run", "ci/inc.yml", "--json", code=None)
     assert alike(elsewhere) == alike(at_home)
