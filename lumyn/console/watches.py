@@ -27,8 +27,17 @@ def show(visit: Visit) -> Response:
     watch = watch_named(visit.home, visit.request.path_params["name"]).watch
     rounds = history(visit.home, watch.name, limit=_ROUNDS)
     return render.html(
-        "watch", visit=visit, here="watches", watch=watch, rounds=rounds[::-1], line=curve(rounds), marks_of=_MARKS
-    )
+        "watch", visit=visit, here="watches", watch=watch, rounds=rounds[::-1], line=curve(rounds), marks_of=_MARKS,
+        stands=stands,
+    )  # fmt: skip
+
+
+def stands(last: dict[str, Any]) -> str:
+    """How a round is shown: as an alarm, as what is well, or as neither; not knowing is not well."""
+    if last["alert"] or last["target_state"] == "missed":
+        return "alarm"
+    is_well = last["state"] in ("ok", "none") and last["target_state"] in ("met", None)
+    return "told" if is_well and (last["state"], last["target_state"]) != ("none", None) else "neither"
 
 
 def curve(rounds: list[dict[str, Any]]) -> tuple[str, float]:

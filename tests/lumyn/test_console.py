@@ -20,6 +20,10 @@ from lumyn.api.homes import guard_for
 from lumyn.console import render
 from lumyn.console.app import MAX_FORM_BYTES, pages
 from lumyn.console.visit import COOKIE, IDLE_S, SESSION_S, Visits
+from lumyn.console.watches import stands
+from lumyn.watches.check import check
+from lumyn.watches.store import save_watch
+from lumyn.watches.watch import make_watch
 from lumyn.wiring import close_homes
 from schemas.errors import RateLimited
 
@@ -560,3 +564,22 @@ def test_the_api_s_description_is_there_for_a_browser_that_has_logged_in(world: 
     assert "GET /v1/decisions/{decision_id}/explain" in page and 'href="/console/openapi.json"' in page
     assert browser.get("/console/openapi.json").json()["openapi"] == "3.1.0"
     assert 'href="/console/api"' in browser.get("/console/decisions").text
+
+
+@pytest.mark.parametrize(
+    ("state", "target", "shown"),
+    [("alert", None, "alarm"), ("none", "missed", "alarm"), ("ok", None, "told"), ("ok", "met", "told"), ("none", "met", "told"),
+     ("none", "not_met", "neither"), ("none", None, "neither"), ("unclear", None, "neither"), ("no_data", None, "neither"),
+     ("ok", "not_shown", "neither")],
+)  # fmt: skip
+def test_only_what_is_known_to_be_well_is_shown_so(state: str, target: str | None, shown: str) -> None:
+    assert stands({"alert": state == "alert", "state": state, "target_state": target}) == shown
+
+
+def test_a_target_is_shown_with_the_rate_that_it_goes_by(fresh: World) -> None:
+    """The target's window is another than those that alert, and a watch without an alert has no other state."""
+    save_watch(fresh.home(), make_watch("fixed", "verdict = DENY", target="rate < 1%"))
+    seen = check(fresh.home(), "fixed")["windows"]["target"]
+    text = client(fresh).get("/console/watches/fixed").text
+    assert f"{seen['rate']:.2%} ({seen['lower']:.2%} to {seen['upper']:.2%}) of {seen['count']} in 7 d" in text
+    assert 'class="neither"' in text and "target not met" in client(fresh).get("/console/watches").text
