@@ -62,7 +62,7 @@ def page(inside: Inside) -> Page:
 
 
 ALLOWED = {
-    "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "h4", "p", "dl", "dt", "dd", "div", "span", "b",
+    "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "h4", "p", "dl", "dt", "dd", "div", "span", "b",
     "br", "code", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "details", "summary", "svg", "rect", "line",
     "polyline", "polygon", "circle", "text",
 }  # fmt: skip

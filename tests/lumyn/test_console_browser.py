@@ -17,6 +17,9 @@ from lumyn.access.principal import roles_of
 from lumyn.api.homes import guard_for
 from lumyn.backtest_html import as_html
 from lumyn.incidents.incidents import Incidents
+from lumyn.incidents.postmortem import gather
+from lumyn.incidents.render import as_html as postmortem_page
+from lumyn.incidents.render import as_markdown
 from lumyn.wiring import close_homes
 
 SIZES = ((1280, 900), (390, 844))
@@ -131,6 +134,20 @@ def test_a_report_in_its_sandbox_runs_nothing(browser: Any, address: str) -> Non
     assert page.locator("script").count() == 1
     assert page.title() == "r" and "pwned" not in page.evaluate("Object.keys(window).join()")
     context.close()
+
+
+def test_a_postmortem_and_a_report_are_accessible(browser: Any, world: World) -> None:
+    """As files, since axe waits for timers, of which there are none in the sandbox."""
+    incidents = Incidents(world.home())
+    incident = incidents.show("INC-1")
+    report = as_html(sdk.backtest(world.folder / "policy.yml", config=world.config))
+    for text in (report, postmortem_page(as_markdown(gather(incidents, incident), incident), "INC-1")):
+        for width, theme in ((1280, "light"), (390, "dark")):
+            context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=theme, bypass_csp=True)
+            page = context.new_page()
+            page.set_content(text)
+            assert violations(page, _ALL) == [], (width, theme)
+            context.close()
 
 
 def test_a_postmortem_and_a_report_are_read_on_a_phone_and_lead_back(browser: Any, world: World) -> None:
