@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from lumyn.collector import collector_paused
 from lumyn.config import LumynConfig, Settings, read_policy_file, resolve
 from lumyn.replaying import check_pack
 from lumyn.searching import readable
@@ -108,7 +110,7 @@ class Plan:
 
     def candidates(self) -> list[CompiledPolicy]:
         """The compiled candidates. Raises `PolicyInvalid` with the problems of all."""
-        return all_valid((text.encode("utf-8", "surrogateescape"), name) for name, text in self.asked.policies)
+        return list(_compiled(self.asked.policies))
 
     def chosen(self) -> Chosen:
         """Which records are taken."""
@@ -163,6 +165,13 @@ def _of_pack(path: Path, home: Home | None) -> Raw:
     pack = read_pack(path)
     require(check_pack(pack, settings_home=None if home is None else home.path), where=str(path))
     return Raw(str(path), None, None, 0, pack.record_bytes)
+
+
+@lru_cache(maxsize=2)
+def _compiled(policies: tuple[tuple[str, str], ...]) -> tuple[CompiledPolicy, ...]:
+    """Kept, as every step of a backtest asks: one of very many rules takes seconds to compile."""
+    with collector_paused():
+        return tuple(all_valid((text.encode("utf-8", "surrogateescape"), name) for name, text in policies))
 
 
 def policies_of(asked: Asked, home: Home | None) -> dict[str, bytes]:

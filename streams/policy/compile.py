@@ -99,11 +99,12 @@ def compile_rules(graph: PolicyGraph) -> Program:
 
 def _program(source: str, functions: Mapping[frozenset[str] | None, Function]) -> Program:
     for_any = tuple(function for types, function in functions.items() if types is ANY_ACTION)
-    of_type: dict[str, tuple[Function, ...]] = {}
+    of_type: dict[str, list[Function]] = {}
     for types, function in functions.items():
         for kind in types or ():
-            of_type[kind] = (*of_type.get(kind, for_any), function)
-    return Program(source, MappingProxyType(of_type), for_any, tuple(functions.values()))
+            of_type.setdefault(kind, [*for_any]).append(function)
+    whole = {kind: tuple(some) for kind, some in of_type.items()}
+    return Program(source, MappingProxyType(whole), for_any, tuple(functions.values()))
 
 
 _RUNTIME: Final[dict[str, Any]] = {

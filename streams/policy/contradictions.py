@@ -16,12 +16,48 @@ Bound = tuple[Any, bool]
 """A limit, and whether the limit itself is outside."""
 
 
+class Wanted:
+    """The values that comparisons ask for, each list read once: two long ones are then compared in one pass.
+
+    For conditions that stay while this does.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[int, frozenset[tuple[str | None, Any]]] = {}
+        self._kinds: dict[int, frozenset[str]] = {}
+
+    def kinds(self, leaf: Leaf) -> frozenset[str]:
+        """The types of fact for which a comparison isn't unknown."""
+        found = self._kinds.get(id(leaf))
+        if found is None:
+            found = self._kinds[id(leaf)] = _kinds(leaf)
+        return found
+
+    def of(self, leaf: Leaf) -> frozenset[tuple[str | None, Any]]:
+        """The values of an `eq` or `in`, each with its kind: 1 is 1.0, and is not true."""
+        found = self._of.get(id(leaf))
+        if found is None:
+            values = leaf.want if leaf.op == "in" else (leaf.want,)
+            found = self._of[id(leaf)] = frozenset((kind_of(value), value) for value in values)
+        return found
+
+    def holds(self, leaf: Leaf, value: Any) -> bool:
+        """Whether a comparison holds of a value for certain."""
+        if leaf.op in ("eq", "in"):
+            return (kind_of(value), value) in self.of(leaf)
+        return OPERATORS[leaf.op].test(leaf.want, value) is True
+
+
 def impossible(condition: Condition) -> str | None:
     """Why a condition can never be true, or None. What it finds is so; it doesn't find everything."""
+    return _impossible(condition, Wanted())
+
+
+def _impossible(condition: Condition, wanted: Wanted) -> str | None:
     if isinstance(condition, Not):
         return None
     if isinstance(condition, AnyOf):
-        reasons = [impossible(item) for item in condition.items]
+        reasons = [_impossible(item, wanted) for item in condition.items]
         return reasons[0] if all(reasons) else None
     items = parts(condition)
     by_fact: dict[str, list[Leaf]] = {}
@@ -29,10 +65,10 @@ def impossible(condition: Condition) -> str | None:
         if isinstance(item, Leaf):
             by_fact.setdefault(item.fact.name, []).append(item)
     for same_fact in by_fact.values():
-        if _contradict(same_fact):
-            wanted = " and ".join(dict.fromkeys(f"`{leaf.op} {_written(leaf.want)}`" for leaf in same_fact))
-            return f"`{same_fact[0].fact.name}` can't be {wanted}"
-    nested = (impossible(item) for item in items if not isinstance(item, Leaf))
+        if _contradict(same_fact, wanted):
+            told = " and ".join(dict.fromkeys(f"`{leaf.op} {_written(leaf.want)}`" for leaf in same_fact))
+            return f"`{same_fact[0].fact.name}` can't be {told}"
+    nested = (_impossible(item, wanted) for item in items if not isinstance(item, Leaf))
     return next((reason for reason in nested if reason), None)
 
 
@@ -41,9 +77,9 @@ def parts(condition: Condition) -> tuple[Condition, ...]:
     return condition.items if isinstance(condition, AllOf) else (condition,)
 
 
-def follows(needed: Iterable[Condition], given: tuple[Condition, ...]) -> bool:
+def follows(needed: Iterable[Condition], given: tuple[Condition, ...], wanted: Wanted) -> bool:
     """Whether all of `needed` hold when all of `given` do, and are at most unknown when those are."""
-    return all(any(_implies(one, other) for one in given) for other in needed)
+    return all(any(_implies(one, other, wanted) for one in given) for other in needed)
 
 
 def _written(want: Any) -> str:
@@ -51,19 +87,20 @@ def _written(want: Any) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def _contradict(same_fact: list[Leaf]) -> bool:
-    kinds = frozenset.intersection(*(_kinds(leaf) for leaf in same_fact))
+def _contradict(same_fact: list[Leaf], wanted: Wanted) -> bool:
+    kinds = frozenset.intersection(*(wanted.kinds(leaf) for leaf in same_fact))
     known = same_fact[0].fact.kind
     if not kinds or (known != "any" and not kinds & {known, "absent"}):
         return True
     candidates = _candidates(same_fact)
     if candidates is not None:
-        return not any(
-            all(OPERATORS[leaf.op].test(leaf.want, value) is True for leaf in same_fact) for value in candidates
-        )
+        return not any(all(wanted.holds(leaf, value) for leaf in same_fact) for value in candidates)
     lows = [bound for leaf in same_fact if (bound := _low(leaf)) is not None]
     highs = [bound for leaf in same_fact if (bound := _high(leaf)) is not None]
-    return any(low[0] > high[0] or (low[0] == high[0] and (low[1] or high[1])) for low in lows for high in highs)
+    if not lows or not highs:
+        return False
+    low, high = max(lows), min(highs, key=lambda bound: (bound[0], not bound[1]))  # the tightest of each
+    return bool(low[0] > high[0] or (low[0] == high[0] and (low[1] or high[1])))
 
 
 def _kinds(leaf: Leaf) -> frozenset[str]:
@@ -100,16 +137,18 @@ def _high(leaf: Leaf) -> Bound | None:
     return (leaf.want[1], False) if leaf.op == "between" else None
 
 
-def _implies(one: Condition, other: Condition) -> bool:
+def _implies(one: Condition, other: Condition, wanted: Wanted) -> bool:
     if one == other:
         return not _mixes_true_and_one(one, other)
     if not (isinstance(one, Leaf) and isinstance(other, Leaf)) or one.fact != other.fact:
         return False
-    if "exists" in (one.op, other.op) or _kinds(one) != _kinds(other):
+    if "exists" in (one.op, other.op) or wanted.kinds(one) != wanted.kinds(other):
         return False
     if one.op in ("eq", "in"):
+        if other.op in ("eq", "in"):
+            return wanted.of(one) <= wanted.of(other)
         values = one.want if one.op == "in" else (one.want,)
-        return all(OPERATORS[other.op].test(other.want, value) is True for value in values)
+        return all(wanted.holds(other, value) for value in values)
     low, high = _low(other), _high(other)
     if low is None and high is None:
         return False

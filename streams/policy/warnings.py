@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 from schemas.verdict import SEVERITY, Verdict
-from streams.policy.contradictions import follows, impossible, parts
+from streams.policy.contradictions import Wanted, follows, impossible, parts
 from streams.policy.findings import Findings, Mark
 from streams.policy.rules import ALWAYS, Condition, Leaf, PolicyGraph, Rule, leaves
 
@@ -40,14 +40,14 @@ def _warn_of_shadowed(rules: tuple[Rule, ...], out: Findings) -> None:
     """An earlier rule that matches whenever a later one does, and is as strict, leaves that one no say."""
     common = Counter(_key(part) for rule in rules for part in parts(rule.condition))
     earlier: dict[Hashable, list[Rule]] = {}
-    left = MAX_COMPARISONS
+    left, wanted = MAX_COMPARISONS, Wanted()
     for rule in rules:
         keys = dict.fromkeys(key for part in parts(rule.condition) for key in (_key(part), *_fact_key(part)))
         for candidate in (one for key in (None, *keys) for one in earlier.get(key, ())):
             left -= 1
             if left < 0:
                 return
-            if _shadows(candidate, rule):
+            if _shadows(candidate, rule, wanted):
                 out.warn(
                     Mark(rule.line, rule.column),
                     f"rule `{rule.id}` can't change the verdict: rule `{candidate.id}` on line "
@@ -70,12 +70,12 @@ def _fact_key(part: Condition) -> tuple[Hashable, ...]:
     return (part.fact.name,) if isinstance(part, Leaf) else ()
 
 
-def _shadows(one: Rule, other: Rule) -> bool:
+def _shadows(one: Rule, other: Rule, wanted: Wanted) -> bool:
     if other.immune and not one.immune:
         return False
     at_least = _rank(one.verdict) if one.condition == ALWAYS else min(_rank(one.verdict), _rank(one.missing_effect))
     strict_enough = _rank(one.verdict) >= _rank(other.verdict) and at_least >= _rank(other.missing_effect)
-    return strict_enough and follows(parts(one.condition), parts(other.condition))
+    return strict_enough and follows(parts(one.condition), parts(other.condition), wanted)
 
 
 def _rank(effect: Verdict | None) -> int:

@@ -15,6 +15,7 @@ from inside import Inside
 from lumyn import backtesting, sdk
 from lumyn.wiring import close_homes, existing_home
 from schemas.canonical import decode_trusted
+from streams import control
 from streams.reading import all_messages
 
 pytest_plugins = ("inside_plugin",)
@@ -410,3 +411,20 @@ def test_a_report_that_can_not_be_written_is_not_there_by_half(inside: Inside, d
     assert "no space left" in done.stderr.lower()
     assert (inside.folder / "report.html").read_text() == "the one before"
     assert not list(Path(inside.folder).glob(".report.html*"))
+
+
+def test_a_candidate_is_compiled_once_however_many_steps_ask_for_it(
+    inside: Inside, decided: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, real = [], control.load_policy
+
+    def counted(source: bytes, *, name: str) -> Any:
+        loaded.append(name)
+        return real(source, name=name)
+
+    monkeypatch.setattr(control, "load_policy", counted)
+    inside.write("once.yml", (inside.folder / "mild.yml").read_text() + "# asked by this test alone\n")
+    first = report(inside, "--policy", "once.yml")
+    assert loaded.count("once.yml") == 1
+    inside.write("once.yml", (inside.folder / "policy.yml").read_text() + "# another document under the same name\n")
+    assert report(inside, "--policy", "once.yml") != first
