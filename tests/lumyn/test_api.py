@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from lumyn.api.app import make_app
 from lumyn.api.homes import guard_for
 from lumyn.wiring import open_home
 from schemas.digests import digest_of
+from schemas.errors import BadConfig
 from schemas.limits import MAX_BODY_BYTES
 
 pytest_plugins = ("inside_plugin",)
@@ -328,7 +330,11 @@ def test_before_the_first_decision_looking_is_404_and_ready_is_200(api: TestClie
 
 def test_an_unusable_home_is_503(inside: Inside) -> None:
     inside.write("file", "not a folder")
-    with dev_client(LumynConfig(policy_path="policy.yml", home="file")) as client:
+    with pytest.raises(BadConfig, match="must be a folder"), dev_client(LumynConfig(policy_path="policy.yml", home="file")):
+        pass  # no server starts on it
+    Path("broken").mkdir()
+    inside.write("broken/lumyn.db", "not a database")
+    with dev_client(LumynConfig(policy_path="policy.yml", home="broken")) as client:
         assert problem(client.post("/v1/decisions", json=refund(1)), 503)["code"] == "storage_unavailable"
         problem(client.get("/readyz"), 503)
         assert client.get("/healthz").status_code == 200
