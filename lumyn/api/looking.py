@@ -61,12 +61,12 @@ def add_looking(app: FastAPI) -> None:
         opened = isinstance(record, OpenRecord)
         return Response(encode(dict(record)) if opened else raw, media_type="application/json")
 
-    @app.get(_ID + "/explain", **endpoint("The same as POST: it changes nothing", "read", "Explanation"))
+    @app.get(_ID + "/explain", **endpoint("Plain English from the record alone", "read", "Explanation"))
     def explained(decision_id: str, request: Request) -> Response:
         _, record = sound_record(home_of(request), decision_id)
         return json_answer(explain_facts(record))
 
-    @app.post(_ID + "/explain", **endpoint("Plain English from the record alone", "read", "Explanation"))
+    @app.post(_ID + "/explain", **endpoint("The same, as decision traceability asks it", "read", "Explanation"))
     def explain(decision_id: str, request: Request) -> Response:
         return explained(decision_id, request)
 
