@@ -100,10 +100,10 @@ def alert_state(watch: Watch, short: dict[str, Any], long: dict[str, Any]) -> tu
     goes on), and the long one's interval is, too: not by chance.
     """
     condition = watch.alert_condition
-    if not long["count"]:
-        return "no_data", "nothing was decided in the long window: nothing is known"
     if condition is None:
         return "none", "it has no alert"
+    if not long["count"]:
+        return "no_data", "nothing was decided in the long window: nothing is known"
     if long["count"] < watch.least:
         return "unclear", f"{long['count']} decisions in the long window, and it takes {watch.least} to say anything"
     if beyond(condition, long["rate"]) and beyond(condition, _nearer_end(condition, long)):

@@ -121,6 +121,13 @@ def test_a_target_is_met_by_its_whole_interval_or_not_at_all(counts, than, late)
         assert late or (state == "no_data") == (counts[1] == 0)
 
 
+def test_a_watch_without_an_alert_has_no_state_of_one() -> None:
+    """A quiet night is nothing to be woken for where nothing alerts: `LumynWatchNoData` leaves `none` out."""
+    nothing = window(60, 0, 0, None)
+    assert alert_state(make_watch("w", "verdict=DENY", target="rate < 1%"), nothing, nothing)[0] == "none"
+    assert alert_state(make_watch("w", "verdict=DENY", alert="rate > 1%"), nothing, nothing)[0] == "no_data"
+
+
 def test_burn_is_a_multiple_of_the_budget() -> None:
     watch = make_watch("w", "verdict=DENY", alert="burn > 14.4", budget="0.1%", window="5m", long_window="1h")
     condition = watch.alert_condition
