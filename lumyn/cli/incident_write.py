@@ -56,7 +56,7 @@ def action(
                 --target "from 0.4% to under 0.1%" --query "label=failure" --of "action_type=refund"
               lumyn incident action INC-7 A1 --state done
     """
-    from lumyn.incidents.monitors import watch_for_target
+    from lumyn.incidents.monitors import follow_target, watch_for_target
     from schemas.errors import UsageError
     from schemas.ids import iso_time
     from streams.local_log import wall_clock_ms
@@ -70,6 +70,8 @@ def action(
     name = item.upper() if item is not None else after.actions[-1].id
     if query is not None or of is not None:
         after = watch_for_target(incidents, after, name, query=query, of=of)
+    elif (other := follow_target(incidents, after, name)) is not None:
+        say(f"its watch `{other}` is not its own, and goes on checking its own target: `--query` makes one for this")
     one = next(action for action in after.actions if action.id == name)
     if one.watch is not None and query is not None:
         say(f"`lumyn watch check {one.watch}` checks the target")

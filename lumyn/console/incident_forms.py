@@ -14,7 +14,7 @@ from lumyn.console.incidents import incident_page, new_page
 from lumyn.console.visit import Visit
 from lumyn.incidents.incidents import Changed, Incidents
 from lumyn.incidents.model import Incident
-from lumyn.incidents.monitors import watch_for_target
+from lumyn.incidents.monitors import follow_target, watch_for_target
 from lumyn.incidents.sections import section_named
 from schemas.errors import BadInput, LumynError, NotFound, UsageError
 from schemas.query import parse_query
@@ -95,8 +95,10 @@ def action(visit: Visit) -> Response:
         for one in filter(None, (query, of)):
             parse_query(one, now_ms=wall_clock_ms())  # before anything is said of it
         after = incidents.action(name, item, seen=seen, **said)
-        if query:
-            named = item.upper() if item else after.actions[-1].id
+        named = item.upper() if item else after.actions[-1].id
+        if not query:
+            follow_target(incidents, after, named)
+        else:
             after = watch_for_target(incidents, after, named, query=query, of=of or None)
         return after
 

@@ -52,8 +52,8 @@ class Saved:
     watch: Watch
 
 
-def save_watch(home: Home, watch: Watch) -> Watch:
-    """Keep a watch. The same one again changes nothing.
+def save_watch(home: Home, watch: Watch, *, instead: Watch | None = None) -> Watch:
+    """Keep a watch. The same one again changes nothing. `instead`: the one of its name that it may take the place of.
 
     Raises `UsageError`, also where another one has the name; `BadQuery`, `StorageUnavailable`.
     """
@@ -63,7 +63,7 @@ def save_watch(home: Home, watch: Watch) -> Watch:
         known = _current(db, tenant, watch.name)
         if known is not None and known.watch == watch:
             return watch
-        if known is not None:
+        if known is not None and known.watch != instead:
             raise UsageError(
                 f"there is a watch `{watch.name}` already, and it is another one",
                 help=f"`lumyn watch remove {watch.name}` first; its history is kept",

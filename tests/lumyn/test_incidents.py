@@ -294,6 +294,32 @@ def test_an_action_about_a_rate_has_a_watch_that_checks_it(inside: Inside) -> No
     assert len(inside.json("incident", "show", "1", "--json")["actions"]) == 1
 
 
+def test_the_watch_of_an_action_follows_its_target_and_its_day(inside: Inside) -> None:
+    from lumyn.watches import check, history, watch_named
+
+    def watch(name: str = "inc-1.a1") -> Any:
+        return watch_named(operator_home(), name).watch
+
+    inside.decide(refund(20))
+    opened(inside)
+    inside.run("incident", "action", "1", "--text", "lower it", "--due", "2099-01-31", "--target", "from 40% to under 10%",
+               "--query", "label=failure", "--of", "action_type=refund")  # fmt: skip
+    check(operator_home(), "inc-1.a1")
+    inside.run("incident", "action", "1", "A1", "--target", "from 40% to under 5%", "--due", "2099-03-31")
+    assert (watch().target, watch().by, watch().query, watch().of) == ("rate < 5%", "2099-03-31", "label=failure", "action_type=refund")
+    assert len(history(operator_home(), "inc-1.a1", limit=9)) == 1, "what was measured stays"
+    inside.run("incident", "action", "1", "A1", "--target", "from 40% to under 5%", "--query", "verdict=DENY")
+    assert (watch().query, watch().target) == ("verdict=DENY", "rate < 5%")
+    inside.run("incident", "action", "1", "A1", "--state", "doing")
+    assert watch().target == "rate < 5%"
+    inside.run("watch", "add", "shared", "--query", "verdict=DENY", "--target", "rate < 50%")
+    inside.run("incident", "action", "1", "--text", "other", "--target", "under 50%", "--watch", "shared")
+    done = inside.run("incident", "action", "1", "A2", "--target", "under 20%")
+    assert "`shared` is not its own" in done.stderr and watch("shared").target == "rate < 50%"
+    inside.run("watch", "remove", "inc-1.a1")
+    inside.run("incident", "action", "1", "A1", "--target", "under 2%")
+
+
 def test_closing_says_what_is_still_open_and_with_whom(inside: Inside) -> None:
     inside.run("incident", "open", "--title", "x")
     inside.run("incident", "close", "1", "--why", "nothing to do")

@@ -281,8 +281,8 @@ def test_it_watches_until_it_is_stopped_and_serves_what_it_sees(inside: Inside) 
         text = ""
         for _ in range(200):
             try:
+                ready = urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).status  # once a round was made
                 text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
-                ready = urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).status
                 break
             except OSError:
                 time.sleep(0.1)
