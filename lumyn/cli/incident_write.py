@@ -77,6 +77,8 @@ def action(
         say(f"`lumyn watch check {one.watch}` checks the target")
     elif one.target is not None and one.watch is None:
         say("nothing checks this target yet: `--query` says what its rate counts, or `--watch` names a watch")
+    if state == "dropped" and one.watch is not None:
+        say(f"`{one.watch}` is watched on; `lumyn watch remove {one.watch}` ends that")
     today = iso_time(wall_clock_ms())[:10]
     if due and one.due is not None and one.due < today and one in after.unfinished:
         say(f"{name} is due on {one.due}, which is past: it is {today} (UTC)")

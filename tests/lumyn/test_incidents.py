@@ -316,6 +316,7 @@ def test_the_watch_of_an_action_follows_its_target_and_its_day(inside: Inside) -
     inside.run("incident", "action", "1", "--text", "other", "--target", "under 50%", "--watch", "shared")
     done = inside.run("incident", "action", "1", "A2", "--target", "under 20%")
     assert "`shared` is not its own" in done.stderr and watch("shared").target == "rate < 50%"
+    assert "`lumyn watch remove inc-1.a1` ends that" in inside.run("incident", "action", "1", "A1", "--state", "dropped").stderr
     inside.run("watch", "remove", "inc-1.a1")
     inside.run("incident", "action", "1", "A1", "--target", "under 2%")
 
