@@ -19,6 +19,7 @@ from lumyn.gamedays import past
 from lumyn.incidents.incidents import Changed, Incidents
 from lumyn.runbooks.preview import preview, run_command
 from lumyn.runbooks.reading import runbook_named
+from lumyn.watches import watch_named
 from lumyn.wiring import close_homes
 from streams.control import ControlState
 from streams.policy import load_policy
@@ -96,6 +97,10 @@ def test_action_items_are_added_ticked_and_changed(fresh: World) -> None:
     assert other.status_code == 303, "another item was not changed since"
     assert [(one.owner, one.state) for one in incidents.show("INC-1").actions[1:]] == [("mia", "done")]
     assert "Open A2 again" in browser.get("/console/incidents/INC-1").text
+    moved = {"action": "A2", "due": "2099-01-31", "target": "under 3%"}
+    assert post(browser, "/incidents/INC-1/action", **moved).status_code == 303
+    watch = watch_named(fresh.home(), "inc-1.a2").watch
+    assert (watch.target, watch.by, watch.query) == ("rate < 3%", "2099-01-31", "label=failure"), "it follows"
     empty = {"action": "A2", "owner": "", "due": "", "target": ""}
     assert post(browser, "/incidents/INC-1/action", **empty).status_code == 303
     changed = incidents.show("INC-1").actions[-1]
