@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from memory_service.wal import open_to_read, use_wal
+from memory_service.wal import COPY_IT, may_be_written, open_to_read, use_wal, wal_of
 from schemas.errors import LumynError, StorageUnavailable
 
 BUSY_S: Final = 10.0
@@ -32,6 +32,9 @@ class SqliteFile:
 
     A process that was forked opens it anew, and so does one under which the file was replaced. Whatever goes wrong is
     told as `error`, with what to do; a `LumynError` from within goes through as it is.
+
+    A file that may not be written is looked into as it is, anew each time: without a write-ahead log of one's own, what
+    others change meanwhile would not be seen. Changing it is refused.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class SqliteFile:
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
         self._opened_as: tuple[int, int, int] | None = None
+        self._shut = False  # it was opened where it may not be written
+        self._inside = 0
         self._abandoned: list[sqlite3.Connection] = []  # a parent's, which its child must not close
 
     @property
@@ -72,6 +77,7 @@ class SqliteFile:
     def opened(self) -> Iterator[sqlite3.Connection]:
         """The file, made where there is none. Others of this process wait meanwhile."""
         with self._lock:
+            self._inside += 1
             try:
                 yield self._connected()
             except LumynError:
@@ -79,6 +85,8 @@ class SqliteFile:
             except (sqlite3.Error, OSError) as error:
                 self._let_go()
                 raise self._told(error) from None
+            finally:
+                self._inside -= 1
 
     @contextmanager
     def if_there(self) -> Iterator[sqlite3.Connection | None]:
@@ -92,8 +100,14 @@ class SqliteFile:
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
         """The file within a transaction of its own: no other process writes meanwhile, and an error takes it back."""
-        with self.opened() as db, transaction(db):
-            yield db
+        with self.opened() as db:
+            if self._shut:
+                raise self._error(
+                    f"{self._what} may only be read here: the file, or its folder, can't be written",
+                    where=str(self.path), help=COPY_IT,
+                )  # fmt: skip
+            with transaction(db):
+                yield db
 
     def scrub(self) -> None:
         """Leave nothing of what was deleted, here or in the write-ahead log. Raises while another process reads."""
@@ -117,17 +131,18 @@ class SqliteFile:
     # opening
 
     def _connected(self) -> sqlite3.Connection:
-        if self._db is not None and self.is_open:
+        if self._db is not None and self.is_open and (not self._shut or self._inside > 1):
             return self._db
         self._let_go()
-        if self.read_only:
+        self._shut = not self.read_only and self.is_there and not may_be_written(self.path)
+        if self.read_only or self._shut:
             db = open_to_read(self.path, BUSY_S)
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
         try:
-            if not self.read_only:
+            if not (self.read_only or self._shut):
                 use_wal(db, BUSY_S)
                 for pragma in ("synchronous=FULL", *self._pragmas):
                     db.execute(f"PRAGMA {pragma}")
@@ -138,6 +153,11 @@ class SqliteFile:
             raise
         self._db, self._opened_as = db, self._identity()
         return db
+
+    def _has_left_over(self) -> bool:
+        """Whether it could be read but for its write-ahead log, which is taken in where the folder may be written."""
+        may_read, may_make = os.access(self.path, os.R_OK), os.access(self.path.parent, os.W_OK)
+        return self._shut and may_read and not may_make and wal_of(self.path).exists()
 
     def _identity(self) -> tuple[int, int, int] | None:
         """Which file of which process's: a replaced file, or another process's connection, is none of ours."""
@@ -150,6 +170,10 @@ class SqliteFile:
         known = len(self._layouts)
         if _version(db) == known:
             return
+        if self._shut and _version(db) < known:
+            raise self._error(
+                f"{self._what} are of an older layout, and may only be read here", where=str(self.path), help=COPY_IT
+            )
         with transaction(db):
             found = _version(db)
             if found > known:
@@ -176,6 +200,9 @@ class SqliteFile:
             help = "the file is damaged: put it aside, and restore it from a backup"
         elif code in _HELD:
             help = "another process holds the file (a backup, a shell?): let it end, then run this again"
+        elif code in _SHUT and self._has_left_over():
+            left = f"its folder can't be written, and something is left in `{wal_of(self.path).name}`"
+            return self._error(f"{self._what} can't be read: {left}", where=str(self.path), help=COPY_IT)
         elif code in _SHUT or isinstance(error, PermissionError):
             help = "who runs lumyn must be able to read and write the file and its folder"
         elif code in _FULL:

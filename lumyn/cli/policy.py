@@ -21,10 +21,12 @@ def check(
     \b
     Example: lumyn policy check policy.yml
     """
+    from lumyn.collector import collector_paused
     from lumyn.config import read_policy_file
     from streams.policy import check_policy
 
-    report = check_policy(read_policy_file(file), name=str(file))
+    with collector_paused():
+        report = check_policy(read_policy_file(file), name=str(file))
     if json_:
         out_json({"valid": report.policy is not None, "errors": list(report.errors), "warnings": list(report.warnings)})
         return 0 if report.policy is not None else 2

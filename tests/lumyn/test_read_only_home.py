@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from inside import Done, Inside
 
 from lumyn import wiring
+from lumyn.inbox import escalations
 
 pytest_plugins = ("inside_plugin",)
 
@@ -136,3 +138,68 @@ def test_a_log_that_changed_since_is_opened_anew(
     monkeypatch.setattr(wiring, "may_be_written", real)
     wiring.existing_home().log.end("records", 0)
     assert inside.run("verify").code == 0
+
+
+@pytest.fixture
+def kept(audited: tuple[Inside, Path, str], monkeypatch: pytest.MonkeyPatch) -> tuple[Inside, Path, str]:
+    """The same with an incident, a watch that was checked, an escalation that somebody has, and an API key."""
+    inside, home, name = audited
+    monkeypatch.setenv("LUMYN_POLICY", str(inside.folder / "policy.yml"))
+    inside.run("incident", "open", "--title", "A refund was paid twice", "--decision", name)
+    inside.run("watch", "add", "denials", "--query", "verdict=DENY")
+    inside.run("watch", "check", code=None)
+    request = json.loads((Path(__file__).parents[2] / "examples/refunds/request.json").read_bytes())
+    escalated = next(
+        record for amount in (400, 300, 2000, 20000)
+        if (record := inside.decide(
+            {**request, "evidence": {**request.get("evidence", {}), "chargeback_risk": 0.1},
+             "action": {**request["action"], "amount": {"value": amount, "currency": "USD"}}}
+        ))["verdict"] == "ESCALATE"
+    )  # fmt: skip
+    inside.run("inbox", "assign", escalated["decision_id"], "--to", "ann")
+    inside.run("keys", "create", "--tenant", "t", "--role", "read")
+    wiring.close_homes()
+    for store in escalations._stores.values():
+        store.close()
+    gc.collect()  # what still holds a file open empties its write-ahead log as it goes
+    assert not [*home.rglob("*-wal")]
+    return audited
+
+
+LOOKS = [
+    (("incident", "list"), "A refund was paid twice"), (("incident", "show", "INC-1"), "A refund was paid twice"),
+    (("incident", "search", "refund"), "INC-1"), (("incident", "postmortem", "INC-1"), "A refund was paid twice"),
+    (("watch", "list"), "denials"), (("watch", "show", "denials"), "verdict=DENY"),
+    (("inbox", "list"), "ann"), (("keys", "list"), " api t read active"),
+]  # fmt: skip
+
+
+def test_what_people_keep_in_such_a_home_is_shown_as_it_is(kept: tuple[Inside, Path, str]) -> None:
+    inside, home, _ = kept
+    before = _contents(home)
+    done = _as_reader(home, lambda: [inside.run(*one, code=None) for one, _ in LOOKS])
+    for (arguments, told), one in zip(LOOKS, done, strict=True):
+        assert one.code == 0, f"{arguments}: {one.stderr}"
+        assert told in one.stdout, arguments
+    assert _contents(home) == before
+
+
+def test_what_would_change_what_people_keep_there_is_refused_plainly(kept: tuple[Inside, Path, str]) -> None:
+    inside, home, _ = kept
+    before = _contents(home)
+    changing = (
+        ("incident", "note", "INC-1", "x"), ("incident", "open", "--title", "x"), ("watch", "remove", "denials"),
+        ("watch", "add", "more", "--query", "verdict=ALLOW"), ("keys", "create", "--tenant", "t", "--role", "read"),
+    )  # fmt: skip
+    done = _as_reader(home, lambda: [inside.run(*one, code=None) for one in changing])
+    for arguments, one in zip(changing, done, strict=True):
+        assert one.code == 4, f"{arguments}: {one}"
+        assert ".db: " in one.stderr and "may only be read" in one.stderr and "help: " in one.stderr, one.stderr
+    assert _contents(home) == before
+
+
+def test_what_is_left_in_the_write_ahead_log_of_such_a_file_is_not_passed_over(kept: tuple[Inside, Path, str]) -> None:
+    inside, home, _ = kept
+    (home / "keys" / "api.db-wal").write_bytes(b"")
+    (done,) = _as_reader(home, lambda: [inside.run("keys", "list", code=None)])
+    assert done.code == 4 and "something is left in `api.db-wal`" in done.stderr

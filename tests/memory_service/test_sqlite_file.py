@@ -13,6 +13,7 @@ import pytest
 
 from memory_service import sqlite_file
 from memory_service.sqlite_file import SqliteFile
+from memory_service.wal import _connect
 from schemas.errors import KeysUnavailable, NotFound, StorageUnavailable
 
 LAYOUT = ("CREATE TABLE IF NOT EXISTS said (text TEXT)",)
@@ -153,6 +154,25 @@ def test_what_may_not_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
         for path in folder.glob("*-*"):
             path.unlink()
     assert _as_nobody(lambda: told(file)) == 0
+
+
+def test_what_others_change_is_seen_where_the_file_may_only_be_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    writer, reader, writable = made(tmp_path), made(tmp_path), True
+    say(writer)
+    writer.close()
+    monkeypatch.setattr(sqlite_file, "may_be_written", lambda _: writable)
+    monkeypatch.setattr(sqlite_file, "open_to_read", lambda path, wait: _connect(path, "mode=ro&immutable=1", wait))
+    writable = False
+    assert told(reader) == ["one"]
+    writable = True
+    say(writer, "two")
+    writer.close()
+    writable = False
+    assert told(reader) == ["one", "two"]
+    with pytest.raises(StorageUnavailable, match="may only be read"), reader.changing():
+        pass
 
 
 def test_a_file_that_was_replaced_or_removed_is_opened_anew(tmp_path: Path) -> None:
