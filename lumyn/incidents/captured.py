@@ -19,11 +19,14 @@ from schemas.seal import is_sealed
 from streams.index_sync import fetcher
 from streams.log import Log
 from streams.outcome import plain_values
+from streams.statistics.multiple import holm
+from streams.statistics.two_groups import fisher
 from streams.topics import RECEIPTS, REQUESTS
 
 MOST_READ: Final = 500
 """So many decisions are read whole: the shares of more are those of these, spread evenly over them."""
 _SINCE = 200
+_CHANCE = 0.05
 
 EXPECTED: Final[Mapping[str, tuple[str, ...]]] = {
     "model": ("model",),
@@ -120,12 +123,28 @@ def evenly(rows: Sequence[IndexedRecord], most: int) -> list[IndexedRecord]:
     return [rows[round(at * (len(rows) - 1) / (most - 1))] for at in range(most)]
 
 
-def captured_since(home: Home, seen: Seen, end_ms: int) -> tuple[list[str], int]:
-    """Fields of provenance that decisions after the incident have and its own did not, and how many were looked at."""
+def captured_since(home: Home, seen: Seen, end_ms: int) -> dict[str, Any]:
+    """What is captured since, beside what was captured with the incident's decisions (fields of provenance).
+
+    `later`: how many decisions since were looked at. `new`: fields that those have and its own did not; `lost`: the
+    reverse. `shifted`: fields of both whose share differs by more than chance, as (decisions with it, decisions).
+    """
     after = home.index().find(
         Query("", Range(Field("created_at", "time"), end_ms, None)), tenant=home.settings.tenant, limit=_SINCE,
         fetch=fetcher(home.log),
     )  # fmt: skip
     later = seen_in(home, Decisions(tuple(after), 0, None))
-    new = [name for name, _ in later.names.most_common() if seen.read and not seen.names[name]]
-    return new, later.read
+    none: dict[str, Any] = {"later": later.read, "new": [], "lost": [], "shifted": []}
+    if not seen.read or not later.read:
+        return none
+    both = {name: ((count, seen.read), (later.names[name], later.read)) for name, count in seen.names.items()}
+    p_values = holm({name: fisher(*shares).p_value for name, shares in both.items() if shares[1][0]})
+    return none | {
+        "new": [name for name, _ in later.names.most_common() if not seen.names[name]],
+        "lost": [name for name, _ in seen.names.most_common() if not later.names[name]],
+        "shifted": [
+            {"field": name, "then": list(both[name][0]), "since": list(both[name][1]), "p_adjusted": p_value}
+            for name, p_value in sorted(p_values.items(), key=lambda one: (one[1], one[0]))
+            if p_value < _CHANCE
+        ],
+    }

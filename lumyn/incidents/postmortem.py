@@ -50,7 +50,7 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
     frequency = traffic(home, incident, found)
     say("what changed around it")
     changes = _changes(home, incident, found, (first, start, end))
-    new_fields, later = captured_since(home, seen, end) if found.rows else ([], 0)
+    since = captured_since(home, seen, end)
     return {
         "schema": "lumyn.postmortem/1",
         "incident": incident.as_dict(),
@@ -75,7 +75,7 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
         "uncontrolled": None if changes is None else changes | {"factors": changes["factors"][:_MOST_FACTORS]},
         "not_captured": not_captured(incident, found, seen),
         "unknown": [asdict(gap) for gap in gaps(incident, found, seen, rates, frequency, changes)],
-        "capture": {"fields": dict(seen.names.most_common()), "read": seen.read, "new": new_fields, "later": later},
+        "capture": {"fields": dict(seen.names.most_common()), "read": seen.read, **since},
         "watches": [_watch(home, name) for name in incident.refs("watch")],
         "command": f"lumyn incident postmortem {incident.id}",
     }

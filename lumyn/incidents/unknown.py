@@ -165,8 +165,9 @@ def _of_rates(found: Decisions, rates: Sequence[Mapping[str, Any]]) -> Iterator[
 
 def _of_window(incident: Incident, found: Decisions, changes: Mapping[str, Any] | None) -> Iterator[Gap]:
     if incident.start_ms is None:
+        taken = "its first decision, which may not be the first" if found.rows else "when it was opened"
         yield Gap(
-            "No window was given: when it began is taken from its first decision, which may not be the first.",
+            f"No window was given: when it began is taken from {taken}.",
             f"lumyn incident edit {incident.id} --from T --to T",
         )
     if changes is None and found.rows:

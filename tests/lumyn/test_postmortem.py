@@ -237,6 +237,7 @@ def test_an_incident_without_decisions_says_what_is_missing(inside: Inside) -> N
     assert "No decision belongs to this incident" in text and "was not run again" in text
     assert "Nothing watches for the second instance" in text and "None yet." in text
     assert "(when it was opened: it has no decisions, and none was given)" in text
+    assert "its first decision, which" not in text and "is taken from when it was opened" in text
     inside.decide(refund(20))
     text = inside.run("incident", "postmortem", "INC-1").stdout
     assert "No decision was made since" not in text, "there is one; it has nothing to be compared with"
@@ -275,11 +276,24 @@ def test_what_was_changed_since_and_captured_since_is_told(inside: Inside, made:
     inside.run("incident", "monitor", "1", "--query", "label=failure", "--of", "action_type=refund", "--alert", "rate > 1%")
     inside.decide(refund(20, provenance={"model": "m-1", "tool_schema_hash": "sha256:aa"}))
     told = facts(inside)
-    assert told["capture"]["new"] == ["tool_schema_hash"]
+    capture = told["capture"]
+    assert (capture["new"], capture["lost"], capture["shifted"]) == (["tool_schema_hash"], ["system_fingerprint"], [])
     text = inside.run("incident", "postmortem", "1").stdout
     changed = text.partition("## What We Changed Anyway")[2].partition("## What would")[0]
     assert "kill switch" in changed and "stop it" in changed and "A1: guard rail" in changed and "inc-1.monitor1" in changed
     assert told["watches"][0]["alert"] == "rate > 1%" and "Nothing watches" not in text
+
+
+def test_what_is_captured_no_more_or_less_often_is_told(inside: Inside, made: list[dict[str, Any]]) -> None:
+    for n in range(30):
+        model = {"model": "m-1"} if n % 6 == 0 else {}
+        inside.decide(refund(20, provenance={**model, "system_fingerprint": "fp_3"}))
+    capture = facts(inside)["capture"]
+    assert (capture["later"], capture["new"], capture["lost"]) == (30, [], [])
+    (row,) = capture["shifted"]
+    assert (row["field"], row["then"], row["since"]) == ("model", [6, 6], [5, 30]) and 0 < row["p_adjusted"] < 0.01
+    text = inside.run("incident", "postmortem", "1").stdout
+    assert "| `model` | 6 of 6 | 5 of 30 | 0.00" in text and "as hard to investigate" in text
 
 
 def test_one_decision_without_a_window_is_compared_with_the_day_before(inside: Inside) -> None:
