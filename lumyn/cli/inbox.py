@@ -10,6 +10,7 @@ from lumyn.cli.output import out, out_json, say, table
 
 if TYPE_CHECKING:
     from lumyn.inbox.escalations import Open
+    from memory_service.record_index import IndexedRecord
     from schemas.label import LabelEvent
 
 app = typer.Typer(help="Escalations: take and answer them.", no_args_is_help=True, rich_markup_mode=None)
@@ -29,7 +30,7 @@ def list_(
     Example: lumyn inbox list --of nobody
     How long one may wait is `inbox_sla_s` of `[runtime]` in lumyn.toml; 4 hours where it doesn't say.
     """
-    from lumyn.figures import age, amount, when
+    from lumyn.figures import age, when
     from lumyn.inbox.escalations import open_escalations
     from lumyn.wiring import existing_home
 
@@ -42,7 +43,7 @@ def list_(
         return
     out(table(("decision_id", "created_at", "waits", "over", "action", "amount", "with", "reason_codes"), [
         (one.row.decision_id, when(one.row.created_ms), age(one.age_ms), "yes" if one.late else "", one.row.action_type,
-         f"{amount(one.row.amount)} {one.row.currency or ''}".strip(), one.assignee, ",".join(one.row.reason_codes))
+         _amount(one.row), one.assignee, ",".join(one.row.reason_codes))
         for one in found
     ]))  # fmt: skip
 
@@ -118,3 +119,9 @@ def _as_dict(one: Open) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {**asdict(one.row), "assignee": one.assignee, "age_ms": one.age_ms, "late": one.late}
+
+
+def _amount(row: IndexedRecord) -> str:
+    from lumyn.figures import amount
+
+    return "" if row.amount is None else f"{amount(row.amount)} {row.currency or ''}".rstrip()

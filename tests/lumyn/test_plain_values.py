@@ -78,8 +78,10 @@ def test_an_amount_without_a_value_or_a_currency_is_told_by_what_there_is(inside
     ]  # fmt: skip
     explained = [inside.run("explain", name).stdout for name in names]
     assert ' the "prêt" for user ' in explained[0] and ' the "prêt" of 100 for user ' in explained[1]
-    rows = {line.split(" | ")[0]: line.split(" | ")[4].strip() for line in inside.run("list").stdout.splitlines()[1:]}
-    assert [rows[name] for name in names] == ["", "100", ""]
+    for command, column in (("list", 4), ("inbox list", 5)):
+        lines = [line.split(" | ") for line in inside.run(*command.split()).stdout.splitlines()[1:]]
+        rows = {cells[0]: cells[column].strip() for cells in lines}
+        assert [rows[name] for name in names] == ["", "100", ""]
 
 
 def test_a_rule_without_an_effect_shows_none(inside: Inside, names: list[str]) -> None:
