@@ -199,8 +199,8 @@ def test_a_full_disk_is_told_before_it_stops_anything(inside: Inside, monkeypatc
 def test_a_home_that_can_not_be_is_told(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     inside.write("file", "")
     monkeypatch.setenv("LUMYN_HOME", "file/home")
-    found = only(look(inside, code=1), "home", "fail")
-    assert "can't be written" in found["what"]
+    found = only(look(inside, code=1), "settings", "fail")
+    assert "a file stands there" in found["what"]
 
 
 def test_settings_that_can_not_be_read_fail(inside: Inside) -> None:
