@@ -88,6 +88,7 @@ def run(
     A run that was aborted, or whose step failed, can be gone on with: `--resume`. Exit 0: gone through to its end;
     otherwise the exit code of the step that failed, or 1 where it was aborted.
     """
+    from lumyn.cli.in_process import run_in_process
     from lumyn.incidents import Incidents
     from lumyn.runbooks.running import Running, broken_off
     from lumyn.wiring import existing_home
@@ -112,7 +113,7 @@ def run(
     elif one is None and not dry_run:
         say("without --incident nothing is recorded, and an aborted run can't be gone on with")
     person = _Terminal(answers) if present else _Given(answers)
-    running = Running(book, person, incidents, one, dry=dry_run, run=before)
+    running = Running(book, person, incidents, one, command=run_in_process, dry=dry_run, run=before)
     say(one_line(f"{book.title}{' (dry run)' if dry_run else ''}"))
     result = running.go()
     if json_:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from lumyn.api.answers import json_answer
 from lumyn.api.spec import description, page
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 
 

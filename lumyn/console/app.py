@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -19,7 +18,25 @@ from starlette.routing import Route
 from lumyn.access.guard import Guard
 from lumyn.access.http import OPEN
 from lumyn.config import LumynConfig
-from lumyn.console import render
+from lumyn.console import (
+    api,
+    audit,
+    decisions,
+    gamedays,
+    inbox,
+    incident_forms,
+    incidents,
+    live,
+    memory,
+    policies,
+    publishing,
+    render,
+    reports,
+    runbooks,
+    switches,
+    watches,
+)
+from lumyn.console.page import MAX_FORM_BYTES, Page
 from lumyn.console.visit import COOKIE, SESSION_S, Visit, Visits
 from lumyn.inbox.escalations import Taken
 from lumyn.incidents.incidents import Changed
@@ -37,7 +54,6 @@ from schemas.errors import (
     TooLarge,
 )
 
-MAX_FORM_BYTES: Final = 64 * 1024
 _MAX_FIELDS: Final = 100
 _STATUS: Final[tuple[tuple[type[LumynError], int], ...]] = (
     (Forbidden, 403),
@@ -53,40 +69,10 @@ _STATUS: Final[tuple[tuple[type[LumynError], int], ...]] = (
     (StorageUnavailable, 503),
     (KeyMissing, 503),
 )
-Handler = Callable[[Visit], Response]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """An address. `role` is what a visitor needs; `method` POST changes something, or takes its time; `most`: bytes."""
-
-    path: str
-    role: str
-    handler: Handler
-    method: str = "GET"
-    most: int = MAX_FORM_BYTES
 
 
 def pages() -> Sequence[Page]:
     """All addresses of the console."""
-    from lumyn.console import (
-        api,
-        audit,
-        decisions,
-        gamedays,
-        inbox,
-        incident_forms,
-        incidents,
-        live,
-        memory,
-        policies,
-        publishing,
-        reports,
-        runbooks,
-        switches,
-        watches,
-    )
-
     modules = (
         decisions, live, inbox, incident_forms, incidents, runbooks, gamedays, publishing, policies, switches, memory,
         reports, watches, audit, api,

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from lumyn.access.trail import MOST_READ, Entry, trail
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 
 _SHOWN: Final = 200

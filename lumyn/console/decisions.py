@@ -12,9 +12,9 @@ from starlette.responses import RedirectResponse, Response
 
 from lumyn import sdk
 from lumyn.console import render
-from lumyn.console.app import Page
 from lumyn.console.conditions import held_against
 from lumyn.console.neighbours import picture
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 from lumyn.lookup import find_record, sound_record
 from lumyn.searching import understood

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.responses import Response
 
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 from lumyn.gamedays.past import all_of, load
 from lumyn.gamedays.report import facts, headline

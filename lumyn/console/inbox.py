@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.responses import RedirectResponse, Response
 
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 from lumyn.inbox import escalations
 from lumyn.lookup import sound_record

@@ -9,8 +9,8 @@ from typing import Final
 from starlette.responses import RedirectResponse, Response
 
 from lumyn.console import render
-from lumyn.console.app import Page
 from lumyn.console.incidents import incident_page, new_page
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 from lumyn.incidents.incidents import Changed, Incidents
 from lumyn.incidents.model import Incident

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from lumyn import reports
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.reports import sandboxed
 from lumyn.console.runbooks import books_of
 from lumyn.console.visit import Visit

@@ -13,9 +13,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from lumyn.console import render
-from lumyn.console.app import Page
 from lumyn.console.decisions import find_page
 from lumyn.console.feed import RATE_S, TICK_S, WINDOW_S, Feed
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 from schemas.errors import StorageUnavailable
 from streams.log import Log

@@ -16,8 +16,8 @@ from starlette.responses import RedirectResponse, Response
 from lumyn import blast, label_jobs, memory_views, suspecting
 from lumyn.cli.blast_radius import as_dict
 from lumyn.console import render
-from lumyn.console.app import Page
 from lumyn.console.neighbours import picture
+from lumyn.console.page import Page
 from lumyn.console.policies import confirmed
 from lumyn.console.visit import Visit
 from lumyn.label_jobs import standing_text

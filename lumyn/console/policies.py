@@ -11,8 +11,8 @@ from starlette.responses import RedirectResponse, Response
 
 from lumyn import policies, shadowing
 from lumyn.console import render
-from lumyn.console.app import Page
 from lumyn.console.conditions import condition_lines
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 from schemas.errors import BadInput, NotFound
 from schemas.policy import MemorySettings

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from lumyn import policies
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.policies import SHARED, difference, published
 from lumyn.console.visit import Visit
 from schemas.errors import BadInput, PolicyConflict, TooLarge

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from lumyn import reports
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 
 SANDBOX: Final = (

@@ -12,7 +12,7 @@ from typing import Final
 from starlette.responses import Response
 
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 from lumyn.incidents.incidents import Incidents
 from lumyn.runbooks.book import Runbook

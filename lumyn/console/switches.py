@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from lumyn import switches
 from lumyn.cli.stop_now import scope_text
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.policies import confirmed
 from lumyn.console.visit import Visit
 from lumyn.figures import number

@@ -7,7 +7,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from lumyn.console import render
-from lumyn.console.app import Page
+from lumyn.console.page import Page
 from lumyn.console.visit import Visit
 from lumyn.watches.store import history, list_watches, watch_named
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lumyn.incidents import links
 from lumyn.incidents.model import ACTION_STATES, SEVERITIES, STATUSES, Incident
+from lumyn.incidents.named import incident_named, not_there, number_of
 from lumyn.incidents.store import IncidentStore
 from lumyn.incidents.target import parse_target
 from lumyn.lookup import shown
@@ -21,7 +22,6 @@ from streams.local_log import wall_clock_ms
 MAX_TITLE = 200
 MAX_SECTION = 64 * 1024
 MAX_LINKED = 10_000
-_ID = re.compile(r"(?:INC-)?([1-9][0-9]{0,8})", re.IGNORECASE | re.ASCII)
 _SECTION = re.compile(r"[a-z][a-z0-9-]{0,40}", re.ASCII)
 _ACTION = re.compile(r"A[1-9][0-9]{0,3}", re.IGNORECASE | re.ASCII)
 Said = list[tuple[str, Mapping[str, Any]]]
@@ -75,10 +75,7 @@ class Incidents:
 
     def show(self, name: str) -> Incident:
         """One incident, by `INC-7` or `7`."""
-        found = self.store.read(self.tenant, _number(name))
-        if found is None:
-            raise _none(name)
-        return found
+        return incident_named(self.store, self.tenant, name)
 
     def list(self, *, status: str | None = None, limit: int | None = None) -> list[Incident]:
         """The incidents, newest first; of a status, or `unclosed`."""
@@ -251,9 +248,9 @@ class Incidents:
             assert incident is not None
             return said(incident)
 
-        after = self.store.append(self.tenant, _number(name), on, actor=self.actor, at_ms=wall_clock_ms())
+        after = self.store.append(self.tenant, number_of(name), on, actor=self.actor, at_ms=wall_clock_ms())
         if after is None:
-            raise _none(name)
+            raise not_there(name)
         return after
 
     def _links(self, given: Sequence[tuple[str, str, str]]) -> Said:
@@ -273,17 +270,6 @@ class Incidents:
 def _must_be_open(incident: Incident) -> None:
     if incident.status == "closed":
         raise UsageError(f"{incident.id} is closed", help=f"`lumyn incident reopen {incident.id} --why ...`")
-
-
-def _number(name: str) -> int:
-    found = _ID.fullmatch(name.strip())
-    if not found:
-        raise NotFound(f"`{shown(name)}` is no incident", help="an incident is named like INC-7")
-    return int(found[1])
-
-
-def _none(name: str) -> NotFound:
-    return NotFound(f"no incident `{shown(name)}`", help="`lumyn incident list` shows them")
 
 
 def _title(text: str) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from lumyn.incidents.named import incident_named
+from lumyn.incidents.store import IncidentStore
 from lumyn.lookup import find_record, shown
 from lumyn.switches import named
 from lumyn.wiring import Home
@@ -120,9 +122,7 @@ def watch(home: Home, ref: str) -> Checked:
 
 def incident(home: Home, ref: str) -> Checked:
     """Another incident of the tenant: the same again, or what it came from."""
-    from lumyn.incidents.incidents import Incidents
-
-    found = Incidents(home).show(ref)
+    found = incident_named(IncidentStore(home.path), home.settings.tenant, ref)
     return found.id, {"title": found.title}
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import orjson
 
 from lumyn.incidents import Incident, Incidents
 from lumyn.lookup import shown
 from lumyn.runbooks.book import PLACEHOLDER, Runbook, Step, filled, passes_over
-from lumyn.runbooks.commands import run_command
 from lumyn.runbooks.measures import measured
 from schemas.errors import LumynError, NotFound, UsageError
 
@@ -61,6 +60,10 @@ class Result:
     steps: list[dict[str, str]] = field(default_factory=list)
 
 
+Command: TypeAlias = Callable[[Sequence[str]], tuple[int, str]]
+"""Runs words of lumyn's command line; gives the exit code and all that was printed."""
+
+
 class Running:
     """One run. With an incident every step is recorded there as it happens; a dry run records and changes nothing."""
 
@@ -71,12 +74,16 @@ class Running:
         incidents: Incidents,
         incident: Incident | None,
         *,
+        command: Command,
         dry: bool,
         run: str | None = None,
     ) -> None:
-        """`run` names a run of the incident that was broken off, to go on with. Raises `NotFound`, `UsageError`."""
+        """`command` runs the words of a step; `run` names a run that was broken off, to go on with.
+
+        Raises `NotFound`, `UsageError`.
+        """
         self._book, self._person, self._dry = book, person, dry
-        self._incidents, self._incident = incidents, incident
+        self._incidents, self._incident, self._called = incidents, incident, command
         self.run = run or f"run-{uuid.uuid4().hex[:8]}"
         self._known: dict[str, str] = {"actor": incidents.actor, "tenant": incidents.tenant}
         if incident is not None:
@@ -176,7 +183,7 @@ class Running:
                 return self._record(step, state, text), text, 1
         if step.changes:
             self._record(step, "begun", text)
-        code, output = run_command(words)
+        code, output = self._called(words)
         self._person.tell(output.rstrip() or "(nothing printed)")
         if code not in step.expect:
             self._record(step, "failed", f"{text}: exit {code}", output)

@@ -18,7 +18,8 @@ from lumyn.access.guard import Guard
 from lumyn.access.principal import roles_of
 from lumyn.api.homes import guard_for
 from lumyn.console import render
-from lumyn.console.app import MAX_FORM_BYTES, pages
+from lumyn.console.app import pages
+from lumyn.console.page import MAX_FORM_BYTES
 from lumyn.console.visit import COOKIE, IDLE_S, SESSION_S, Visits
 from lumyn.console.watches import stands
 from lumyn.watches.check import check

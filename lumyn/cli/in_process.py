@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from schemas.errors import LumynError
 
 
-def run_command(words: Sequence[str]) -> tuple[int, str]:
+def run_in_process(words: Sequence[str]) -> tuple[int, str]:
     """The exit code of a command, and all that it printed. Not for several threads: outputs are the process's.
 
     What the process keeps open (the home, the embedder) serves every step.
