@@ -22,7 +22,8 @@ from typing import Any
 import workload
 
 from lumyn import LumynConfig, decide, decide_many
-from lumyn.wiring import load_policy_file, open_home
+from lumyn.policy_file import load_policy_file
+from lumyn.wiring import open_home
 
 OURS, CANDIDATE, MEMORY = (workload.POLICIES / name for name in ("ours.yml", "ours_candidate.yml", "ours_memory.yml"))
 Result = dict[str, Any]

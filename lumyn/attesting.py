@@ -9,8 +9,9 @@ from typing import Final
 
 from lumyn.checkpointing import home_chain, home_checkpointer
 from lumyn.config import resolve
+from lumyn.home import LOG_FILE, Home
 from lumyn.replaying import believed, trusted_keys
-from lumyn.wiring import LOG_FILE, Home, operator_home
+from lumyn.wiring import operator_home
 from schemas.attestation import Attestation, Covered, Source, Statement
 from schemas.errors import IntegrityError, NotFound, StorageUnavailable, UsageError, WrongKind
 from schemas.ids import iso_time, time_ms_of

@@ -25,8 +25,8 @@ from lumyn.backtest_plan import Plan, outcomes_of, source_of
 from lumyn.backtesting import check_found, make_evaluator, parts, report_of
 from lumyn.collector import collector_paused
 from lumyn.exporting import write_whole
+from lumyn.home import Home
 from lumyn.label_jobs import FOLDER
-from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import IntegrityError, NotFound, StorageUnavailable, UsageError
 from schemas.ids import iso_time

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from lumyn.collector import collector_paused
 from lumyn.config import LumynConfig, Settings, read_policy_file, resolve
+from lumyn.home import LOG_FILE, Home
 from lumyn.replaying import check_pack
 from lumyn.searching import readable
-from lumyn.wiring import LOG_FILE, Home, operator_home
+from lumyn.wiring import operator_home
 from schemas.digests import digest
 from schemas.errors import NotFound, StorageUnavailable, UsageError
 from schemas.limits import MAX_SAFE_INTEGER

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lumyn.backtesting import check_found, check_judged
+from lumyn.home import Home
 from lumyn.shadowing import catch_up
-from lumyn.wiring import Home
 from schemas.errors import NotFound, UsageError
 from schemas.query import parse_query
 from streams.backtest.bars import parse_bar

@@ -21,9 +21,9 @@ from lumyn.backtest_plan import Plan, home_of, outcomes_of, policies_of, source_
 from lumyn.collector import collector_paused
 from lumyn.config import LumynConfig, resolve
 from lumyn.exporting import write_whole
+from lumyn.home import Home
 from lumyn.label_jobs import FOLDER
 from lumyn.processes import in_order
-from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError, NotFound, StorageUnavailable, UsageError
 from streams.backfill.contested import contested_of

@@ -10,9 +10,9 @@ from typing import Any
 
 from lumyn.collector import collector_paused
 from lumyn.config import DEFAULT_EMBEDDER
+from lumyn.home import Home
 from lumyn.processes import in_order
 from lumyn.stores import chosen, chosen_vectoriser
-from lumyn.wiring import Home
 from schemas.errors import LumynError
 from streams.blast_radius import UNSOUND, Blast, BlastRadius, Supposed
 from streams.diff import checked_record

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lumyn.agent_runs import Agent, AgentRun, runs
+from lumyn.home import Home
 from lumyn.rate_files import load_all, new_id, save
 from lumyn.rating import agent_input, line_of, may_be_kept
 from lumyn.traffic import LeftOut, outcome_in, recorded, rows_of
-from lumyn.wiring import Home
 from memory_service.redaction import memory_paths
 from schemas.digests import digest_of
 from schemas.errors import NotFound, UsageError

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from lumyn.home import Home
 from lumyn.replaying import trusted_keys
-from lumyn.wiring import Home
 from schemas.checkpoint import InclusionProof
 from schemas.errors import IntegrityError, StorageUnavailable
 from streams.checkpoints import Chain

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from lumyn.config import CONFIG_FILE, LumynConfig, Settings, resolve
 from lumyn.findings import Finding, Status, failed, guarded
+from lumyn.home import KEY_FILE
+from lumyn.policy_file import load_policy_file
 from lumyn.stores import make_vectoriser, uses_server
-from lumyn.wiring import KEY_FILE, load_policy_file
 from schemas.errors import (
     EXIT_DIFFERENT,
     EXIT_OK,

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from lumyn.config import Settings
 from lumyn.findings import Finding, Status, failed, guarded
+from lumyn.home import LOG_FILE
 from lumyn.stores import INDEX_FILE, chosen, chosen_vectoriser, memory_name, open_memory
-from lumyn.wiring import LOG_FILE
 from schemas.errors import LumynError
 from streams.control import ControlState, read_control
 from streams.decide_agent import GROUP

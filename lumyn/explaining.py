@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lumyn.config import LumynConfig, resolve
+from lumyn.home import Home
 from lumyn.lookup import sound_record
 from lumyn.memory_views import recall_then
 from lumyn.replaying import check_pack, opened_pack
-from lumyn.wiring import Home, existing_home
+from lumyn.wiring import existing_home
 from memory_service.recall import Asked, Recall
 from schemas.errors import UsageError
 from schemas.verdict import VERDICTS, Verdict

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lumyn.checkpointing import inclusion_proof
-from lumyn.wiring import Home
+from lumyn.home import Home
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import StorageUnavailable, UsageError
 from schemas.seal import OPENING, OpenRecord, is_sealed, opening_text, stored_of

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
+from lumyn.home import Home
 from lumyn.mentions import Mention, mentions_of
-from lumyn.wiring import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError, MemoryUnavailable, NotFound, UsageError
 from schemas.label import LabelEvent, LabelRequest

@@ -10,9 +10,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lumyn.config import Settings
+from lumyn.home import KEY_FILE, HomeMemory
 from lumyn.kafka_log import kafka_log
+from lumyn.policy_file import load_policy_file
 from lumyn.stores import open_index, open_memory, remove_left_memories, remove_memory, uses_server
-from lumyn.wiring import KEY_FILE, HomeMemory, load_policy_file
 from memory_service.record_index import RecordIndex
 from schemas.canonical import decode_trusted
 from schemas.errors import BadConfig, LumynError

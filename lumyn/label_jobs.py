@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import cast
 
 from lumyn.exporting import write_whole
+from lumyn.home import Home
 from lumyn.searching import search
-from lumyn.wiring import Home
 from memory_service.fold import Standing
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import BadConfig, LumynError, NotFound, StorageUnavailable, UsageError

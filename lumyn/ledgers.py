@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lumyn.home import Home
 from lumyn.redriving import Redriven, redrive, redriven_before, waiting
 from lumyn.searching import search
-from lumyn.wiring import Home
 from schemas.errors import NotFound, UsageError
 from schemas.ledger import STATES, State
 from streams.ledger import Entry, Ledger, read_ledger, redriven_event, say_state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lumyn.wiring import Home
+from lumyn.home import Home
 from schemas.canonical import decode_trusted
 from schemas.errors import IntegrityError, NotFound, UsageError
 from schemas.ids import id_prefix

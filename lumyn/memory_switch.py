@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lumyn.config import read_policy_file
+from lumyn.home import Home
 from lumyn.stores import make_vectoriser
-from lumyn.wiring import Home
 from memory_service.profile import DEFAULT_PROFILE, MemoryProfile
 from memory_service.recall import MemoryChoice
 from schemas.canonical import decode_trusted, encode

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from lumyn.home import Home
 from lumyn.label_jobs import known
 from lumyn.lookup import find_record, sound_record
 from lumyn.stores import chosen, chosen_vectoriser
-from lumyn.wiring import Home
 from memory_service.fold import Standing
 from memory_service.point import OPEN
 from memory_service.recall import Asked, MemoryChoice, Recall, unavailable

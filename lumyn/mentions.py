@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 from lumyn import rate_files
 from lumyn.gamedays import past
+from lumyn.home import Home
 from lumyn.inbox.store import InboxStore
 from lumyn.incidents import Incidents, redaction
 from lumyn.incidents.evidence import decisions_of
@@ -26,7 +27,7 @@ from lumyn.label_jobs import FOLDER as JOBS
 from lumyn.reports import FOLDER as REPORTS
 from lumyn.runbooks.reading import FOLDER as RUNBOOKS
 from lumyn.watches.store import naming
-from lumyn.wiring import Home, home_as
+from lumyn.wiring import home_as
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError
 from schemas.query import And, Field, OneOf, Query

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lumyn.wiring import Home
+from lumyn.home import Home
 from streams.control import PublishedPolicy, check_publishable, control_append, previous_policy, publish_event
 from streams.policy import CompiledPolicy
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from lumyn.agent_runs import Agent, AgentRun, runs
 from lumyn.config import LumynConfig, resolve
+from lumyn.home import LOG_FILE
 from lumyn.lookup import sound_record
 from lumyn.rate_files import new_id
 from lumyn.replaying import check_pack, opened_pack
-from lumyn.wiring import LOG_FILE, existing_home, operator_home
+from lumyn.wiring import existing_home, operator_home
 from schemas.canonical import encode
 from schemas.digests import digest
 from schemas.errors import UsageError

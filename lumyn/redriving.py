@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lumyn.wiring import Home
+from lumyn.home import Home
 from memory_service.record_index import IndexedRecord
 from schemas.canonical import decode_trusted
 from schemas.errors import IntegrityError, LumynError, StorageUnavailable

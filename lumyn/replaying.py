@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from lumyn.config import LumynConfig, resolve
+from lumyn.home import KEY_FILE, LOG_FILE, TRUSTED_FOLDER, Home
 from lumyn.replaying_lumyn1 import Lumyn1Replay, replay_lumyn1
 from lumyn.replaying_lumyn1 import as_dict as lumyn1_as_dict
-from lumyn.wiring import KEY_FILE, LOG_FILE, TRUSTED_FOLDER, Home, operator_home
+from lumyn.wiring import operator_home
 from memory_service.recall import Asked, Recall
 from schemas.errors import Erased, IntegrityError, LumynError, UsageError
 from schemas.seal import is_sealed, open_record

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lumyn.dead_letters import Letter, letters, letters_from, no_letter, note
-from lumyn.wiring import Home, load_policy_file
+from lumyn.home import Home
+from lumyn.policy_file import load_policy_file
 from schemas.canonical import decode
 from schemas.errors import (
     BadInput,

@@ -9,8 +9,10 @@ from typing import Any, cast
 
 from lumyn.collector import collector_paused
 from lumyn.config import LumynConfig
+from lumyn.home import Home
 from lumyn.lookup import find_record, sound_record
-from lumyn.wiring import Home, existing_home, load_policy_file, open_home
+from lumyn.policy_file import load_policy_file
+from lumyn.wiring import existing_home, open_home
 from schemas.canonical import decode_trusted
 from schemas.errors import LumynError
 from schemas.ids import is_decision_id

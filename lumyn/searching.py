@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lumyn.wiring import Home
+from lumyn.home import Home
 from schemas.ids import iso_time
 from schemas.query import TODAY, OneOf, Query, Range, Value, describe, leaves, parse_query, with_values
 from streams.index_sync import fetcher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lumyn.wiring import Home
+from lumyn.home import Home
 from schemas.errors import NotFound, UsageError
 from streams.control import ControlState, ShadowedPolicy, control_append, publish_event
 from streams.observe import Observer

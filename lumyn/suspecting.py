@@ -11,9 +11,9 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from lumyn.collector import collector_paused
+from lumyn.home import Home
 from lumyn.label_jobs import known
 from lumyn.stores import chosen_vectoriser
-from lumyn.wiring import Home
 from schemas.errors import LumynError
 from streams.diff import checked_record
 from streams.label_history import Histories

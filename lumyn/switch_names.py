@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Final
 
-from lumyn.wiring import Home
+from lumyn.home import Home
 from memory_service.record_index import RecordIndex
 from schemas.errors import LumynError
 from schemas.query import And, Field, OneOf, Query

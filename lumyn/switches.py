@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from lumyn.access.principal import Principal
-from lumyn.wiring import Home
+from lumyn.home import Home
 from schemas.canonical import encode
 from schemas.errors import BadInput, NotFound, RequestConflict
 from streams.control import KillSwitch

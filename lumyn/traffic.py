@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from lumyn.home import Home
 from lumyn.lookup import sound_record
 from lumyn.searching import understood
 from lumyn.stores import chosen_vectoriser
-from lumyn.wiring import Home
 from memory_service.blocks import score_of
 from memory_service.profile import remembered_part
 from memory_service.record_index import IndexedRecord, facts_of

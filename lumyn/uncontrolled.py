@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lumyn.canary import as_ticks
+from lumyn.home import Home
 from lumyn.rate_files import load_all
 from lumyn.searching import understood
 from lumyn.traffic import LeftOut, recorded, rows_of
-from lumyn.wiring import Home
 from memory_service.redaction import memory_paths
 from schemas.errors import UsageError
 from schemas.ids import iso_time

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lumyn.config import LumynConfig, Settings, resolve
+from lumyn.policy_file import load_policy_file
 from lumyn.stores import Wrap, open_index, open_memory, remove_left_memories, uses_server
-from lumyn.wiring import load_policy_file
 from schemas.errors import BadConfig, UsageError
 from streams.chosen_memory import ChosenMemory
 from streams.find_records import IndexedFinder
@@ -170,8 +170,8 @@ def shadow_worker(settings: Settings, observer: Observer, partitions: Sequence[i
 
 def index_worker(settings: Settings, observer: Observer) -> IndexWorker:
     """The index worker: the Qdrant server's record index (or this home's own), and checkpoints with the home's key."""
+    from lumyn.home import KEY_FILE
     from lumyn.replaying import trusted_keys
-    from lumyn.wiring import KEY_FILE
     from streams.checkpointer import Checkpointer
     from streams.index_worker import IndexWorker
     from streams.signing import SigningKey

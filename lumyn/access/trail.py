@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from lumyn.access.principal import Principal
 from lumyn.access.store import KeyStore
+from lumyn.home import Home
 from lumyn.switches import owner_of, shown_id
-from lumyn.wiring import Home
 from schemas.ids import iso_time, time_ms_of
 from streams.log import Message
 from streams.reading import object_in

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lumyn.checkpointing import kept_chain
+from lumyn.home import Home
 from lumyn.lookup import find_record
-from lumyn.wiring import Home
 from schemas.errors import IntegrityError, IrHashMismatch
 from schemas.seal import is_sealed
 from streams.control import ControlState, read_control

@@ -22,7 +22,8 @@ from lumyn.api.spec import endpoint, header
 from lumyn.api.traceability import with_traceability
 from lumyn.api.waiting import accepted, state_of
 from lumyn.config import LumynConfig, resolve
-from lumyn.wiring import Home, open_home
+from lumyn.home import Home
+from lumyn.wiring import open_home
 from schemas.canonical import decode, decode_trusted
 from schemas.errors import BadInput, Forbidden, LumynError
 from schemas.request import Request as DecisionRequest

@@ -7,7 +7,8 @@ from fastapi import FastAPI, Request
 from lumyn.access.guard import Guard
 from lumyn.access.principal import Principal
 from lumyn.config import LumynConfig, resolve
-from lumyn.wiring import Home, existing_home, home_as, open_home
+from lumyn.home import Home
+from lumyn.wiring import existing_home, home_as, open_home
 
 
 def guard_for(config: LumynConfig, *, dev: bool) -> Guard:

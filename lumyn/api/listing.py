@@ -12,9 +12,9 @@ from lumyn.api.cursors import cursor_in, cursor_text, list_digest
 from lumyn.api.filters import PAGING, filters
 from lumyn.api.homes import home_of
 from lumyn.api.traceability import with_traceability
+from lumyn.home import Home
 from lumyn.lookup import sound_record
 from lumyn.searching import search
-from lumyn.wiring import Home
 from memory_service.record_index import IndexedRecord
 from schemas.errors import Forbidden, IntegrityError
 from schemas.ids import iso_time

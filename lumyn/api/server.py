@@ -20,7 +20,9 @@ from lumyn.api.homes import guard_for
 from lumyn.api.patience import protocol
 from lumyn.api.upkeep import keep_checkpoints, keep_index
 from lumyn.config import LumynConfig
-from lumyn.wiring import Home, existing_home, load_policy_file, open_home
+from lumyn.home import Home
+from lumyn.policy_file import load_policy_file
+from lumyn.wiring import existing_home, open_home
 from schemas.errors import BadConfig, LumynError, StorageUnavailable, UsageError
 
 _MOST_CONNECTIONS: Final = 2000

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from lumyn.checkpointing import own_checkpointer
+from lumyn.home import Home
 from lumyn.stores import uses_server
-from lumyn.wiring import Home
 from schemas.errors import LumynError
 from streams.reading import ends_of, is_embedded
 from streams.topics import RECORDS

@@ -10,8 +10,8 @@ from lumyn.api.answers import json_answer
 from lumyn.api.homes import home_of
 from lumyn.api.spec import endpoint
 from lumyn.api.traceability import with_traceability
+from lumyn.home import Home
 from lumyn.lookup import sound_record
-from lumyn.wiring import Home
 from schemas.errors import LumynError, NotFound
 from schemas.request import parse_request
 from streams.log import Message

@@ -11,7 +11,7 @@ from lumyn.cli.output import one_line, out, out_json, progress, say
 
 if TYPE_CHECKING:
     from lumyn.backfilling import Backfill
-    from lumyn.wiring import Home
+    from lumyn.home import Home
     from streams.backfill.figures import Reversibility
 
 

@@ -10,7 +10,7 @@ import typer
 from lumyn.cli.output import out, out_json, progress, say
 
 if TYPE_CHECKING:
-    from lumyn.wiring import Home
+    from lumyn.home import Home
 
 
 def export(

@@ -147,7 +147,7 @@ def trust(
     from lumyn.attesting import attester, is_attestation
     from lumyn.config import resolve
     from lumyn.exporting import write_whole
-    from lumyn.wiring import TRUSTED_FOLDER
+    from lumyn.home import TRUSTED_FOLDER
     from schemas.errors import NotFound, UsageError
     from streams.packs import read_pack
     from streams.signing import PublicKey

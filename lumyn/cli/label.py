@@ -9,7 +9,7 @@ import typer
 from lumyn.cli.output import one_line, out, out_json, say
 
 if TYPE_CHECKING:
-    from lumyn.wiring import Home
+    from lumyn.home import Home
 
 
 _TAUGHT = {

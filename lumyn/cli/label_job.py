@@ -13,7 +13,7 @@ from lumyn.cli.blast_radius import as_dict, show_radius
 from lumyn.cli.output import error_text, one_line, out, out_json, progress, say, table
 
 if TYPE_CHECKING:
-    from lumyn.wiring import Home
+    from lumyn.home import Home
     from schemas.label import LabelRequest
     from streams.label_history import Histories
     from streams.label_jobs import Plan

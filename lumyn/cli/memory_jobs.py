@@ -12,7 +12,7 @@ from lumyn.cli.memory_trust import warn_of_stranger
 from lumyn.cli.output import say
 
 if TYPE_CHECKING:
-    from lumyn.wiring import Home
+    from lumyn.home import Home
     from streams.label_history import Histories
     from streams.label_jobs import Decided, Plan
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lumyn.cli.output import say
 
 if TYPE_CHECKING:
-    from lumyn.wiring import Home
+    from lumyn.home import Home
 
 
 @contextmanager

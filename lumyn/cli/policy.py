@@ -57,7 +57,8 @@ def show(
     \b
     Example: lumyn policy show policy.yml --compiled
     """
-    from lumyn.wiring import existing_home, load_policy_file
+    from lumyn.policy_file import load_policy_file
+    from lumyn.wiring import existing_home
 
     if Path(name).is_file():
         policy = load_policy_file(Path(name))
@@ -92,7 +93,8 @@ def publish(
     Example: lumyn policy publish policy.yml
     """
     from lumyn import policies
-    from lumyn.wiring import load_policy_file, operator_home
+    from lumyn.policy_file import load_policy_file
+    from lumyn.wiring import operator_home
 
     policy = load_policy_file(file)
     policies.publish(operator_home(), policy)

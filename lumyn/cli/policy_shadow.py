@@ -28,7 +28,8 @@ def shadow(
     Over Kafka `lumyn worker shadow` evaluates, with a consumer group of its own: it can't slow or fail a decision.
     """
     from lumyn import shadowing
-    from lumyn.wiring import existing_home, load_policy_file
+    from lumyn.policy_file import load_policy_file
+    from lumyn.wiring import existing_home
     from schemas.errors import UsageError
 
     home = existing_home()

@@ -10,7 +10,7 @@ from lumyn.cli.label_job import APPLY, JSON, RESUME, UNDO, WHY, run
 from lumyn.cli.output import say
 
 if TYPE_CHECKING:
-    from lumyn.wiring import Home
+    from lumyn.home import Home
     from streams.label_history import Histories
     from streams.label_jobs import Plan
 

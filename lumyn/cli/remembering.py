@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lumyn.cli.output import say
 
 if TYPE_CHECKING:
-    from lumyn.wiring import Home
+    from lumyn.home import Home
 
 _WITHIN_S = 5.0
 

@@ -34,8 +34,8 @@ def replay(
     Exit 0: every verdict is the original's. 1: one differs. 3: a pack is not sound.
     """
     from lumyn.pack_files import find_packs
+    from lumyn.policy_file import load_policy_file
     from lumyn.replaying import as_dict, replay_pack
-    from lumyn.wiring import load_policy_file
     from schemas.errors import LumynError
 
     candidate = load_policy_file(policy) if policy is not None else None

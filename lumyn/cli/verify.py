@@ -141,8 +141,9 @@ def _in_chain(pack: Pack) -> list[Check]:
     """A checkpoint of this home's own key must stand in this home's log: else the log was cut or made anew."""
     from lumyn.checkpointing import home_chain
     from lumyn.config import resolve
+    from lumyn.home import LOG_FILE
     from lumyn.replaying import trusted_keys
-    from lumyn.wiring import LOG_FILE, operator_home
+    from lumyn.wiring import operator_home
     from schemas.digests import digest_of
     from streams.integrity import Check
 

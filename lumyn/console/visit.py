@@ -25,7 +25,7 @@ from lumyn.access.principal import Principal
 from lumyn.access.store import KeyStore
 from lumyn.api.homes import home_for
 from lumyn.config import LumynConfig
-from lumyn.wiring import Home
+from lumyn.home import Home
 from schemas.errors import Forbidden, LumynError, Unauthorized
 
 COOKIE: Final = "lumyn_console"

@@ -11,11 +11,11 @@ from typing import Any
 from lumyn.exporting import export_pack, write_whole
 from lumyn.gamedays.expectations import check_text
 from lumyn.gamedays.setting import write_events
+from lumyn.home import Home
 from lumyn.incidents.evidence import decisions_of
 from lumyn.incidents.incidents import Incidents
 from lumyn.incidents.model import Incident
 from lumyn.lookup import sound_record
-from lumyn.wiring import Home
 from memory_service.record_index import IndexedRecord
 from schemas.errors import LumynError, StorageUnavailable, UsageError
 from schemas.seal import is_sealed

@@ -13,7 +13,7 @@ from lumyn.gamedays.scenario import Fault, Scenario, Step
 from lumyn.gamedays.setting import ACTOR, activation
 from lumyn.gamedays.stage import Stage
 from lumyn.gamedays.traffic import Recorded, Traffic
-from lumyn.wiring import load_policy_file
+from lumyn.policy_file import load_policy_file
 from schemas.errors import LumynError, UsageError
 from schemas.reasons import KILL_SWITCH
 from schemas.request import Request, parse_request

@@ -18,7 +18,7 @@ from lumyn.gamedays.scenario import Scenario
 from lumyn.gamedays.setting import set_up
 from lumyn.gamedays.stage import EmbeddedStage, Stage
 from lumyn.gamedays.traffic import Traffic, load_traffic
-from lumyn.wiring import Home
+from lumyn.home import Home
 from schemas.errors import StorageUnavailable, UsageError
 from streams.subject_keys import NO_KEYS
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from lumyn.gamedays.scenario import Scenario
 from lumyn.gamedays.stage import Stage
 from lumyn.gamedays.traffic import Traffic
-from lumyn.wiring import Home, load_policy_file
+from lumyn.home import Home
+from lumyn.policy_file import load_policy_file
 from schemas.canonical import decode, decode_trusted, encode
 from schemas.errors import NotFound, StorageUnavailable, UsageError
 from schemas.label import EVENT, LabelEvent, key_of

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from lumyn.config import Settings
+from lumyn.embedded_home import EmbeddedHome
 from lumyn.gamedays.faults import BorrowedKeys, Faults, FaultyStore, following
+from lumyn.home import Home
 from lumyn.stores import open_memory
 from lumyn.subject_keys import subject_keys
-from lumyn.wiring import EmbeddedHome, Home
 from memory_service.recall import MemoryChoice
 from memory_service.recaller import Recaller
 from memory_service.store import MemoryStore

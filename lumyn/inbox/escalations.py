@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from lumyn import sdk
+from lumyn.home import Home
 from lumyn.inbox.store import Event, InboxStore
 from lumyn.lookup import sound_record
-from lumyn.wiring import Home
 from memory_service.record_index import Cursor, IndexedRecord
 from schemas.errors import BadInput, LumynError, UsageError
 from schemas.label import LabelEvent, is_last_word

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lumyn.home import Home
 from lumyn.incidents.evidence import Decisions, compared_from
 from lumyn.incidents.impact import asked_text
 from lumyn.incidents.model import Incident
 from lumyn.incidents.timeline import span_of
 from lumyn.uncontrolled import changed_in
-from lumyn.wiring import Home
 
 
 def window_around(incident: Incident, found: Decisions) -> tuple[int, int, int]:

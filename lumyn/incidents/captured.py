@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from lumyn.home import Home
 from lumyn.incidents.evidence import Decisions
 from lumyn.lookup import sound_record
 from lumyn.uncontrolled import all_factors
-from lumyn.wiring import Home
 from memory_service.record_index import IndexedRecord
 from schemas.canonical import encode
 from schemas.errors import Erased, IntegrityError, LumynError

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lumyn.home import Home
 from lumyn.incidents.evidence import decisions_of
 from lumyn.incidents.model import Incident
 from lumyn.label_jobs import known
 from lumyn.lookup import sound_record
 from lumyn.rating import agent_input
-from lumyn.wiring import Home
 from schemas.errors import LumynError
 from schemas.seal import is_sealed, stored_of
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from lumyn.home import Home
 from lumyn.incidents.model import Incident
 from lumyn.lookup import sound_record
 from lumyn.searching import understood
-from lumyn.wiring import Home
 from memory_service.record_index import IndexedRecord
 from schemas.errors import BadQuery, LumynError
 from schemas.query import And, Expression, Field, OneOf, Or, Query, Range

@@ -9,12 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 from lumyn import blast
+from lumyn.home import Home
 from lumyn.incidents.evidence import Decisions, compared_from, within
 from lumyn.incidents.model import Incident
 from lumyn.label_jobs import known, sign
 from lumyn.searching import understood
 from lumyn.traffic import rate_by_subject
-from lumyn.wiring import Home
 from memory_service.record_index import IndexedRecord
 from schemas.errors import LumynError
 from schemas.query import And, Expression, Field, Not, OneOf, Query, Range, describe

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from lumyn.home import Home
 from lumyn.incidents import links
 from lumyn.incidents.model import ACTION_STATES, SEVERITIES, STATUSES, Incident
 from lumyn.incidents.named import incident_named, not_there, number_of
 from lumyn.incidents.store import IncidentStore
 from lumyn.incidents.target import parse_target
 from lumyn.lookup import shown
-from lumyn.wiring import Home, home_as
+from lumyn.wiring import home_as
 from schemas.errors import BadInput, LumynError, NotFound, UsageError
 from schemas.limits import MAX_TEXT
 from schemas.query import describe, parse_query

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from lumyn.home import Home
 from lumyn.incidents.named import incident_named
 from lumyn.incidents.store import IncidentStore
 from lumyn.lookup import find_record, shown
 from lumyn.switches import named
-from lumyn.wiring import Home
 from schemas.digests import digest
 from schemas.errors import LumynError, NotFound, StorageUnavailable, UsageError
 from schemas.ids import iso_time

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from lumyn.home import Home
 from lumyn.incidents.around import changes_of, window_around
 from lumyn.incidents.captured import Seen, captured_since, seen_in
 from lumyn.incidents.evidence import DAY_MS, Decisions, decisions_of
@@ -18,7 +19,6 @@ from lumyn.incidents.unknown import gaps, not_captured
 from lumyn.rate_files import load
 from lumyn.rating import as_dict
 from lumyn.watches import check, watch_named
-from lumyn.wiring import Home
 from schemas.errors import LumynError
 from schemas.ids import iso_time
 from streams.control_history import ControlChange

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lumyn.figures import recorded
+from lumyn.home import Home
 from lumyn.incidents.chain import REDACTED
 from lumyn.incidents.evidence import DAY_MS, Decisions
 from lumyn.incidents.model import Incident
 from lumyn.rate_files import load
-from lumyn.wiring import Home
 from schemas.errors import LumynError
 from schemas.ids import time_ms_of
 from streams.control_history import ControlChange, control_history

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lumyn.home import Home
 from lumyn.runbooks.book import Wait
 from lumyn.searching import understood
 from lumyn.switches import find_switch
-from lumyn.wiring import Home
 from schemas.errors import NotFound
 from schemas.ids import iso_time, time_ms_of
 from streams.containment import WITHIN_S, containment

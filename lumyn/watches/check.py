@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from lumyn.home import Home
 from lumyn.searching import understood
 from lumyn.watches.store import Saved, keep_round, saved_watches, watch_named
 from lumyn.watches.watch import Condition, Watch
-from lumyn.wiring import Home
 from memory_service.nearby import wilson
 from schemas.ids import iso_time
 from schemas.query import And, Expression, Field, Query, Range

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lumyn.home import Home
 from lumyn.watches.check import check_all
-from lumyn.wiring import Home
 from schemas.errors import BadConfig, LumynError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from lumyn.home import Home
 from lumyn.watches.watch import Watch, checked, watch_of
-from lumyn.wiring import Home
 from memory_service.sqlite_file import SqliteFile
 from schemas.canonical import decode_trusted, encode
 from schemas.errors import NotFound, UsageError

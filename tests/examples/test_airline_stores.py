@@ -11,7 +11,8 @@ from servers.qdrant import own_server
 from test_airline import EXAMPLE, OUTCOMES, REQUESTS
 
 from lumyn import LumynConfig, decide_many, sdk
-from lumyn.wiring import Home, close_homes, open_home
+from lumyn.home import Home
+from lumyn.wiring import close_homes, open_home
 from streams.as_of import recall_again
 
 _AT_ONCE = 8

@@ -13,7 +13,8 @@ from faults.deployment import POLICY, Deployment, deployed, wait_until
 from faults.invariants import check
 from faults.same import Names, normalised
 from lumyn.config import LumynConfig
-from lumyn.wiring import Home, close_homes, open_home
+from lumyn.home import Home
+from lumyn.wiring import close_homes, open_home
 from schemas.canonical import decode_trusted
 from schemas.control import ControlEvent
 from schemas.errors import LumynError

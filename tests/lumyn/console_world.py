@@ -21,13 +21,14 @@ from lumyn import LumynConfig, sdk, shadowing
 from lumyn.api.app import make_app
 from lumyn.api.homes import guard_for
 from lumyn.gamedays import past
+from lumyn.home import Home
 from lumyn.inbox import escalations
 from lumyn.incidents.incidents import Incidents
 from lumyn.switches import switch_on
 from lumyn.watches.check import check
 from lumyn.watches.store import save_watch
 from lumyn.watches.watch import make_watch
-from lumyn.wiring import Home, existing_home, home_as
+from lumyn.wiring import existing_home, home_as
 from streams.control import publish_event
 from streams.policy import load_policy
 

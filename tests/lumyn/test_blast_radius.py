@@ -17,8 +17,9 @@ from conftest_e2e import POLICY, refund
 from inside import Inside
 
 from lumyn import blast, label_jobs, sdk, wiring
+from lumyn.home import Home
 from lumyn.stores import open_memory
-from lumyn.wiring import Home, existing_home
+from lumyn.wiring import existing_home
 from memory_service.profile import amount_of, has_comparable_amount
 from memory_service.recall import Asked
 from schemas.canonical import decode_trusted, encode

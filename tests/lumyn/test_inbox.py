@@ -11,10 +11,11 @@ from conftest_e2e import refund
 from inside import Inside
 
 from lumyn import sdk
+from lumyn.home import Home
 from lumyn.inbox import escalations
 from lumyn.inbox.escalations import Taken
 from lumyn.inbox.store import InboxStore
-from lumyn.wiring import Home, existing_home, home_as
+from lumyn.wiring import existing_home, home_as
 from schemas.errors import BadInput, LumynError, NotFound, StorageUnavailable
 
 pytest_plugins = ("inside_plugin",)

@@ -8,7 +8,8 @@ import pytest
 from conftest_e2e import refund
 from inside import Inside
 
-from lumyn.wiring import KEY_FILE, close_homes
+from lumyn.home import KEY_FILE
+from lumyn.wiring import close_homes
 
 pytest_plugins = ("inside_plugin",)
 

@@ -15,8 +15,9 @@ from inside import Inside
 from lumyn import LumynConfig, sdk
 from lumyn.api import upkeep
 from lumyn.api.upkeep import Pace, Stopped, _Index, keep_checkpoints, keep_index
+from lumyn.home import Home
 from lumyn.searching import search
-from lumyn.wiring import Home, existing_home
+from lumyn.wiring import existing_home
 from schemas.errors import StorageUnavailable
 
 pytest_plugins = ("inside_plugin",)

@@ -819,7 +819,8 @@ def test_a_record_beside_a_neighbour_with_an_odd_amount_is_canonical(remembering
 def test_a_document_used_from_a_file_and_published_later_keeps_its_name_and_version(tmp_path):
     from lumyn import decide
     from lumyn.config import LumynConfig
-    from lumyn.wiring import load_policy_file, operator_home
+    from lumyn.policy_file import load_policy_file
+    from lumyn.wiring import operator_home
     from schemas.errors import PolicyConflict
     from streams.control import check_publishable, publish_event
 
