@@ -29,7 +29,8 @@ from faults.deployment import Deployment, deployed  # noqa: E402
 from servers.kafka import find_broker  # noqa: E402
 
 from schemas.canonical import decode_trusted  # noqa: E402
-from streams.kafka.client import Fetched, KafkaSettings  # noqa: E402
+from streams.kafka.client import KafkaSettings  # noqa: E402
+from streams.kafka.facts import Fetched  # noqa: E402
 from streams.kafka.log import KafkaLog  # noqa: E402
 from streams.log import Append  # noqa: E402
 from streams.topics import CONTROL, RECORDS, REQUESTS  # noqa: E402

@@ -374,15 +374,15 @@ def _pass_through(worker: Any) -> None:
                 Append(RECEIPTS, name, None, message.partition),
             ]
 
-    worker._deciding = PassThrough(worker._topic, worker._deciding._memory)
+    worker._deciding = PassThrough(worker.topic, worker._deciding._memory)
 
 
 def _fausts_own_waits() -> None:
     """The consumer as Faust has it: a second's sleep when buffers are full, 1.5 s for a fetch of nothing."""
-    from streams.kafka import decide_worker
+    from streams.kafka import faust_transport
 
-    del decide_worker._Consumer._wait_next_records
-    decide_worker._FETCH_WAIT_MS = 1500
+    del faust_transport._Consumer._wait_next_records
+    faust_transport._FETCH_WAIT_MS = 1500
 
 
 def main() -> None:

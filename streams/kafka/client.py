@@ -1,4 +1,4 @@
-"""The one module that knows confluent-kafka: producers, readers and admin calls with our errors and bounded waits.
+"""Admin calls, and the maker of producers and readers, with our errors and bounded waits.
 
 Every call ends within its deadline with an answer or a `StorageUnavailable` that names the broker; no topic name is
 prefixed here.
@@ -25,34 +25,18 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
-from schemas.errors import BadConfig, Fenced, LumynError, NotFound, StorageUnavailable, to_keep
+from schemas.errors import BadConfig, Fenced, LumynError, StorageUnavailable
+from streams.kafka.facts import MAX_MESSAGE_BYTES, GroupFacts, NewTopicSpec, Place, TopicFacts
+from streams.kafka.producer import PASSING, KafkaProducer
+from streams.kafka.reader import Reader
 
-Place = tuple[str, int]
-"""(full topic name, partition)"""
-
-MAX_MESSAGE_BYTES = 9 * 1024 * 1024
 _SLICE_S = 1.0
-_LATE_S = 3.0
-_ANSWERED_S = 2.0
 _FENCING = frozenset(
     {
         KafkaError._FENCED,
         KafkaError.INVALID_PRODUCER_EPOCH,
         KafkaError.PRODUCER_FENCED,
         KafkaError.INVALID_PRODUCER_ID_MAPPING,
-    }
-)
-_PASSING = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.OFFSET_NOT_AVAILABLE,
-        KafkaError.CONCURRENT_TRANSACTIONS,
     }
 )
 _FORBIDDEN = frozenset(
@@ -97,48 +81,6 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A message as the broker gave it; `value` None is a tombstone."""
-
-    topic: str
-    partition: int
-    offset: int
-    time_ms: int
-    key: bytes | None
-    value: bytes | None
-    log_append_time: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TopicFacts:
-    """A topic as the cluster describes it."""
-
-    name: str
-    topic_id: str
-    partitions: int
-    replicas: int
-
-
-@dataclass(frozen=True, slots=True)
-class GroupFacts:
-    """A consumer group as the cluster describes it: its state, how many members, and what they were assigned."""
-
-    state: str
-    members: int
-    assigned: frozenset[Place]
-
-
-@dataclass(frozen=True, slots=True)
-class NewTopicSpec:
-    """A topic to create; `config` in Kafka's own names."""
-
-    name: str
-    partitions: int
-    replication: int
-    config: Mapping[str, str]
 
 
 class KafkaClient:
@@ -191,7 +133,7 @@ class KafkaClient:
                 return {name: self._answer(future) for name, future in ask().items()}
             except KafkaException as error:
                 self._forget_admin()
-                if error.args[0].code() not in _PASSING or self.hastened or time.monotonic() > deadline:
+                if error.args[0].code() not in PASSING or self.hastened or time.monotonic() > deadline:
                     raise self.failure(what, error) from None
                 time.sleep(0.05)
             except TimeoutError:
@@ -359,7 +301,7 @@ class KafkaClient:
                     raise KafkaException(found.error)
                 return max(0, int(found.offset))
             except KafkaException as error:
-                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                if error.args[0].code() not in PASSING or time.monotonic() > deadline:
                     raise self.failure(f"group `{group}` can't be asked", error) from None
                 time.sleep(0.05)
 
@@ -453,268 +395,6 @@ class KafkaClient:
                 consumer.close()
             self._asking.clear()
             self._admin = None
-
-
-class Reader:
-    """Reads committed messages from places of its own choice; for one thread at a time."""
-
-    def __init__(self, client: KafkaClient, consumer: Consumer) -> None:
-        self._client = client
-        self._consumer = consumer
-        self._positions: dict[Place, int] = {}
-
-    def assign(self, positions: Mapping[Place, int]) -> None:
-        """Read these partitions from these offsets on, and no others."""
-        self._positions = dict(positions)
-        try:
-            self._consumer.assign([TopicPartition(topic, p, offset) for (topic, p), offset in positions.items()])
-        except KafkaException as error:
-            raise self._client.failure("the partitions can't be read", error) from None
-
-    @property
-    def positions(self) -> Mapping[Place, int]:
-        """The next offset to be given, by partition; past markers and gaps once their end was seen."""
-        return self._positions
-
-    def poll(self, most: int, timeout_s: float) -> list[Fetched]:
-        """Up to `most` messages, as soon as there are any. Raises `StorageUnavailable`, `NotFound` (expired)."""
-        out: list[Fetched] = []
-        try:
-            first = self._consumer.poll(timeout_s)  # `consume` alone would wait for all `most` of them
-            got = [first, *self._consumer.consume(most - 1, 0)] if first is not None and most > 1 else [first]
-        except KafkaException as error:
-            raise self._client.failure("messages can't be read", error) from None
-        for message in got:
-            if message is None:
-                continue
-            place = (message.topic(), message.partition())
-            problem = message.error()
-            if problem is not None:
-                self._problem(place, message.offset(), problem)
-                continue
-            kind, time_ms = message.timestamp()
-            out.append(
-                Fetched(
-                    place[0], place[1], message.offset(), time_ms, message.key(), message.value(), kind == 2
-                )
-            )
-            self._positions[place] = message.offset() + 1
-        return out
-
-    def _problem(self, place: Place, offset: int, problem: Any) -> None:
-        code = problem.code()
-        if code == KafkaError._PARTITION_EOF:
-            self._positions[place] = max(self._positions.get(place, 0), offset)
-        elif code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-            return  # the client looks for the coordinator of a group that a reader has no use for
-        elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise NotFound(
-                "the messages from here on are not held any more",
-                where=f"{place[0]}/{place[1]}/{self._positions.get(place)}",
-            )
-        elif problem.fatal() or not problem.retriable():
-            if code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE):
-                return  # the client reconnects by itself; who waits for an answer has a deadline
-            raise self._client.failure(f"{place[0]}/{place[1]} can't be read", KafkaException(problem))
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._consumer.close()
-
-
-_Call = tuple[Any, ...]
-"""A method's name and its arguments, but for the time limit."""
-
-
-def _too_late() -> KafkaException:
-    return KafkaException(KafkaError(KafkaError._TIMED_OUT, "the client did not come back from its call"))
-
-
-class KafkaProducer:
-    """A producer whose failures are ours. Transactional calls raise `Fenced` once another one has taken over."""
-
-    def __init__(self, client: KafkaClient, producer: Producer) -> None:
-        self._client = client
-        # The only reference: one that lived on would go on with what it was asked, and could fence its successor. So no
-        # frame below keeps another, which an error's traceback would keep alive until the collector comes by.
-        self._producer: Any = producer
-        self._stuck = False
-
-    def open(self) -> None:
-        """Become the one producer of the transactional id: fences older ones, ends what they left open."""
-        try:
-            self._again(("init_transactions",))
-        except KafkaException as error:
-            raise self._client.failure("the transactional producer can't be opened", error) from None
-
-    def _again(self, *calls: _Call) -> None:
-        """Transactional calls, in order; the client lets one be resumed that did not end in its time.
-
-        Raises KafkaException.
-        """
-        deadline = time.monotonic() + self._client.settings.timeout_s
-        left = list(calls)
-        while True:
-            try:
-                return self._run(left)
-            except KafkaException as error:
-                problem = error.args[0]
-                passing = problem.code() in _PASSING  # a broker that has just started still loads its transactions
-                resumable = passing or (problem.code() == KafkaError._TIMED_OUT and problem.retriable())
-                if passing:
-                    time.sleep(0.1)
-                if not resumable or self._client.hastened or time.monotonic() > deadline:
-                    raise
-
-    def _run(self, left: list[_Call]) -> None:
-        """Calls in a thread of their own, which is left behind when it does not come back; `left` loses what is done.
-
-        The client's own limit is not kept where the group's coordinator went away (librdkafka #5456, #5511): the call
-        then waits for ever. Such a producer is given up; its successor fences it, and finds the exact position.
-        """
-        if self._stuck:
-            raise _too_late()
-        problems: list[BaseException] = []
-        done = threading.Event()
-
-        def run() -> None:
-            producer = self._producer
-            try:
-                while left:
-                    method, *arguments = left[0]
-                    getattr(producer, method)(*arguments, _SLICE_S)
-                    del left[0]
-            except BaseException as error:
-                problems.append(to_keep(error))
-            finally:
-                if self._producer is None:  # given up meanwhile, and nobody else has it
-                    _settle(producer, _ANSWERED_S)
-                del producer
-                done.set()
-
-        calls_s, waited_s = _SLICE_S * len(left), 0.0
-        threading.Thread(target=run, name="transaction", daemon=True).start()
-        while not done.wait(0.1):
-            waited_s += 0.1  # not by the clock: a process that was paused must not take that for the call's lateness
-            if waited_s - calls_s > (_LATE_S / 6 if self._client.hastened else _LATE_S):
-                self._stuck = True
-                raise _too_late()
-        if problems:
-            raise problems.pop()
-
-    def begin(self) -> None:
-        """Begin a transaction."""
-        try:
-            self._producer.begin_transaction()
-        except KafkaException as error:
-            raise self._client.failure("a transaction can't be begun", error) from None
-
-    def send(
-        self,
-        place: tuple[str, int | None],
-        key: bytes | None,
-        value: bytes,
-        done: Callable[[LumynError | None, int, int, int], None] | None = None,
-    ) -> None:
-        """Queue a message; `done(error, partition, offset, time_ms)` is called from a later `wait` or `commit`.
-
-        Blocks, serving callbacks, while the queue is full. Raises `StorageUnavailable`.
-        """
-        topic, partition = place
-        deadline = time.monotonic() + self._client.settings.timeout_s
-        more: dict[str, Any] = {} if partition is None else {"partition": partition}
-        if done is not None:
-            more["on_delivery"] = self._reporter(topic, done)
-        while True:
-            try:
-                self._producer.produce(topic, value=value, key=key, **more)
-                return
-            except BufferError:
-                if self._client.hastened or time.monotonic() > deadline:
-                    raise self._client.unreachable(f"`{topic}` can't be written") from None
-                self.serve(0.05)
-            except KafkaException as error:
-                raise self._client.failure(f"`{topic}` can't be written", self._cause_of(error)) from None
-
-    def _cause_of(self, error: KafkaException) -> KafkaException:
-        """A fatal error does not say what was fatal (mostly, that another producer has taken over); an abort does."""
-        if error.args[0].code() == KafkaError._FATAL:
-            try:
-                self._run([("abort_transaction",)])
-            except KafkaException as cause:
-                return cause
-        return error
-
-    def _reporter(
-        self, topic: str, done: Callable[[LumynError | None, int, int, int], None]
-    ) -> Callable[[Any, Any], None]:
-        def report(problem: Any, message: Any) -> None:
-            if problem is not None:
-                done(self._client.failure(f"`{topic}` can't be written", KafkaException(problem)), -1, -1, -1)
-            else:
-                done(None, message.partition(), message.offset(), message.timestamp()[1])
-
-        return report
-
-    def wait(self, finished: Callable[[], bool]) -> None:
-        """Serve callbacks until `finished()`. Raises `StorageUnavailable` at the deadline."""
-        deadline = time.monotonic() + self._client.settings.timeout_s + 1
-        while not finished():
-            if self._client.hastened or time.monotonic() > deadline:
-                raise self._client.unreachable("the brokers don't confirm")
-            self.serve(0.02)
-
-    def commit(self, group: str | None = None, positions: Mapping[Place, int] | None = None) -> None:
-        """Commit the transaction with a group's positions, all or nothing, after all that was sent is confirmed.
-
-        Raises `Fenced`, `StorageUnavailable`. After any failure the producer must be closed and opened anew: then
-        the group's committed position tells whether the transaction took effect.
-        """
-        try:
-            calls: list[_Call] = [("commit_transaction",)]
-            if group is not None and positions:
-                offsets = [TopicPartition(topic, p, offset) for (topic, p), offset in positions.items()]
-                calls.insert(0, ("send_offsets_to_transaction", offsets, self._client.group_metadata(group)))
-            self._again(*calls)
-        except KafkaException as error:
-            raise self._client.failure("the transaction can't be committed", error) from None
-
-    def abort(self) -> None:
-        """Take the open transaction back, as far as that can still be told to the broker."""
-        try:
-            self._again(("abort_transaction",))
-        except KafkaException as error:
-            raise self._client.failure("the transaction can't be aborted", error) from None
-
-    def serve(self, timeout_s: float = 0) -> None:
-        """Serve delivery callbacks. Raises `Fenced`, `StorageUnavailable`."""
-        try:
-            self._producer.poll(timeout_s)
-        except KafkaException as error:
-            raise self._client.failure("the brokers don't confirm", error) from None
-
-    def close(self) -> None:
-        """Drop what is queued and let go of the connection. Never raises; nothing else may be called after it."""
-        producer, self._producer = self._producer, None
-        if producer is not None and not self._stuck:
-            _settle(producer, 0.1 if self._client.hastened else _ANSWERED_S)
-
-
-def _settle(producer: Any, most_s: float) -> None:
-    """Drop what is queued, and have what was sent answered, before a client is let go of.
-
-    An answer that says "fenced" while the client is being destroyed frees one text twice (librdkafka up to 2.16:
-    `txn_errstr`, by `rd_kafka_txns_term` and by `rd_kafka_txn_set_fatal_error`), and the process aborts.
-    """
-    with suppress(KafkaException):
-        producer.purge(in_flight=False)
-    until = time.monotonic() + most_s
-    while len(producer) and time.monotonic() < until:
-        with suppress(KafkaException):  # one that was fenced says so once more
-            producer.poll(0.02)
-    with suppress(KafkaException):
-        producer.purge()
-        producer.poll(0)
 
 
 def _made(make: Callable[[], Any]) -> Any:

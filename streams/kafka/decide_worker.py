@@ -1,8 +1,8 @@
 """The decide worker: a Faust stream agent over the requests topic, deciding exactly once.
 
-The one module that knows Faust. Faust joins the consumer group, spreads partitions and feeds events; what it must not
-do is commit: each partition's own transactional writer commits outputs and position together, and its position is
-where reading starts after every rebalance (docs/architecture.md, "Exactly once on Kafka").
+With `faust_transport` it alone knows Faust. Faust joins the consumer group, spreads partitions and feeds events; what
+it must not do is commit: each partition's own transactional writer commits outputs and position together, and its
+position is where reading starts after every rebalance (docs/architecture.md, "Exactly once on Kafka").
 """
 
 from __future__ import annotations
@@ -10,28 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import ssl
 import tempfile
 import threading
 import time
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import faust
-from faust.transport.drivers import aiokafka as driver
-from mode import Service
-from mode.services import WaitResults
 
 from schemas.errors import BadConfig, Fenced, KeysUnavailable, LumynError, StorageUnavailable, to_keep
 from streams.control import ControlState, publish_event
 from streams.decide_agent import GROUP
 from streams.deciding import Deciding, Pending
+from streams.kafka.faust_transport import Transport, credentials
 from streams.kafka.follow import ControlFollower
 from streams.kafka.log import KafkaLog
 from streams.kafka.patience import BROKERS_WITHIN_S, once_reachable
@@ -41,10 +36,6 @@ from streams.observe import Observer
 from streams.partition_agent import PartitionAgent
 from streams.policy import CompiledPolicy
 from streams.topics import RECEIPTS, REQUESTS
-
-_FETCH_WAIT_MS = 50
-"""How long a broker holds a fetch of partitions that have nothing; the others of that broker wait for its end."""
-_BUFFERED_S = 0.005
 
 logging.getLogger("faust").setLevel(logging.ERROR)
 logging.getLogger("mode").setLevel(logging.ERROR)
@@ -99,9 +90,9 @@ class DecideWorker:
         self._observer = observer
         self._settings = settings
         self._fallback = fallback
-        self._topic = log.name(REQUESTS)
+        self.topic = log.name(REQUESTS)
         self._partitions = log.partitions(REQUESTS)
-        self._deciding = Deciding(self._topic, memory, fallback, partitions=self._partitions, keys=log.keys, seal=seal)
+        self._deciding = Deciding(self.topic, memory, fallback, partitions=self._partitions, keys=log.keys, seal=seal)
         self._agents: dict[int, PartitionAgent] = {}
         self._owning = threading.Lock()
         self._assigning = threading.Lock()
@@ -177,7 +168,7 @@ class DecideWorker:
         watcher = asyncio.create_task(self._watch(app))
         reporter = asyncio.create_task(self._report())
         await app.start()
-        self._observer.event("worker_started", topic=self._topic, partitions=self._partitions)
+        self._observer.event("worker_started", topic=self.topic, partitions=self._partitions)
         await self._done.wait()
         watcher.cancel()
         reporter.cancel()
@@ -217,16 +208,16 @@ class DecideWorker:
 
     def _tell_lag(self) -> None:
         with self._owning:
-            positions = {(self._topic, partition): agent.position for partition, agent in self._agents.items()}
+            positions = {(self.topic, partition): agent.position for partition, agent in self._agents.items()}
         ends = self._log.client.ends(positions)
         self._observer.lag({place[1]: max(0, ends[place] - position) for place, position in positions.items()})
 
     def _check_counts(self) -> None:
         """Raises `BadConfig` when a topic's partition count is another than at the start."""
-        found = self._log.client.topics(timeout_s=3).get(self._topic)
+        found = self._log.client.topics(timeout_s=3).get(self.topic)
         if found is not None and found != self._partitions:
             raise BadConfig(
-                f"topic `{self._topic}` has {found} partitions now, {self._partitions} when this worker started",
+                f"topic `{self.topic}` has {found} partitions now, {self._partitions} when this worker started",
                 help="a partition count never changes within a prefix: request ids would be looked for in the wrong "
                 "place. Stop all workers and move to a new LUMYN_PREFIX (docs/run-on-kafka.md)",
             )
@@ -250,7 +241,7 @@ class DecideWorker:
         app = faust.App(
             self._log.group(GROUP),
             broker=";".join(f"kafka://{address.strip()}" for address in client.bootstrap.split(",")),
-            broker_credentials=_credentials(client.options),
+            broker_credentials=credentials(client.options),
             broker_session_timeout=settings.session_timeout_s,
             broker_heartbeat_interval=settings.heartbeat_s,
             broker_rebalance_timeout=settings.rebalance_timeout_s,
@@ -267,8 +258,8 @@ class DecideWorker:
             key_serializer="raw",
             autodiscover=False,
         )
-        app.transport = _Transport(app.conf.broker, app, self, loop=app.loop)
-        topic = app.topic(self._topic, key_type=bytes, value_type=bytes, acks=False)
+        app.transport = Transport(app.conf.broker, app, self, loop=app.loop)
+        topic = app.topic(self.topic, key_type=bytes, value_type=bytes, acks=False)
 
         async def decide(stream: Any) -> None:
             async for events in stream.take_events(settings.batch, within=settings.linger_s):
@@ -281,6 +272,11 @@ class DecideWorker:
 
         app.agent(topic, name="decide")(decide)
         return app
+
+    @property
+    def assigned(self) -> frozenset[int]:
+        """The partitions that are ours now."""
+        return self._assignment.partitions
 
     def reassigned(self, partitions: Iterable[int]) -> Assignment:
         """The group says that these are ours now, and no others: what is being done for an older assignment stops."""
@@ -451,136 +447,3 @@ def _unexpected(error: Exception) -> LumynError:
 def _message(message: Any) -> Message:
     value = message.value if message.value is not None else b""
     return Message(REQUESTS, message.partition, message.offset, round(message.timestamp * 1000), message.key, value)
-
-
-class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Reads committed messages only, which Faust does for its own transactions alone."""
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        self.consumer.in_transaction = True
-        try:
-            consumer = super()._create_worker_consumer(transport)
-        finally:
-            self.consumer.in_transaction = False
-        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
-        return consumer
-
-
-class _Delivering(Service):  # type: ignore[misc]
-    """Faust makes four tasks for each message, so that its delivery can be broken off by a rebalance.
-
-    None is needed for a delivery that ends without waiting, as nearly all do.
-    """
-
-    async def wait_first(self, *awaited: Any, timeout: Any = None) -> Any:
-        """Deliver the first of two, unless the second comes before; anything else as it was."""
-        delivery = awaited[0]
-        if len(awaited) != 2 or timeout is not None or not asyncio.iscoroutine(delivery):
-            return await super().wait_first(*awaited, timeout=timeout)
-        try:
-            waits_for = delivery.send(None)
-        except StopIteration as end:
-            awaited[1].close()
-            return WaitResults([delivery], [end.value], False)
-        except BaseException:
-            awaited[1].close()
-            raise
-        return await super().wait_first(_going_on(delivery, waits_for), awaited[1])
-
-
-class _Consumer(_Delivering, driver.Consumer):  # type: ignore[misc]
-    """Where reading starts and what is committed is the partition agents' business."""
-
-    def _new_consumer_thread(self) -> Any:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
-
-    async def _wait_next_records(self, timeout: float) -> Any:
-        """Full buffers are soon taken from, but Faust sleeps a second when all are full, and waits as long for news of
-
-        the others when some are.
-        """
-        if self._buffered_partitions:
-            timeout = _BUFFERED_S
-            while self.flow_active and not self.should_stop and not self._get_active_partitions():
-                await asyncio.sleep(_BUFFERED_S)
-        return await super()._wait_next_records(timeout)
-
-    async def perform_seek(self) -> None:
-        """Called after each rebalance, and cancelled by the next."""
-        worker: DecideWorker = self.transport.worker
-        places = {tp.partition: tp for tp in self.assignment() if tp.topic == worker._topic}
-        positions = await asyncio.to_thread(worker.open, worker.reassigned(places))
-        for partition, offset in positions.items():
-            tp = places[partition]
-            await self._seek(tp, offset)
-            self._read_offset[tp] = offset - 1 if offset else None
-            self._committed_offset[tp] = offset or None
-
-    async def _commit(self, offsets: Any) -> bool:  # noqa: ARG002 - the name is Faust's
-        return True
-
-    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
-        await super().on_partitions_assigned(assigned, generation_id)
-        if not assigned:  # then Faust seeks nothing
-            worker: DecideWorker = self.transport.worker
-            await asyncio.to_thread(worker.open, worker.reassigned(()))
-
-    async def on_partitions_revoked(self, revoked: Any) -> None:
-        worker: DecideWorker = self.transport.worker
-        partitions = [tp.partition for tp in revoked if tp.topic == worker._topic]
-        worker.reassigned(worker._assignment.partitions - set(partitions))
-        await asyncio.to_thread(worker.revoked, partitions)
-        await super().on_partitions_revoked(revoked)
-
-
-async def _going_on(begun: Any, waits_for: Any) -> Any:
-    """The rest of a coroutine that has begun, and waits for something."""
-    return await _rest(begun, waits_for)
-
-
-@types.coroutine
-def _rest(begun: Any, waits_for: Any) -> Any:
-    while True:
-        try:
-            sent = yield waits_for
-        except GeneratorExit:
-            begun.close()
-            raise
-        except BaseException as error:
-            step = partial(begun.throw, error)
-        else:
-            step = partial(begun.send, sent)
-        try:
-            waits_for = step()
-        except StopIteration as end:
-            return end.value
-
-
-class _Transport(driver.Transport):  # type: ignore[misc]
-    Consumer = _Consumer
-
-    def __init__(self, url: Any, app: Any, worker: DecideWorker, **options: Any) -> None:
-        super().__init__(url, app, **options)
-        self.worker = worker
-
-
-def _credentials(options: Mapping[str, Any]) -> Any:
-    """The client's TLS and SASL options as Faust wants them; None for a plain connection."""
-    protocol = str(options.get("security.protocol", "PLAINTEXT")).upper()
-    context = None
-    if protocol in ("SSL", "SASL_SSL"):
-        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
-        if options.get("ssl.certificate.location"):
-            context.load_cert_chain(
-                options["ssl.certificate.location"],
-                options.get("ssl.key.location"),
-                options.get("ssl.key.password"),
-            )
-    if protocol.startswith("SASL"):
-        return faust.SASLCredentials(
-            username=options.get("sasl.username"),
-            password=options.get("sasl.password"),
-            mechanism=options.get("sasl.mechanism", options.get("sasl.mechanisms", "PLAIN")),
-            ssl_context=context,
-        )
-    return faust.SSLCredentials(context=context) if context is not None else None

@@ -26,8 +26,8 @@ from schemas.request import Request
 from streams.control import ControlState, read_control
 from streams.decide_agent import request_append
 from streams.deciding import Answer
-from streams.kafka.client import Reader
 from streams.kafka.log import KafkaLog
+from streams.kafka.reader import Reader
 from streams.log import Append, Message
 from streams.policy import CompiledPolicy
 from streams.sealing import opened_record, seal_each, seal_label, shown_record

@@ -13,7 +13,10 @@ from typing import Any
 
 from schemas.errors import BadConfig, Fenced, LumynError, NotFound, StorageUnavailable
 from schemas.ids import decision_time_ms, is_decision_id
-from streams.kafka.client import Fetched, KafkaClient, KafkaProducer, KafkaSettings, Place, Reader
+from streams.kafka.client import KafkaClient, KafkaSettings
+from streams.kafka.facts import Fetched, Place
+from streams.kafka.producer import KafkaProducer
+from streams.kafka.reader import Reader
 from streams.kafka.tail import KafkaTail
 from streams.log import Append, Message
 from streams.partitioner import partition_for

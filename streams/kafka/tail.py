@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from schemas.errors import NotFound
-from streams.kafka.client import Fetched, KafkaClient, Place
+from streams.kafka.client import KafkaClient
+from streams.kafka.facts import Fetched, Place
 from streams.log import Message
 
 _AT_ONCE = 1000

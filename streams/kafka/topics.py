@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.errors import BadConfig, LumynError
-from streams.kafka.client import KafkaClient, NewTopicSpec
+from streams.kafka.client import KafkaClient
+from streams.kafka.facts import NewTopicSpec
 from streams.topics import DEFAULT_PARTITIONS, REQUESTS, TOPICS, Topic, full_name
 
 MOST_PARTITIONS = 1000

@@ -420,12 +420,12 @@ def test_a_bad_query_is_told_with_its_column(inside: Inside, query: str) -> None
 # Homes, disks, locks
 
 
-def test_a_home_that_can_not_be_a_folder_is_exit_4(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_can_not_be_a_folder_is_exit_2(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     inside.write("file", "not a folder")
     inside.write("request.json", json.dumps(refund(1)))
     for home in ("file", "file/below"):
         monkeypatch.setenv("LUMYN_HOME", home)
-        line = inside.refused("decide", "request.json", code=4)
+        line = inside.refused("decide", "request.json", code=2)
         assert home in line
         for arguments in (("show", "01"), ("list",), ("verify",), ("export", "--limit", 1)):
             inside.refused(*arguments, code=2)

@@ -85,7 +85,7 @@ def after(owner: Any, name: str, act: Callable[[], None]) -> None:
 
 def plant(bomb: Bomb) -> None:
     """Put the bomb where its point is."""
-    from streams.kafka.client import KafkaProducer
+    from streams.kafka.producer import KafkaProducer
     from streams.window import ReceiptWindow
 
     def commit_with_a_bomb(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -10,7 +10,8 @@ SCRIPT = """
 import sys
 from contextlib import suppress
 from schemas.errors import LumynError
-from streams.kafka.client import KafkaClient, KafkaSettings, NewTopicSpec
+from streams.kafka.client import KafkaClient, KafkaSettings
+from streams.kafka.facts import NewTopicSpec
 client, name = KafkaClient(KafkaSettings(sys.argv[1])), sys.argv[2]
 client.create_topics([NewTopicSpec(name, 8, 1, {})])
 fenced = 0

@@ -8,7 +8,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.errors import StorageUnavailable
-from streams.kafka.client import KafkaClient, KafkaProducer, KafkaSettings
+from streams.kafka.client import KafkaClient, KafkaSettings
+from streams.kafka.producer import KafkaProducer
 
 
 def producers() -> int:
