@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "lumyn")]
+sys.path[:0] = [str(ROOT / part) for part in (".", "tests", "tests/e2e", "tests/lumyn")]
 
 from console_world import World, build, refund  # noqa: E402
 from servers.chromium import chromium  # noqa: E402
