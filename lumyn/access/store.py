@@ -6,6 +6,7 @@ A running server sees a change at its next request: SQLite tells when another co
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,12 +49,27 @@ class KeyStore(SqliteFile):
         super().__init__(home / FILE, "the API keys", _LAYOUTS)
         self._keys: Mapping[str, ApiKey] = {}
         self._seen: tuple[sqlite3.Connection | None, int] = (None, -1)
+        self._turn: tuple[asyncio.AbstractEventLoop, Mapping[str, ApiKey]] | None = None
 
     # asking
 
     def find(self, key_id: str) -> ApiKey | None:
-        """A key by its id, as it is at this moment."""
-        return self._current().get(key_id)
+        """A key by its id, as it is at this moment.
+
+        In an event loop the file is looked at once a turn: what asks in a turn came before it, so that no key is older
+        than the request that it came with. Each look lets go of the interpreter, which threads that decide then keep.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._current().get(key_id)
+        if self._turn is None or self._turn[0] is not loop:
+            self._turn = (loop, self._current())
+            loop.call_soon(self._end_turn)
+        return self._turn[1].get(key_id)
+
+    def _end_turn(self) -> None:
+        self._turn = None
 
     def all_keys(self) -> list[ApiKey]:
         """Every key, oldest first; revoked ones stay in the list."""
@@ -138,6 +154,7 @@ class KeyStore(SqliteFile):
             try:
                 yield db
             finally:
+                self._turn = None
                 self._seen = (None, -1)  # its own writes don't move a connection's data_version
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import stat
@@ -58,6 +59,40 @@ def test_signing_keys_are_listed_as_before(inside: Inside) -> None:
     own = inside.json("keys", "show", "--json")["key_id"]
     key = created(inside, "--role", "read")["key_id"]
     assert {(one["key_id"], one["is"]) for one in inside.json("keys", "list", "--json")} == {(own, "own"), (key, "api")}
+
+
+def test_in_an_event_loop_the_file_is_looked_at_once_a_turn_and_no_later(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = created(inside, "--role", "read")["key_id"]
+    store, real, looks = KeyStore(inside.home), KeyStore._current, []
+
+    def counted(self: KeyStore) -> Any:
+        looks.append(1)
+        return real(self)
+
+    monkeypatch.setattr(KeyStore, "_current", counted)
+
+    def states() -> list[int | None]:
+        return [key.revoked_ms for key in (store.find(name), store.find(name)) if key is not None]
+
+    async def asked() -> None:
+        assert states() == [None, None] and len(looks) == 1
+        KeyStore(inside.home).revoke(name, actor="ann")
+        looks.clear()
+        await asyncio.sleep(0)  # the next turn
+        await asyncio.sleep(0)
+        assert None not in states() and len(looks) == 1
+
+    asyncio.run(asked())
+    looks.clear()
+    assert None not in states() and len(looks) == 2, "outside of one, each time"
+    asyncio.run(asked_again(store, name))
+
+
+async def asked_again(store: KeyStore, name: str) -> None:
+    """Another loop than the one that the store was asked in."""
+    assert store.find(name) is not None
 
 
 def test_a_revoked_key_ends_at_once_in_a_running_server(inside: Inside) -> None:
