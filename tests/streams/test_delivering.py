@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("faust")
 
-from streams.kafka.decide_worker import _Delivering
+from streams.kafka.faust_transport import _Delivering
 
 
 class Consumer(_Delivering):
