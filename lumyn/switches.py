@@ -100,6 +100,12 @@ def may_end(who: Principal, switch: KillSwitch) -> bool:
     return who.operator or owner_of(switch.switch_id) == who.tenant
 
 
+def require_may_end(who: Principal, switch: KillSwitch) -> None:
+    """Raises `Forbidden` for a switch that is not `who`'s to take off."""
+    if not may_end(who, switch):
+        who.require_operator("this switch")
+
+
 def _is_of_another(who: Principal, switch: KillSwitch | None) -> bool:
     return switch is not None and switch.scope.get("tenant", who.tenant) != who.tenant
 

@@ -63,10 +63,11 @@ class KeyStore(SqliteFile):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return self._current().get(key_id)
-        if self._turn is None or self._turn[0] is not loop:
-            self._turn = (loop, self._current())
+        turn = self._turn  # another thread that changes a key ends it
+        if turn is None or turn[0] is not loop:
+            turn = self._turn = (loop, self._current())
             loop.call_soon(self._end_turn)
-        return self._turn[1].get(key_id)
+        return turn[1].get(key_id)
 
     def _end_turn(self) -> None:
         self._turn = None

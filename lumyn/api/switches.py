@@ -48,8 +48,7 @@ def add_switches(app: FastAPI) -> None:
     def delete(switch_id: str, request: Request, why: str = "") -> Response:
         who, home = sender(request), home_of(request)
         switch = switches.find_switch(home, switch_id, who)
-        if not switches.may_end(who, switch):
-            who.require_operator("this switch")
+        switches.require_may_end(who, switch)
         switches.switch_off(home, switch, why)
         return json_answer({"switch_id": switches.shown_id(who, switch.switch_id), "on": False})
 

@@ -115,8 +115,7 @@ def _said(scope: dict[str, str], visit: Visit) -> None:
 def off(visit: Visit) -> Response:
     """Let it go on."""
     switch = _found(visit)
-    if not switches.may_end(visit.principal, switch):
-        visit.principal.require_operator("this switch")
+    switches.require_may_end(visit.principal, switch)
     switches.switch_off(visit.home, switch, confirmed(visit))
     return _back("off")
 

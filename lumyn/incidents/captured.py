@@ -123,6 +123,10 @@ def evenly(rows: Sequence[IndexedRecord], most: int) -> list[IndexedRecord]:
     return [rows[round(at * (len(rows) - 1) / (most - 1))] for at in range(most)]
 
 
+NOTHING_SINCE: Final[Mapping[str, Any]] = {"later": 0, "new": [], "lost": [], "shifted": []}
+"""What `captured_since` has where there is nothing to compare."""
+
+
 def captured_since(home: Home, seen: Seen, end_ms: int) -> dict[str, Any]:
     """What is captured since, beside what was captured with the incident's decisions (fields of provenance).
 
@@ -134,7 +138,7 @@ def captured_since(home: Home, seen: Seen, end_ms: int) -> dict[str, Any]:
         fetch=fetcher(home.log),
     )  # fmt: skip
     later = seen_in(home, Decisions(tuple(after), 0, None))
-    none: dict[str, Any] = {"later": later.read, "new": [], "lost": [], "shifted": []}
+    none = {**NOTHING_SINCE, "later": later.read}
     if not seen.read or not later.read:
         return none
     both = {name: ((count, seen.read), (later.names[name], later.read)) for name, count in seen.names.items()}

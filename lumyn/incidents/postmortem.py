@@ -8,7 +8,7 @@ from typing import Any
 
 from lumyn.home import Home
 from lumyn.incidents.around import changes_of, window_around
-from lumyn.incidents.captured import Seen, captured_since, seen_in
+from lumyn.incidents.captured import NOTHING_SINCE, Seen, captured_since, seen_in
 from lumyn.incidents.evidence import DAY_MS, Decisions, decisions_of
 from lumyn.incidents.impact import impact, query_text, reach, shell, traffic
 from lumyn.incidents.incidents import Incidents
@@ -50,7 +50,7 @@ def gather(incidents: Incidents, incident: Incident, say: Callable[[str], None] 
     frequency = traffic(home, incident, found)
     say("what changed around it")
     changes = _changes(home, incident, found, (first, start, end))
-    since = captured_since(home, seen, end)
+    since = captured_since(home, seen, end) if found.rows else NOTHING_SINCE
     return {
         "schema": "lumyn.postmortem/1",
         "incident": incident.as_dict(),
