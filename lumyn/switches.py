@@ -15,7 +15,7 @@ from typing import Any, Final
 from lumyn.access.principal import Principal
 from lumyn.home import Home
 from schemas.canonical import encode
-from schemas.errors import BadInput, NotFound, RequestConflict
+from schemas.errors import BadInput, Forbidden, NotFound, RequestConflict
 from streams.control import KillSwitch
 from streams.log import Append
 from streams.topics import CONTROL
@@ -103,7 +103,10 @@ def may_end(who: Principal, switch: KillSwitch) -> bool:
 def require_may_end(who: Principal, switch: KillSwitch) -> None:
     """Raises `Forbidden` for a switch that is not `who`'s to take off."""
     if not may_end(who, switch):
-        who.require_operator("this switch")
+        raise Forbidden(
+            "who runs this installation put this switch on, and takes it off",
+            help="use an admin key of the tenant that LUMYN_TENANT names where `lumyn serve` runs",
+        )
 
 
 def _is_of_another(who: Principal, switch: KillSwitch | None) -> bool:

@@ -125,7 +125,8 @@ def old_switch(name: str, **scope: str) -> None:
 def test_the_operator_s_stop_of_a_tenant_is_not_the_tenant_s_to_end(there: Installation) -> None:
     assert there.ask(OPERATOR, "PUT", "x", why="unpaid", scope={"tenant": ACME}).status_code == 200
     assert there.seen(ACME) == [("x", {"tenant": ACME})] and there.stopped() == {ACME}
-    assert there.ask(ACME, "DELETE", "x").status_code == 403
+    refused = there.ask(ACME, "DELETE", "x")
+    assert refused.status_code == 403 and "put this switch on, and takes it off" in refused.json()["detail"]
     assert there.ask(ACME, "PUT", "x", why="mine").json()["why"] == "mine"  # beside it, and a tenant's own
     assert there.ask(ACME, "DELETE", "x").status_code == 200 and there.ask(ACME, "DELETE", "x").status_code == 403
     assert there.stopped() == {ACME}
